@@ -1,0 +1,46 @@
+.DEFAULT_GOAL := help
+.PHONY: help quickstart quickstart-plain test test-all check format install
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+export PYTHON
+
+INSTALLED := .venv/.installed
+INSTALLED_DEV := .venv/.installed-dev
+INSTALL_INPUTS := pyproject.toml constraints.txt scripts/install.sh
+HAS_GPU = $(shell nvidia-smi >/dev/null 2>&1 && echo yes)
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+quickstart: $(INSTALLED)  ## three rounds of iterative length-regularized DPO on the offline model, then a report
+	.venv/bin/prefloop run quickstart --run runs/quickstart
+
+quickstart-plain: $(INSTALLED)  ## the same with plain iterative DPO, sharing round 0 with quickstart
+	.venv/bin/prefloop run quickstart_plain --run runs/quickstart_plain --reuse runs/quickstart
+
+test: $(INSTALLED_DEV)  ## the unmarked tests and the short ones marked recipes, crash, browser
+	.venv/bin/pytest -m "not (slow or gpu or network or peer or replica)"
+
+test-all: $(INSTALLED_DEV)  ## every test that this machine can run
+	.venv/bin/pytest -m "$(if $(HAS_GPU),,not gpu)"
+
+check: $(INSTALLED_DEV)  ## format, lint, types, layers
+	.venv/bin/ruff format --check
+	.venv/bin/ruff check
+	.venv/bin/basedpyright
+	.venv/bin/lint-imports
+
+format: $(INSTALLED_DEV)  ## put the code into its one format
+	.venv/bin/ruff format
+	.venv/bin/ruff check --fix
+
+install: $(INSTALLED_DEV)
+
+$(INSTALLED): $(INSTALL_INPUTS)
+	@scripts/install.sh
+	@touch $@
+
+$(INSTALLED_DEV): $(INSTALL_INPUTS)
+	@scripts/install.sh dev
+	@touch $(INSTALLED) $@

@@ -1,0 +1,116 @@
+"""All commands, and what becomes of errors and signals."""
+
+import errno
+import json
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from prefloop.errors import PrefloopError
+
+app = typer.Typer(
+    help="Align open-weight language models with preferences, and prove that it worked.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result as JSON to a file, or to - .")]
+
+
+@app.command(epilog="Example: prefloop run ilr_dpo --run runs/first --set rounds=2 --until round-00/pairs")
+def run(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe.")],
+    folder: Annotated[Path | None, typer.Option("--run", help="Run folder. Default: runs/NAME.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="KEY.KEY=VALUE; may be given again.")] = None,
+    until: Annotated[str | None, typer.Option(help="Stop after this step: STEP or round-NN/STEP.")] = None,
+    reuse: Annotated[Path | None, typer.Option(help="Copy equal artifacts from this run.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Run a recipe: offline training or the whole loop. The same command again resumes."""
+    from prefloop.cli.run import run_command
+
+    write_json(json_file, run_command(recipe, folder, overrides or [], until, reuse))
+
+
+@app.command(epilog="Example: prefloop report runs/quickstart")
+def report(
+    folder: Annotated[Path, typer.Argument(help="Run folder.", metavar="RUN")],
+    json_file: JsonFile = None,
+) -> None:
+    """Write the run's report, one static page, and print its table."""
+    from prefloop.cli.report import report_command
+
+    write_json(json_file, report_command(folder))
+
+
+@app.command("import-gguf", epilog="Example: prefloop import-gguf model.gguf models/mine")
+def import_gguf(
+    file: Annotated[Path, typer.Argument(help="A GGUF file.")],
+    out: Annotated[Path, typer.Argument(help="The model directory to write.")],
+    json_file: JsonFile = None,
+) -> None:
+    """Rebuild a GGUF file as an ordinary Hugging Face model directory."""
+    from prefloop.cli.import_gguf import import_gguf as command
+
+    command(file, out)
+    write_json(json_file, {"model": str(out)})
+
+
+@app.command(epilog="Example: prefloop verify --vectors methods/vectors --json out.json")
+def verify(
+    vectors: Annotated[Path | None, typer.Option(help="A folder of vector files. Default: those that ship.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Check this installation's numbers against published ones."""
+    from prefloop.cli.verify import verify_command
+
+    result, passed = verify_command(vectors)
+    write_json(json_file, result)
+    if not passed:
+        raise typer.Exit(1)
+
+
+def write_json(file: Path | None, result: dict[str, Any]) -> None:
+    """Writes a command's result where `--json` says."""
+    if file is None:
+        return
+    text = json.dumps(result, indent=1) + "\n"
+    if str(file) == "-":
+        sys.stdout.write(text)
+    else:
+        file.write_text(text, encoding="utf-8")
+
+
+def main() -> None:
+    """Entry point. Errors that a user can act on are one line; the exit code says what kind they are."""
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        app(standalone_mode=True)
+    except PrefloopError as error:
+        _say(str(error))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _say("interrupted. The same command goes on from here.")
+        sys.exit(130)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            _say("the disk is full. Make room and run the same command again; it goes on from here.")
+            sys.exit(75)
+        if error.errno in {errno.EACCES, errno.EROFS}:
+            _say(f"{error.filename}: cannot be written ({error.strerror}). Name another path.")
+            sys.exit(2)
+        raise
+
+
+def _terminated(_signal: int, _frame: FrameType | None) -> None:
+    _say("terminated. The same command goes on from here.")
+    sys.exit(143)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"prefloop: {text}\n")

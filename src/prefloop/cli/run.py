@@ -1,0 +1,21 @@
+"""`prefloop run`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prefloop.cli.report import report_command
+from prefloop.config import load_recipe
+
+
+def run_command(
+    recipe: str, folder: Path | None, overrides: Sequence[str], until: str | None, reuse: Path | None
+) -> dict[str, Any]:
+    """Runs a recipe and ends with the report."""
+    loaded = load_recipe(recipe, overrides)
+    from prefloop.loop import Progress, run_recipe
+
+    run = folder if folder is not None else Path("runs") / loaded.recipe.name
+    result = run_recipe(loaded, run, Progress(), until=until, reuse=reuse)
+    reported = report_command(run, nothing_to_do=not result.made)
+    return {"run": str(run), "made": list(result.made), **reported}

@@ -1,0 +1,65 @@
+"""The base of every configuration class, and options that are read off a function's signature."""
+
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from typing import Annotated, Any, ClassVar, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, create_model
+
+from prefloop.errors import RecipeError, did_you_mean
+
+
+class Config(BaseModel):
+    """Frozen settings: an unknown key is an error, and the line under a field is its documentation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    main: ClassVar[str | None] = None
+    """The field that a plain string sets."""
+    aliases: ClassVar[Mapping[str, str]] = {}
+    """Names that other tools use -> ours."""
+
+
+class ScaledFit(Config):
+    """A multiple of the value that is fitted on the round's data."""
+
+    fitted: Annotated[float, Field(gt=0)]
+    """Factor on the fitted value: 0.5 is half of it."""
+
+
+Options = dict[str, JsonValue]
+
+
+def options_class(function: Callable[..., object], fitted: Collection[str] = ()) -> type[Config]:
+    """The keyword-only parameters of a function as a configuration class: names, types, ranges, defaults.
+
+    Args:
+        function: whose signature is read; annotations carry the ranges.
+        fitted: parameters that may also be `fitted` or `{fitted: factor}`.
+    """
+    hints = get_type_hints(function, include_extras=True)
+    fields: dict[str, Any] = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            kind = hints[name] | ScaledFit if name in fitted else hints[name]
+            fields[name] = (kind, ... if parameter.default is inspect.Parameter.empty else parameter.default)
+    return create_model(function.__name__, __base__=Config, **fields)
+
+
+def check_options(function_name: str, kind: type[Config], options: Options, where: str) -> Config:
+    """Options checked against a class made by `options_class`.
+
+    Raises:
+        RecipeError: an option is unknown or out of range; `where` is said first.
+    """
+    plain = {key: {"fitted": 1.0} if value == "fitted" else value for key, value in options.items()}
+    takes = ", ".join(kind.model_fields) or "no options"
+    for name in plain:
+        if name not in kind.model_fields:
+            raise RecipeError(f"{where}.{name} is not an option of {function_name}. {did_you_mean(name, kind.model_fields)}")
+    try:
+        return kind.model_validate(plain)
+    except ValidationError as error:
+        found = error.errors()[0]
+        name = str(found["loc"][0])
+        raise RecipeError(f"{where}.{name}: {found['msg']}, found {options.get(name)!r}. {function_name} takes {takes}.") from error

@@ -1,0 +1,215 @@
+"""From a recipe file or a shipped name to a checked recipe; every mistake is one line that says where."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import ValidationError
+
+from prefloop.config.base import Config
+from prefloop.config.recipe import Recipe, main_field, merge, spelled_out
+from prefloop.config.steps import STEP_CLASSES
+from prefloop.config.suite import expand_evaluations
+from prefloop.errors import RecipeError, did_you_mean
+
+Raw = dict[str, Any]
+TOP_LEVEL = frozenset(Recipe.model_fields) - {"steps"}
+
+
+@dataclass(frozen=True)
+class LoadedRecipe:
+    """A checked recipe, and what is needed to talk about it."""
+
+    recipe: Recipe
+    raw: Raw
+    """Resolved, before evaluations are expanded: what is saved with a run and can be run again."""
+    where: str
+    """How messages call it."""
+    notes: tuple[str, ...]
+    """What was translated or left out, to be said aloud."""
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that come with the package, twins included."""
+    return sorted(entry.name.removesuffix(".yaml") for entry in files("prefloop.recipes").iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_recipe(spec: str, overrides: Sequence[str] = ()) -> LoadedRecipe:
+    """Reads, extends, overrides and checks a recipe.
+
+    Args:
+        spec: a file, or the name of a shipped recipe.
+        overrides: `a.b=c` each, the value in YAML.
+
+    Raises:
+        RecipeError: anything is wrong; nothing has been loaded or written.
+    """
+    raw, where = _read(spec)
+    raw = _extended(raw, where, seen=(where,))
+    for override in overrides:
+        raw = merge(raw, _override(override, raw))
+    notes: list[str] = []
+    raw = _checked_steps(raw, where, notes)
+    full = expand_evaluations(raw, notes)
+    recipe = _validated(full, where)
+    return LoadedRecipe(recipe=recipe, raw=raw, where=where, notes=tuple(notes))
+
+
+def _read(spec: str) -> tuple[Raw, str]:
+    path = Path(spec)
+    if path.is_file():
+        text, where = path.read_text(encoding="utf-8"), spec
+        stem = path.name.removesuffix(".yaml").removesuffix(".yml")
+    elif spec in shipped_recipes():
+        text, where, stem = (files("prefloop.recipes") / f"{spec}.yaml").read_text(encoding="utf-8"), f"recipe {spec}", spec
+    else:
+        raise RecipeError(f"{spec}: no such recipe file, and no shipped recipe has this name. {did_you_mean(spec, shipped_recipes())}")
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{where}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise RecipeError(f"{where}: found {type(raw).__name__}, expected a mapping of recipe keys such as `extends: loop`.")
+    return {"name": stem, **raw}, where
+
+
+def _extended(raw: Raw, where: str, seen: tuple[str, ...]) -> Raw:
+    parent_name = raw.pop("extends", None)
+    if parent_name is None:
+        return spelled_out(raw)
+    parent, parent_where = _read(str(parent_name))
+    if parent_where in seen:
+        raise RecipeError(f"{where}: extends itself: {' -> '.join((*seen, parent_where))}.")
+    base = _extended(parent, parent_where, (*seen, parent_where))
+    steps = {key: main_field(STEP_CLASSES.get(value.get("type", ""))) for key, value in base.items() if isinstance(value, dict)}
+    change = {key: spelled_out({key: value})[key] for key, value in raw.items()}
+    change = {key: spelled_out(value, steps.get(key)) if not isinstance(value, dict) else value for key, value in change.items()}
+    name = change.pop("name")
+    return {**merge({key: value for key, value in base.items() if key != "name"}, change), "name": name}
+
+
+def _override(text: str, raw: Raw) -> Raw:
+    path, equals, value_text = text.partition("=")
+    if not equals or not path:
+        raise RecipeError(f"--set {text}: expected KEY.KEY=VALUE, for example --set policy.learning_rate=1e-5.")
+    value: Any = _number_or_yaml(value_text)
+    keys = path.strip().split(".")
+    for depth in range(len(keys) - 1, -1, -1):
+        value = {keys[depth]: value}
+    top = raw.get(keys[0])
+    own_main = main_field(STEP_CLASSES.get(top.get("type", ""))) if isinstance(top, dict) else None
+    spelled = spelled_out(value)
+    return {keys[0]: spelled_out(spelled[keys[0]], own_main)}
+
+
+def _number_or_yaml(text: str) -> Any:
+    """YAML 1.1 reads 1e-12 as a word; a person means the number."""
+    try:
+        return float(text) if "e" in text.lower() else yaml.safe_load(text)
+    except ValueError:
+        return yaml.safe_load(text)
+
+
+def _numbers(value: Any) -> Any:
+    """Words that are numbers in scientific notation (`5e-7`), which YAML 1.1 leaves as words, become numbers."""
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    if isinstance(value, str) and value[:1] in "0123456789.-+" and "e" in value.lower():
+        return _number_or_yaml(value)
+    return value
+
+
+def _checked_steps(raw: Raw, where: str, notes: list[str]) -> Raw:
+    """Every key is a recipe key or a step, every step has a known type, aliases are translated."""
+    listed = [name for group in ("setup", "block", "round") for name in raw.get(group) or ()]
+    checked: Raw = {}
+    for key, value in raw.items():
+        if key in TOP_LEVEL:
+            checked[key] = _numbers(value)
+            continue
+        if key not in listed:
+            known = {*TOP_LEVEL, *listed, "extends"}
+            raise RecipeError(f"{where}: '{key}' is neither a recipe key nor a step of this recipe. {did_you_mean(key, known)}")
+        if not isinstance(value, dict):
+            raise RecipeError(f"{where}: {key}: found {value!r}, expected the settings of a step, with its `type`.")
+        if value.get("type") not in STEP_CLASSES:
+            found = f"type is '{value['type']}'" if "type" in value else "it has no `type`"
+            raise RecipeError(f"{where}: {key}: {found}. {did_you_mean(str(value.get('type', '')), STEP_CLASSES)}")
+        checked[key] = _translated(_numbers(value), key, where, notes)
+    for name in listed:
+        if name not in checked:
+            raise RecipeError(f"{where}: step '{name}' is listed but has no settings. Add `{name}: {{type: ...}}`.")
+    return checked
+
+
+def _translated(step: Raw, name: str, where: str, notes: list[str]) -> Raw:
+    aliases = STEP_CLASSES[step["type"]].aliases
+    translated: Raw = {}
+    for key, value in step.items():
+        ours = aliases.get(key, key)
+        if ours in translated or (ours != key and ours in step):
+            raise RecipeError(f"{where}: {name}.{key} and {name}.{ours} are the same setting. Keep one of them.")
+        if ours != key:
+            notes.append(f"{name}.{key} is read as {name}.{ours}")
+        translated[ours] = value
+    return translated
+
+
+def _validated(full: Raw, where: str) -> Recipe:
+    top = {key: value for key, value in full.items() if key in TOP_LEVEL}
+    steps = {key: value for key, value in full.items() if key not in TOP_LEVEL}
+    if "model" not in top:
+        raise RecipeError(f"{where}: `model` is missing. Give a directory, builtin:NAME or org/name@revision.")
+    if "block" not in top:
+        raise RecipeError(f"{where}: it has no `block`. Start it with `extends: loop` or `extends: offline`, or list its steps.")
+    steps["summary"] = {"type": "close", "gate": top.get("gate", {}), "monitors": top.get("monitors", {})}
+    top["round"] = [*top.get("round", ()), "summary"]
+    try:
+        recipe = Recipe.model_validate({**top, "steps": steps})
+    except ValidationError as error:
+        raise RecipeError(f"{where}: {_first(error, '', Recipe)}") from error
+    for number in range(recipe.rounds):
+        for name in steps:
+            try:
+                recipe.step(name, number)
+            except ValidationError as error:
+                raise RecipeError(f"{where}: {_first(error, name, STEP_CLASSES[steps[name]['type']])}") from error
+    return recipe
+
+
+def _first(error: ValidationError, prefix: str, kind: type[Config]) -> str:
+    """The first problem of a validation error as "key: what is wrong, found ...", with a hint for unknown keys."""
+    found = error.errors()[0]
+    path = [str(part) for part in found["loc"]]
+    fields = _fields_at(kind, path[:-1])
+    shown = ".".join([prefix, *(part for part in path if part not in {"vader", "shorter"})] if prefix else path)
+    if found["type"] == "extra_forbidden":
+        return f"{shown} is not a setting. {did_you_mean(path[-1], fields)}"
+    if found["type"] == "missing":
+        return f"{shown} is missing and has no default."
+    if found["type"] == "union_tag_invalid":
+        tag, expected = found["ctx"]["tag"], found["ctx"]["expected_tags"].replace("'", "").split(", ")
+        return f"{shown}.type is '{tag}'. {did_you_mean(tag, expected)}"
+    return f"{shown}: {found['msg']}, found {found['input']!r}."
+
+
+def _fields_at(kind: Any, path: Sequence[str]) -> list[str]:
+    """Field names of the configuration class that a path of keys leads to."""
+    for part in path:
+        options = [kind, *_leaves(kind)]
+        classes = [option for option in options if isinstance(option, type) and issubclass(option, Config)]
+        inner = [cls.model_fields[part].annotation for cls in classes if part in cls.model_fields]
+        tagged = [cls for cls in classes if "type" in cls.model_fields and part in get_args(cls.model_fields["type"].annotation)]
+        kind = inner[0] if inner else (tagged[0] if tagged else kind)
+    classes = [option for option in (kind, *_leaves(kind)) if isinstance(option, type) and issubclass(option, Config)]
+    return [name for cls in classes for name in cls.model_fields]
+
+
+def _leaves(kind: Any) -> list[Any]:
+    """The alternatives inside unions and annotations, flattened."""
+    return [leaf for part in get_args(kind) for leaf in (part, *_leaves(part))]

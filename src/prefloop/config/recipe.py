@@ -1,0 +1,130 @@
+"""A recipe: a graph of named steps and what each is told, resolved round by round."""
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, JsonValue
+
+from prefloop.config.base import Config
+from prefloop.config.gate import GateConfig, MonitorsConfig
+from prefloop.config.steps import STEP_CLASSES, StepConfig
+
+RawStep = dict[str, JsonValue]
+
+
+class ModelConfig(Config):
+    """Which model, and how its chat template is rendered."""
+
+    main: ClassVar[str] = "path"
+    path: str
+    """A directory, `builtin:NAME` or `org/name@revision`."""
+    chat_template_kwargs: dict[str, JsonValue] = {}
+    """Passed to the template wherever it is rendered: sampling, scoring, training, export."""
+
+
+class MachineConfig(Config):
+    """What this machine offers; never part of an identity."""
+
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """CPU threads; None: one a core."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    tokens_per_batch: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Tokens of one forward pass in training; the optimiser step does not depend on it."""
+    rows: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Answers that are decoded together."""
+    checkpoint_steps: Annotated[int, Field(ge=1)] = 10
+    """Optimiser steps between checkpoints: what a crash in training can cost."""
+
+
+class Recipe(Config):
+    """Everything that decides what a run computes (and `machine`, which does not)."""
+
+    name: str
+    paper: str | None = None
+    """Where the method comes from, as arXiv:NUMBER."""
+    title: str | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+    """All randomness of the run comes from it."""
+    model: ModelConfig
+    """The model that is aligned."""
+    initial: str | None = None
+    """Another model as the policy called `initial`; None: `model` itself."""
+    rounds: Annotated[int, Field(ge=1)] = 3
+    """Rounds are evaluated, gated and exported."""
+    blocks: Annotated[int, Field(ge=1)] = 1
+    """Refreshes of the sampling policy inside a round."""
+    setup: tuple[str, ...] = ()
+    block: tuple[str, ...]
+    round: tuple[str, ...] = ()
+    gate: GateConfig = GateConfig()
+    monitors: MonitorsConfig = MonitorsConfig()
+    machine: MachineConfig = MachineConfig()
+    steps: dict[str, RawStep]
+    """Settings of each step as written, numbers by round included."""
+
+    def step(self, name: str, round_number: int = 0) -> StepConfig:
+        """A step's settings in one round (ValidationError where they are wrong)."""
+        raw = at_round(self.steps[name], round_number)
+        assert isinstance(raw, dict)
+        return STEP_CLASSES[str(raw["type"])].model_validate(raw)
+
+    def type_of(self, name: str) -> str:
+        """The type of a step."""
+        return str(self.steps[name]["type"])
+
+    def names(self) -> Iterator[str]:
+        """All steps in the order in which they run."""
+        yield from (*self.setup, *self.block, *self.round)
+
+
+def at_round(value: JsonValue, round_number: int) -> JsonValue:
+    """A value with every `{by_round: [...]}` replaced by its entry; the last entry holds for later rounds."""
+    if isinstance(value, dict):
+        if set(value) == {"by_round"} and isinstance(value["by_round"], list) and value["by_round"]:
+            entries = value["by_round"]
+            return entries[min(round_number, len(entries) - 1)]
+        return {key: at_round(item, round_number) for key, item in value.items()}
+    if isinstance(value, list):
+        return [at_round(item, round_number) for item in value]
+    return value
+
+
+def main_field(settings: type[Config] | None) -> str | None:
+    """The field of a configuration that a plain string sets."""
+    return settings.main if settings is not None else None
+
+
+NESTED_MAIN: Mapping[str, str] = {
+    "judge": "type",
+    "sampler": "type",
+    "objective": "name",
+    "lora": "r",
+    "model": "path",
+    "gate": "require",
+}
+"""Where a plain value below a step or at the top stands for one field of a mapping."""
+
+DISCRIMINATORS = ("type", "name", "rule")
+"""Fields that choose between alternatives: when one changes, the other fields of the old one are dropped."""
+
+REPLACED_WHOLE = frozenset({"references", "reads"})
+"""Mappings that are one decision: a change names all of it."""
+
+
+def merge(base: Any, change: Any) -> Any:
+    """A recipe value overlaid with a change: mappings are merged by key, everything else is replaced."""
+    if not (isinstance(base, dict) and isinstance(change, dict)):
+        return change
+    switched = any(key in base and key in change and base[key] != change[key] for key in DISCRIMINATORS)
+    kept = {"type": base["type"]} if "type" in base and "rule" in change else {}
+    merged = dict(kept if switched else base)
+    for key, value in change.items():
+        merged[key] = value if key in REPLACED_WHOLE else merge(merged.get(key), value)
+    return merged
+
+
+def spelled_out(value: Any, own_main: str | None = None) -> Any:
+    """Plain values written as the mapping that they stand for, at every known place."""
+    if not isinstance(value, dict):
+        return {own_main: value} if own_main is not None and value is not None else value
+    return {key: spelled_out(item, NESTED_MAIN.get(key)) for key, item in value.items()}

@@ -1,0 +1,235 @@
+"""What each type of step can be told. One class a type; the step's name is chosen by the recipe."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from prefloop.config.base import Config, Options
+from prefloop.config.gate import GateConfig, MonitorsConfig
+
+
+class VaderJudge(Config):
+    """Sentence sentiment by VADER, with flaws that can be planted."""
+
+    type: Literal["vader"]
+    unit: Literal["sentence", "text"] = "sentence"
+    """`sentence` is the mean over sentences, nearly free of length; `text` scores the answer as one piece."""
+    length_bias: float = 0.0
+    """Planted flaw: score added a token."""
+    negate: bool = False
+    """Planted flaw: the sentiment counts the wrong way round."""
+
+    def truth(self) -> "VaderJudge | None":
+        """The same judge without its planted flaws; None where it has none."""
+        return VaderJudge(type="vader", unit=self.unit) if self.length_bias or self.negate else None
+
+
+class ShorterJudge(Config):
+    """Prefers the shorter answer: a control for length bias."""
+
+    type: Literal["shorter"]
+
+    def truth(self) -> None:
+        """It has no planted flaw."""
+        return
+
+
+JudgeConfig = Annotated[VaderJudge | ShorterJudge, Field(discriminator="type")]
+
+
+class StepConfig(Config):
+    """What every step has."""
+
+    reads: tuple[str, ...] = ()
+    """Names of what it reads, where the steps before it in its block are not meant."""
+
+
+class PromptsStep(StepConfig):
+    """Prompts of a round: disjoint parts of one shuffle, a new shuffle when it is used up."""
+
+    main: ClassVar[str] = "data"
+    type: Literal["prompts"]
+    data: str
+    """A shipped set (`everyday`, `everyday:heldout`) or a file of JSON lines with `prompt` or `messages`."""
+    count: Annotated[int, Field(ge=1)] | None = None
+    """Prompts a round; None takes all of them every round."""
+
+
+class DataStep(StepConfig):
+    """A data set as prompts, given responses and given judgments."""
+
+    main: ClassVar[str] = "source"
+    type: Literal["data"]
+    source: str
+    """A shipped set or a file of JSON lines with `prompt`, `chosen`, `rejected` (strings or message lists)."""
+
+
+class LocalSamplerConfig(Config):
+    """Samples in this process."""
+
+    type: Literal["local"] = "local"
+
+
+class SampleStep(StepConfig):
+    """How responses are drawn from a policy."""
+
+    main: ClassVar[str] = "policy"
+    aliases: ClassVar[Mapping[str, str]] = {
+        "num_generations": "num_samples",
+        "max_completion_length": "max_new_tokens",
+        "max_tokens": "max_new_tokens",
+        "n": "num_samples",
+    }
+    type: Literal["sample"]
+    policy: str = "current"
+    """Whose answers: initial, round_start, current, or the name of a train step."""
+    sampler: LocalSamplerConfig = LocalSamplerConfig()
+    num_samples: Annotated[int, Field(ge=1)] = 5
+    """Responses a prompt (K)."""
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    """Softmax temperature. 1.0 samples from the policy itself, 0 takes the most likely token."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Smallest set of most likely tokens whose probability reaches this."""
+    max_new_tokens: Annotated[int, Field(ge=1)] = 1024
+    """Longest response, in tokens; longer ones are cut; their finish_reason is `length`."""
+    wave: Annotated[int, Field(ge=1)] = 64
+    """Prompts that are sampled and journaled together: what a crash can cost."""
+
+
+class JudgeStep(StepConfig):
+    """Who scores the responses."""
+
+    main: ClassVar[str] = "judge"
+    type: Literal["judge"]
+    judge: JudgeConfig
+    """The judge by `type`, with its own fields."""
+
+
+class PairStep(StepConfig):
+    """Which responses become examples. The rule's own options stand beside `rule`."""
+
+    main: ClassVar[str] = "rule"
+    type: Literal["pair"]
+    rule: str
+    """Name of a rule."""
+    finished_only: bool = True
+    """Leave out answers that were cut by the length limit: their length is not their own."""
+    options: Options = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_options(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or "options" in value:
+            return value
+        own = {key: setting for key, setting in value.items() if key in cls.model_fields}
+        return {**own, "options": {key: setting for key, setting in value.items() if key not in own}}
+
+
+class ObjectiveConfig(Config):
+    """An objective by name; its hyper-parameters stand beside the name."""
+
+    main: ClassVar[str] = "name"
+    name: str
+    options: Options = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_options(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or "options" in value:
+            return value
+        return {"name": value.get("name"), "options": {key: v for key, v in value.items() if key != "name"}}
+
+
+class LoraConfig(Config):
+    """One low-rank adapter on every linear layer (arXiv:2106.09685)."""
+
+    main: ClassVar[str] = "r"
+    r: Annotated[int, Field(ge=1)] = 16
+    """Rank."""
+    alpha: Annotated[float, Field(gt=0)] = 32.0
+    """Scale: the update is multiplied by alpha / r."""
+    targets: str | tuple[str, ...] = "all-linear"
+    """Names of the layers that get an adapter."""
+    adapter: Literal["continue"] = "continue"
+    """The adapter is trained on over the rounds; every round keeps a frozen snapshot."""
+
+
+class TrainStep(StepConfig):
+    """One train step: an objective on a round's examples."""
+
+    main: ClassVar[str] = "objective"
+    aliases: ClassVar[Mapping[str, str]] = {
+        "num_train_epochs": "epochs",
+        "lr": "learning_rate",
+        "warmup_ratio": "warmup",
+        "train_batch_size": "batch_size",
+        "lr_scheduler_type": "schedule",
+        "max_seq_length": "max_length",
+    }
+    type: Literal["train"]
+    objective: ObjectiveConfig
+    """The loss, by `name`."""
+    start: str = "current"
+    """The policy that is trained on."""
+    references: dict[str, str] = {}
+    """Model name of the quantity grammar -> policy: {ref: round_start}."""
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-7
+    """Peak rate of AdamW. 5e-7 is for full fine-tuning; LoRA wants 1e-5 to 5e-4."""
+    schedule: Literal["constant", "linear", "cosine"] = "linear"
+    """What follows the warm-up: hold, or fall to zero."""
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the steps in which the rate rises linearly."""
+    epochs: Annotated[int, Field(ge=1)] = 1
+    """Passes over the round's examples."""
+    batch_size: Annotated[int, Field(ge=1)] = 64
+    """Examples an optimiser step, over all devices."""
+    max_length: Annotated[int, Field(ge=2)] = 2048
+    """Tokens of prompt and answer; longer examples are left out and counted, never cut."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients with a larger global norm are scaled down to it."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Decoupled, on all trained weights."""
+    lora: LoraConfig | None = None
+    """None trains all weights."""
+
+
+class EvaluateStep(StepConfig):
+    """A suite of held-out prompts: this round's policy against others, judged."""
+
+    main: ClassVar[str] = "suite"
+    type: Literal["evaluate"]
+    suite: str
+    """A shipped suite (`everyday`) or a prompt file. Without it the step is left out."""
+    judge: JudgeConfig
+    """Default: the judge of the loop."""
+    baseline: str = "initial"
+    """The fixed opponent: initial, or the name of a policy that exists before the first round."""
+    num_samples: Annotated[int, Field(ge=1)] = 1
+    """Answers a prompt, at temperature 1 and top-p 1, so that one set serves win rates and KL."""
+    max_new_tokens: Annotated[int, Field(ge=1)] = 1024
+    """Default: that of the loop's sample step."""
+    count: Annotated[int, Field(ge=1)] | None = None
+    """Prompts of the suite; None takes all."""
+    resamples: Annotated[int, Field(ge=100)] = 1000
+    """Bootstrap resamples of the prompts for the intervals."""
+
+
+class CloseStep(StepConfig):
+    """The end of a round; every round has it as `summary`, with the recipe's `gate` and `monitors`."""
+
+    type: Literal["close"]
+    gate: GateConfig
+    monitors: MonitorsConfig
+
+
+STEP_CLASSES: Mapping[str, type[StepConfig]] = {
+    "prompts": PromptsStep,
+    "data": DataStep,
+    "sample": SampleStep,
+    "judge": JudgeStep,
+    "pair": PairStep,
+    "train": TrainStep,
+    "evaluate": EvaluateStep,
+    "close": CloseStep,
+}

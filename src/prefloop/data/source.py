@@ -1,0 +1,90 @@
+"""Where prompts and pairs come from: shipped sets and files of JSON lines, row by row with their place."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+from prefloop.errors import DataError, did_you_mean
+from prefloop.records import Message, digest, file_digest
+
+SHIPPED = {"everyday": "everyday.jsonl"}
+"""Shipped sets; `NAME` is the training part, `NAME:heldout` the part kept for evaluation."""
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """A file of rows, or the part of one that belongs to a split."""
+
+    path: Path
+    split: str | None
+
+    @property
+    def identity(self) -> str:
+        """Hash of what the rows are, whatever the file is called."""
+        return digest([file_digest(self.path), self.split])
+
+    def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Each row with its place, "file.jsonl:412".
+
+        Raises:
+            DataError: a line is empty or no JSON object; says file and line.
+        """
+        with self.path.open(encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, start=1):
+                place = f"{self.path.name}:{number}"
+                if not line.strip():
+                    raise DataError(f"{place}: the line is empty, expected a JSON object. Remove the line.")
+                try:
+                    row = json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise DataError(f"{place}: not JSON: {error.msg} at column {error.colno}. Write one JSON object a line.") from error
+                if not isinstance(row, dict):
+                    raise DataError(f"{place}: found {type(row).__name__}, expected a JSON object.")
+                if self.split is None or row.get("split") == self.split:
+                    yield place, row
+
+
+def find_source(name: str) -> DataSource:
+    """The source that a recipe names: a file, `everyday` or `everyday:heldout` (`builtin:` may stand in front).
+
+    Raises:
+        DataError: there is no such file or shipped set.
+    """
+    stem, _, split = name.removeprefix("builtin:").partition(":")
+    if stem in SHIPPED and split in {"", "train", "heldout"}:
+        with as_file(files("prefloop.data") / SHIPPED[stem]) as path:
+            return DataSource(path, split or "train")
+    path = Path(name)
+    if not path.is_file():
+        raise DataError(f"{name}: no such file. Give a file of JSON lines or a shipped set. {did_you_mean(stem, SHIPPED)}")
+    return DataSource(path, None)
+
+
+def messages_of(value: object, key: str, place: str) -> tuple[Message, ...]:
+    """A string as one user message, or a list of messages, checked.
+
+    Raises:
+        DataError: it is neither, or a message is empty or malformed.
+    """
+    if isinstance(value, str):
+        value = [{"role": "user", "content": value}]
+    if not isinstance(value, list) or not value:
+        raise DataError(f"{place}: {key} is {_shown(value)}, expected a text or a list of messages.")
+    messages: list[Message] = []
+    for number, item in enumerate(value):
+        if not isinstance(item, dict) or not isinstance(item.get("content"), str):
+            raise DataError(f"{place}: {key}[{number}] is {_shown(item)}, expected {{role, content}} with a text as content.")
+        if item.get("role") not in {"system", "user", "assistant", "tool"}:
+            raise DataError(f"{place}: {key}[{number}].role is {_shown(item.get('role'))}. {did_you_mean(str(item.get('role')), ['system', 'user', 'assistant', 'tool'])}")
+        if not item["content"].strip():
+            raise DataError(f"{place}: {key}[{number}].content is empty. Fill it in or remove the row.")
+        messages.append(Message(role=item["role"], content=item["content"], name=item.get("name")))
+    return tuple(messages)
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

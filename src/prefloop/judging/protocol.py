@@ -1,0 +1,43 @@
+"""What a judge is: it is asked about answers, many at a time, and says what it thinks. It never combines."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from prefloop.records import Prompt, Response
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A prompt with the answers in the order in which they are shown."""
+
+    prompt: Prompt
+    subjects: tuple[Response, ...]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the judge said of one ask; None is an invalid answer, never a label."""
+
+    values: tuple[float | None, ...]
+    raw: str | None = None
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+
+class Judge(Protocol):
+    """Scores or compares answers. An ask without a verdict stays open."""
+
+    @property
+    def name(self) -> str:
+        """Name and version: goes into every judgment."""
+        ...
+
+    @property
+    def kind(self) -> Literal["score", "preference", "steps"]:
+        """What the values of its verdicts are."""
+        ...
+
+    def judge(self, asks: Sequence[Ask]) -> Iterator[tuple[int, Verdict]]:
+        """The number of an ask with its verdict, in any order."""
+        ...

@@ -1,0 +1,35 @@
+"""Asking a judge about all answers and recording what it said."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from prefloop.errors import ResumableError
+from prefloop.judging.protocol import Ask, Judge
+from prefloop.records import Judgment, Prompt, Response
+
+
+def ask_each(prompts: Iterable[Prompt], responses: Iterable[Response]) -> list[Ask]:
+    """The design `each`: every answer alone, in the order of the records."""
+    by_id = {prompt.prompt_id: prompt for prompt in prompts}
+    return [Ask(by_id[response.prompt_id], (response,)) for response in responses]
+
+
+def judgments(judge: Judge, asks: Sequence[Ask]) -> Iterator[Judgment]:
+    """What the judge said, in the order of the asks.
+
+    Raises:
+        ResumableError: the judge left asks without a verdict.
+    """
+    verdicts = dict(judge.judge(asks))
+    if len(verdicts) < len(asks):
+        raise ResumableError(f"{judge.name}: {len(asks) - len(verdicts)} of {len(asks)} answers have no verdict. Run the same command again.")
+    for number, ask in enumerate(asks):
+        verdict = verdicts[number]
+        yield Judgment(
+            judge=judge.name,
+            kind=judge.kind,
+            subjects=tuple(subject.response_id for subject in ask.subjects),
+            values=verdict.values,
+            raw=verdict.raw,
+            tokens_in=verdict.tokens_in,
+            tokens_out=verdict.tokens_out,
+        )

@@ -1,0 +1,39 @@
+"""What a step made, before anybody has opened it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from prefloop.records import Record
+
+Inputs = Mapping[str, tuple["Artifact", ...]]
+
+
+@dataclass(frozen=True)
+class Place:
+    """When a step runs: in the set-up, in a round, or in a block of a round."""
+
+    round: int | None = None
+    block: int | None = None
+
+    def __str__(self) -> str:
+        if self.round is None:
+            return "setup"
+        return f"round-{self.round:02d}" + ("" if self.block is None else f"/block-{self.block:02d}")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A step's result by identity. Its files are looked at only when `open` is called."""
+
+    step: str
+    type: str
+    identity: str
+    place: Place
+    path: str
+    """Relative to the run folder."""
+    inputs: Inputs
+    holds: Mapping[type[Record], str]
+    """Kinds of records in it, and the subfolder of each ("." for its own folder)."""
+    open: Callable[[], Path]
+    """Verifies what is on disk, makes it again where it is missing or damaged, and returns its path."""

@@ -1,0 +1,122 @@
+"""From the names that a recipe uses to the artifacts and policies that they mean at this point of the run."""
+
+from dataclasses import dataclass, field
+
+from prefloop.config import Recipe
+from prefloop.errors import RecipeError, did_you_mean
+from prefloop.loop.artifact import Artifact, Place
+
+POLICY_NAMES = ("initial", "round_start", "current")
+
+
+@dataclass
+class RoundArtifacts:
+    """What one round has made so far."""
+
+    blocks: list[dict[str, Artifact]] = field(default_factory=list[dict[str, Artifact]])
+    after: dict[str, Artifact] = field(default_factory=dict[str, Artifact])
+    start: Artifact | None = None
+    accepted: bool = False
+
+    def find(self, name: str) -> Artifact | None:
+        """The newest artifact of this name in the round."""
+        if name in self.after:
+            return self.after[name]
+        return next((block[name] for block in reversed(self.blocks) if name in block), None)
+
+
+class Scope:
+    """Where the run is, and what every name means there."""
+
+    def __init__(self, recipe: Recipe, initial: Artifact, model: Artifact) -> None:
+        self.recipe = recipe
+        self.initial = initial
+        self.setup: dict[str, Artifact] = {}
+        self.rounds: list[RoundArtifacts] = []
+        self.place = Place()
+        self.current = model
+        self.round_start = model
+
+    def open_round(self, number: int) -> None:
+        """A new round begins; its start is what every `round_start` means until it ends."""
+        self.place = Place(round=number)
+        self.round_start = self.current
+        self.rounds.append(RoundArtifacts(start=self.current))
+
+    def open_block(self, number: int) -> None:
+        """A new block of the round begins."""
+        self.place = Place(self.place.round, number if self.recipe.blocks > 1 else None)
+        self.rounds[-1].blocks.append({})
+
+    def close_blocks(self) -> None:
+        """The blocks are done; what follows belongs to the round."""
+        self.place = Place(self.place.round)
+
+    def close_round(self, *, accepted: bool) -> None:
+        """The gate has decided: go on from this round's policy, or from where the round started."""
+        self.rounds[-1].accepted = accepted
+        if not accepted:
+            self.current = self.round_start
+
+    def add(self, artifact: Artifact) -> None:
+        """A step is done; the loop's policy becomes `current`."""
+        if not self.rounds:
+            self.setup[artifact.step] = artifact
+        elif artifact.step in self.recipe.block:
+            self.rounds[-1].blocks[-1][artifact.step] = artifact
+        else:
+            self.rounds[-1].after[artifact.step] = artifact
+        if artifact.type == "train" and artifact.step == self.loop_policy:
+            self.current = artifact
+
+    @property
+    def loop_policy(self) -> str:
+        """The train step whose result the loop goes on with: `policy`, or the only train step."""
+        trained = [name for name in self.recipe.block if self.recipe.type_of(name) == "train"]
+        return "policy" if "policy" in trained or not trained else trained[-1]
+
+    def made_before(self) -> list[Artifact]:
+        """What was made earlier in this block, or in the set-up, in order."""
+        return list(self.rounds[-1].blocks[-1].values()) if self.rounds else list(self.setup.values())
+
+    def find(self, name: str) -> tuple[Artifact, ...]:
+        """The artifacts that a name means: `x`, `previous.x`, `previous-2.x`, `all.x`, or a step of the set-up.
+
+        `previous` counts accepted rounds only; it is empty where there was none.
+
+        Raises:
+            RecipeError: no step of this name has run before.
+        """
+        prefix, dot, step = name.partition(".")
+        accepted = [done for done in self.rounds[:-1] if done.accepted]
+        if dot and prefix == "all":
+            return tuple(found for done in accepted if (found := done.find(step)) is not None)
+        if dot and prefix.startswith("previous"):
+            back = int(prefix.removeprefix("previous").removeprefix("-") or 1)
+            found = accepted[-back].find(step) if back <= len(accepted) else None
+            return (found,) if found is not None else ()
+        found = self.rounds[-1].find(name) if self.rounds else None
+        found = found or self.setup.get(name)
+        if found is None:
+            known = [*self.setup, *(made.step for made in self.made_before())]
+            raise RecipeError(f"'{name}' has not been made when it is read. {did_you_mean(name, known)}")
+        return (found,)
+
+    def policy(self, name: str) -> Artifact:
+        """The policy that a name means: initial, round_start, current, a train step, or what one started from.
+
+        Raises:
+            RecipeError: there is no such policy here.
+        """
+        match name:
+            case "initial":
+                return self.initial
+            case "round_start":
+                return self.round_start
+            case "current":
+                return self.current
+            case _:
+                stem, dot, origin = name.rpartition(".")
+                if dot and origin in {"start", "ref"}:
+                    return self.policy(stem).inputs[origin][0]
+                return self.find(name)[0]

@@ -1,0 +1,25 @@
+"""The types of step: what each reads and writes, and its driver."""
+
+from collections.abc import Mapping
+
+from prefloop.loop.steps.close import CLOSE
+from prefloop.loop.steps.evaluate import EVALUATE
+from prefloop.loop.steps.judge import JUDGE
+from prefloop.loop.steps.pair import PAIR
+from prefloop.loop.steps.prompts import DATA, PROMPTS
+from prefloop.loop.steps.sample import SAMPLE
+from prefloop.loop.steps.train import TRAIN
+from prefloop.loop.steps.work import Resources, StepType, Work
+
+STEP_TYPES: Mapping[str, StepType] = {
+    "prompts": PROMPTS,
+    "data": DATA,
+    "sample": SAMPLE,
+    "judge": JUDGE,
+    "pair": PAIR,
+    "train": TRAIN,
+    "evaluate": EVALUATE,
+    "close": CLOSE,
+}
+
+__all__ = ["STEP_TYPES", "Resources", "StepType", "Work"]

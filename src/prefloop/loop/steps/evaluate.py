@@ -1,0 +1,93 @@
+"""Step type `evaluate`: the scoreboard of a round."""
+
+import json
+from collections.abc import Mapping
+
+from prefloop.config import EvaluateStep, StepConfig
+from prefloop.evaluation import Answers, scoreboard
+from prefloop.loop.artifact import Inputs
+from prefloop.loop.scope import Scope
+from prefloop.loop.steps.work import StepType, Work
+from prefloop.policy import TokenRow, score_rows
+from prefloop.records import Judgment, Prompt, Response, seed_for
+
+KL_TOKENS_PER_BATCH = 2048
+
+
+def make_evaluation(work: Work) -> Mapping[str, float]:
+    """This round's held-out answers against the baseline's and the last accepted round's."""
+    settings = work.settings
+    assert isinstance(settings, EvaluateStep)
+    ours = _answers(work, "samples", "judgments", "truth")
+    initial = _answers(work, "initial", "initial_judgments", "initial_truth")
+    earlier = _answers(work, "previous", "previous_judgments", "previous_truth") if work.artifact.inputs["previous"] else initial
+    board = scoreboard(
+        ours,
+        {"initial": initial, "previous": earlier},
+        _log_ratios(work, ours),
+        seed=seed_for(work.recipe.seed, work.artifact.step, "bootstrap"),
+        resamples=settings.resamples,
+    )
+    head = {"round": work.artifact.place.round, "suite": settings.suite, "prompts": len(initial.by_prompt()), "num_samples": settings.num_samples}
+    work.out.write_text(json.dumps({**head, **board}, indent=1) + "\n", encoding="utf-8")
+    return {"answers": len(ours.responses)}
+
+
+def _answers(work: Work, responses: str, judged: str, truth: str) -> Answers:
+    scores = {"judge": _scores(work, judged)}
+    if work.artifact.inputs[truth]:
+        scores["truth"] = _scores(work, truth)
+    return Answers(tuple(work.records(responses, Response)), scores)
+
+
+def _scores(work: Work, slot: str) -> dict[str, float]:
+    return {
+        judgment.subjects[0]: judgment.values[0]
+        for judgment in work.records(slot, Judgment)
+        if judgment.values[0] is not None
+    }
+
+
+def _log_ratios(work: Work, ours: Answers) -> list[float]:
+    """log pi - log pi_initial of our answers: the sampler knows the first, the initial model is asked for the second."""
+    bench = work.resources.bench
+    prompts = {prompt.prompt_id: bench.codec.prompt_ids(prompt) for prompt in work.records("prompts", Prompt)}
+    rows = [
+        TokenRow(prompts[response.prompt_id], tuple(response.token_ids or ()), (True,) * len(response.token_ids or ()))
+        for response in ours.responses
+    ]
+    order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+    reference = [0.0] * len(rows)
+    with bench.for_scoring(work.policy("policy_initial")) as model:
+        for done, (index, logp) in enumerate(
+            zip(order, score_rows(model, [rows[index] for index in order], KL_TOKENS_PER_BATCH), strict=True), start=1
+        ):
+            reference[index] = logp
+            work.report("score with initial", done, len(rows))
+    return [(response.sum_logp or 0.0) - logp for response, logp in zip(ours.responses, reference, strict=True)]
+
+
+def _inputs(name: str, settings: StepConfig, scope: Scope) -> Inputs:
+    """The steps that the evaluation was expanded into, by their names."""
+    assert isinstance(settings, EvaluateStep)
+    has_truth = settings.judge.truth() is not None
+    steps = {
+        "prompts": f"{name}-prompts",
+        "initial": f"{name}-initial",
+        "initial_judgments": f"{name}-initial-judgments",
+        "samples": f"{name}-samples",
+        "judgments": f"{name}-judgments",
+        "previous": f"previous.{name}-samples",
+        "previous_judgments": f"previous.{name}-judgments",
+    }
+    truths = {
+        "initial_truth": f"{name}-initial-truth",
+        "truth": f"{name}-truth",
+        "previous_truth": f"previous.{name}-truth",
+    }
+    slots = {slot: scope.find(step) for slot, step in steps.items()}
+    slots |= {slot: scope.find(step) if has_truth else () for slot, step in truths.items()}
+    return {**slots, "policy_initial": (scope.policy("initial"),)}
+
+
+EVALUATE = StepType(make_evaluation, _inputs, suffix=".json")

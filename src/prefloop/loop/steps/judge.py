@@ -1,0 +1,34 @@
+"""Step type `judge`: what a judge says of every answer."""
+
+from collections.abc import Mapping
+
+from prefloop.config import JudgeStep, StepConfig
+from prefloop.judging import ask_each, judgments, make_judge
+from prefloop.loop.artifact import Inputs
+from prefloop.loop.scope import Scope
+from prefloop.loop.steps.work import StepType, Work, nearest
+from prefloop.records import Judgment, Prompt, Response, shard_name, write_records
+
+
+def make_judgments(work: Work) -> Mapping[str, float]:
+    """Asks about each answer alone and records what was said."""
+    settings = work.settings
+    assert isinstance(settings, JudgeStep)
+    judge = make_judge(settings.judge)
+    count = invalid = 0
+    for shard in range(work.num_shards("responses")):
+        asks = ask_each(work.records("prompts", Prompt, shard), work.records("responses", Response, shard))
+        said = list(judgments(judge, asks))
+        write_records(work.out / shard_name(shard), said)
+        count += len(said)
+        invalid += sum(value is None for judgment in said for value in judgment.values)
+    return {"judgments": count, "invalid": invalid}
+
+
+def _inputs(_name: str, settings: StepConfig, scope: Scope) -> Inputs:
+    responses = nearest(settings, scope, Response)
+    prompts = {asked.identity: asked for answers in responses for asked in answers.inputs.get("prompts", (answers,))}
+    return {"prompts": tuple(prompts.values()), "responses": responses}
+
+
+JUDGE = StepType(make_judgments, _inputs, holds=lambda _settings: {Judgment: "."})

@@ -1,0 +1,62 @@
+"""Step type `pair`: a rule over groups."""
+
+from collections import Counter
+from collections.abc import Mapping
+
+from prefloop.config import PairStep, StepConfig
+from prefloop.errors import DataError
+from prefloop.loop.artifact import Inputs
+from prefloop.loop.scope import Scope
+from prefloop.loop.steps.work import StepType, Work, nearest
+from prefloop.pairing import Dropped, find_rule, finished
+from prefloop.records import Judgment, Prompt, Record, Response, grouped, shard_name, write_records
+
+
+def make_pairs(work: Work) -> Mapping[str, float]:
+    """Applies the rule to every group, writes what it makes, and counts what it drops and why.
+
+    Raises:
+        DataError: the rule made nothing of all groups; says why and which setting to change.
+    """
+    settings = work.settings
+    assert isinstance(settings, PairStep)
+    rule = find_rule(settings.rule, "rule")
+    options = rule.checked(settings.options, work.artifact.step)
+    counts: Counter[str] = Counter(groups=0, made=0)
+    for shard in range(work.num_shards("prompts")):
+        made: list[Record] = []
+        groups = grouped(
+            work.records("prompts", Prompt, shard), work.records("responses", Response, shard), work.records("judgments", Judgment, shard)
+        )
+        for group in groups:
+            usable = finished(group) if settings.finished_only else group
+            counts["groups"] += 1
+            counts["cut answers"] += len(group.responses) - len(usable.responses)
+            for result in rule.apply(usable, options):
+                if isinstance(result, Dropped):
+                    counts[f"dropped: {result.reason}"] += 1
+                else:
+                    made.append(result)
+        counts["made"] += len(made)
+        write_records(work.out / shard_name(shard), made)
+    if not counts["made"]:
+        why = ", ".join(f"{reason.removeprefix('dropped: ')} {count}" for reason, count in counts.items() if reason.startswith("dropped"))
+        raise DataError(
+            f"{work.artifact.place}/{work.artifact.step}: no usable pair in {counts['groups']} prompts ({why or 'nothing to pair'}; "
+            f"{counts['cut answers']} answers were cut by the length limit). Raise samples.num_samples, samples.temperature or "
+            f"samples.max_new_tokens, or set {work.artifact.step}.finished_only=false."
+        )
+    return dict(counts)
+
+
+def _inputs(_name: str, settings: StepConfig, scope: Scope) -> Inputs:
+    kinds: Mapping[str, type[Record]] = {"prompts": Prompt, "responses": Response, "judgments": Judgment}
+    return {slot: nearest(settings, scope, kind, all_earlier=True) for slot, kind in kinds.items()}
+
+
+def _holds(settings: StepConfig) -> Mapping[type[Record], str]:
+    assert isinstance(settings, PairStep)
+    return {find_rule(settings.rule, "rule").writes: "."}
+
+
+PAIR = StepType(make_pairs, _inputs, holds=_holds)

@@ -1,0 +1,125 @@
+"""What every step type is made of: what it reads, what it holds, and the driver that makes it."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from prefloop.config import MachineConfig, Recipe, StepConfig
+from prefloop.loop.artifact import Artifact, Inputs
+from prefloop.loop.progress import Report
+from prefloop.loop.scope import Scope
+from prefloop.records import Record, read_folder, shard_name, shards_in
+
+if TYPE_CHECKING:
+    from prefloop.policy import ModelSource, PolicyFiles, Workbench
+
+R = TypeVar("R", bound=Record)
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the machine gives a run; models are loaded when the first step asks."""
+
+    source: "ModelSource"
+    chat_template_kwargs: Mapping[str, object]
+    machine: MachineConfig
+
+    @cached_property
+    def bench(self) -> "Workbench":
+        """The owner of all loaded models."""
+        import torch
+
+        from prefloop.policy import ChatCodec, Workbench
+
+        if self.machine.threads is not None:
+            torch.set_num_threads(self.machine.threads)
+        wanted = self.machine.device
+        device = ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
+        return Workbench(self.source, ChatCodec.load(self.source.directory, dict(self.chat_template_kwargs)), torch.device(device))
+
+
+@dataclass(frozen=True)
+class Work:
+    """One step that runs now: its settings, what it reads, and where it writes."""
+
+    artifact: Artifact
+    recipe: Recipe
+    settings: StepConfig
+    out: Path
+    """Written aside; gets its name when it is complete."""
+    scratch: Path
+    """Survives a crash: what is complete there need not be done again."""
+    paths: Mapping[str, Path]
+    """Verified paths of everything that it reads, by identity."""
+    counts: Mapping[str, Mapping[str, float]]
+    """What was counted when it was made, by identity."""
+    resources: Resources
+    report: Report
+
+    def path(self, slot: str) -> Path:
+        """The path of the only artifact in a slot."""
+        (artifact,) = self.artifact.inputs[slot]
+        return self.paths[artifact.identity]
+
+    def records(self, slot: str, kind: type[R], shard: int | None = None) -> Iterator[R]:
+        """Records of a kind over all artifacts of a slot; of one aligned shard, or of all."""
+        for artifact in self.artifact.inputs[slot]:
+            if kind in artifact.holds:
+                folder = self.paths[artifact.identity] / artifact.holds[kind]
+                yield from read_folder(folder, kind, None if shard is None else shard_name(shard))
+
+    def num_shards(self, slot: str) -> int:
+        """Shards of the artifacts in a slot, which are aligned."""
+        folders = [
+            self.paths[artifact.identity] / subfolder
+            for artifact in self.artifact.inputs[slot]
+            for subfolder in artifact.holds.values()
+        ]
+        return max(len(shards_in(folder)) for folder in folders)
+
+    def policy(self, slot: str) -> "PolicyFiles":
+        """The policy in a slot, as the Workbench takes it."""
+        from prefloop.policy import PolicyFiles
+
+        (artifact,) = self.artifact.inputs[slot]
+        path = self.paths[artifact.identity]
+        if artifact.type == "model":
+            return PolicyFiles(artifact.identity, path)
+        model = path / "model"
+        if (model / "adapter_config.json").is_file():
+            return PolicyFiles(artifact.identity, self.resources.source.directory, model)
+        return PolicyFiles(artifact.identity, model)
+
+    @property
+    def turn(self) -> int:
+        """How many blocks of the run came before this one; 0 in the set-up."""
+        place = self.artifact.place
+        return (place.round or 0) * self.recipe.blocks + (place.block or 0)
+
+
+def nearest(settings: StepConfig, scope: Scope, kind: type[Record], *, all_earlier: bool = False) -> tuple[Artifact, ...]:
+    """What a step reads of a kind: what `reads` names, or the last such artifact before it in its block (or all)."""
+    if settings.reads:
+        candidates: Iterable[Artifact] = [found for name in settings.reads for found in scope.find(name)]
+        return tuple(artifact for artifact in candidates if kind in artifact.holds)
+    earlier = [artifact for artifact in scope.made_before() if kind in artifact.holds]
+    return tuple(earlier if all_earlier else earlier[-1:])
+
+
+@dataclass(frozen=True)
+class StepType:
+    """A type of step."""
+
+    make: Callable[[Work], Mapping[str, float]]
+    """The driver: reads, calls pure functions, writes, counts."""
+    inputs: Callable[[str, StepConfig, Scope], Inputs]
+    """What a step of this name reads here, by slot; empty slots where there is nothing."""
+    holds: Callable[[StepConfig], Mapping[type[Record], str]] = field(default=lambda _settings: {})
+    external: Callable[[StepConfig], Mapping[str, str]] = field(default=lambda _settings: {})
+    """Identities of what it reads from outside the run."""
+    suffix: str = ""
+    """Empty: the artifact is a folder. Otherwise it is one file with this ending."""
+    format: int = 1
+    """Raised when the meaning of the stage changes, so that older results are not taken for new ones."""

@@ -1,0 +1,137 @@
+"""A rehearsal of the whole run that makes nothing: what cannot work is said before a model is loaded."""
+
+from collections.abc import Callable
+from itertools import takewhile
+from pathlib import Path
+
+from prefloop.config import LoadedRecipe, PairStep, PromptsStep, Recipe, StepConfig, TrainStep
+from prefloop.data import find_source, prompts_of_turn, read_prompts
+from prefloop.errors import PrefloopError, RecipeError, did_you_mean
+from prefloop.loop.artifact import Artifact, Place
+from prefloop.loop.gate import Decision
+from prefloop.loop.rounds import rounds
+from prefloop.loop.scope import Scope
+from prefloop.loop.stage import derive
+from prefloop.objectives import find_objective
+from prefloop.pairing import find_rule
+
+REHEARSED_ROUNDS = 3
+"""After this many rounds every name means the same kind of thing as in the round before."""
+
+OPTIONAL_SLOTS = {"evaluate": {"previous", "previous_judgments", "initial_truth", "truth", "previous_truth"}}
+
+
+class Rehearsal:
+    """Derives every artifact without making it, and checks each step where it stands."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    def do(self, name: str, recipe: Recipe, scope: Scope) -> Artifact:
+        """The artifact that a step would make.
+
+        Raises:
+            RecipeError: the step cannot work here; says why.
+        """
+        settings = recipe.step(name, scope.place.round or 0)
+        place = f"{self.where}: {name}"
+        check = CHECKS.get(recipe.type_of(name))
+        try:
+            if check is not None:
+                check(settings, place, recipe)
+            artifact = derive(name, recipe, scope, _nothing_there)
+        except PrefloopError as error:
+            raise type(error)(str(error) if str(error).startswith(self.where) else f"{place}: {error}") from error
+        if artifact.type != "close":
+            for slot, artifacts in artifact.inputs.items():
+                if not artifacts and slot not in OPTIONAL_SLOTS.get(artifact.type, ()):
+                    raise RecipeError(f"{place}: it reads {slot}, but no step before it makes them. Add one before it, or name one in {name}.reads.")
+        if isinstance(settings, TrainStep):
+            check_roles(settings, artifact, place, recipe)
+        return artifact
+
+    def decision(self, summary: Artifact) -> Decision:
+        """Every round is taken for accepted."""
+        del summary
+        return Decision("accepted", ())
+
+
+def rehearse(loaded: LoadedRecipe, initial: Artifact, model: Artifact) -> None:
+    """Walks through the first rounds of a recipe (RecipeError or DataError where it cannot work)."""
+    recipe = loaded.recipe
+    scope = Scope(recipe, initial, model)
+    for _ in takewhile(lambda artifact: (artifact.place.round or 0) < REHEARSED_ROUNDS, rounds(recipe, scope, Rehearsal(loaded.where))):
+        pass
+
+
+def check_prompts(settings: StepConfig, place: str, recipe: Recipe) -> None:
+    """The set can be read, and is large enough for one round."""
+    del place, recipe
+    assert isinstance(settings, PromptsStep)
+    prompts_of_turn(read_prompts(find_source(settings.data)), settings.count, 0, 0)
+
+
+def check_pair(settings: StepConfig, place: str, recipe: Recipe) -> None:
+    """The rule exists, its options fit, and what it reads is there to be read."""
+    assert isinstance(settings, PairStep)
+    rule = find_rule(settings.rule, f"{place}.rule")
+    rule.checked(settings.options, place)
+    has_data = any(recipe.type_of(step) == "data" for step in recipe.names())
+    if rule.reads_given and not has_data:
+        raise RecipeError(f"{place}.rule is '{rule.name}', which reads pairs of a data set, but no step of type data is there. Use best_worst, or add a data step.")
+
+
+def check_train(settings: StepConfig, place: str, recipe: Recipe) -> None:
+    """The objective exists, its options fit, and exactly the references that it reads are named."""
+    del recipe
+    assert isinstance(settings, TrainStep)
+    objective = find_objective(settings.objective.name, f"{place}.objective.name")
+    objective.checked(settings.objective.options, f"{place}.objective")
+    for model in objective.models:
+        if model not in settings.references:
+            raise RecipeError(f"{place}.references does not name '{model}', which {objective.name} reads. Add {{{model}: round_start}} or {{{model}: initial}}.")
+    for model in settings.references:
+        if model not in objective.models:
+            reads = ", ".join(objective.models) or "no reference"
+            raise RecipeError(f"{place}.references names '{model}', but {objective.name} reads {reads}. Remove it.")
+
+
+def check_roles(settings: TrainStep, artifact: Artifact, place: str, recipe: Recipe) -> None:
+    """The rule that makes the examples gives every role that the objective reads."""
+    objective = find_objective(settings.objective.name, place)
+    for examples in artifact.inputs["examples"]:
+        made_by = recipe.step(examples.step)
+        assert isinstance(made_by, PairStep)
+        rule = find_rule(made_by.rule, place)
+        for role in objective.roles:
+            if role not in rule.roles:
+                raise RecipeError(
+                    f"{place}: {objective.name} reads answers in the role '{role}', but rule {rule.name} makes {', '.join(rule.roles)}. "
+                    "Choose another rule or objective."
+                )
+
+
+CHECKS: dict[str, Callable[[StepConfig, str, Recipe], None]] = {
+    "prompts": check_prompts,
+    "pair": check_pair,
+    "train": check_train,
+}
+
+
+def model_artifact(identity: str, directory: Path) -> Artifact:
+    """A model from outside as the artifact that policies are resolved to."""
+    return Artifact("model", "model", identity, Place(), "", {}, {}, lambda: directory)
+
+
+def check_until(until: str, recipe: Recipe, where: str) -> None:
+    """`--until` names a step of the recipe, in a round that it has."""
+    round_name, slash, step = until.rpartition("/")
+    if step not in set(recipe.names()):
+        raise RecipeError(f"--until {until}: '{step}' is not a step of {where}. {did_you_mean(step, recipe.names())}")
+    known = [f"round-{number:02d}" for number in range(recipe.rounds)]
+    if slash and round_name not in known:
+        raise RecipeError(f"--until {until}: '{round_name}' is not a round of {where}. Known: {known[0]} to {known[-1]}.")
+
+
+def _nothing_there() -> Path:
+    raise AssertionError("a rehearsal makes nothing that could be opened")

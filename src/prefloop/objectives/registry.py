@@ -1,0 +1,105 @@
+"""The registry of objectives: named pure functions, with what their signatures say."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from prefloop.config import Config, Options, check_options, options_class
+from prefloop.errors import RecipeError, did_you_mean
+from prefloop.objectives.quantities import Quantity, parse_quantity
+
+Loss = Callable[..., Tensor]
+F = TypeVar("F", bound=Loss)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A hyper-parameter that was fitted on a round's examples."""
+
+    value: float
+    warning: str | None = None
+
+
+FitFunction = Callable[..., Fit]
+"""Takes data quantities of all examples by name, as float64 arrays."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss function and everything that its signature declares."""
+
+    name: str
+    function: Loss
+    source: str
+    quantities: tuple[Quantity, ...]
+    options: type[Config]
+    aliases: tuple[str, ...] = ()
+    fit: Mapping[str, FitFunction] = field(default_factory=dict[str, FitFunction])
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Frozen models that it reads, in the order of its signature."""
+        return tuple(dict.fromkeys(q.model for q in self.quantities if q.model not in {None, "policy"} if q.model))
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Roles of the answers that it reads, in the order of its signature."""
+        return tuple(dict.fromkeys(q.role for q in self.quantities if q.role))
+
+    def checked(self, options: Options, where: str) -> Config:
+        """Hyper-parameters from a recipe, checked against the signature (RecipeError where they do not fit)."""
+        return check_options(self.name, self.options, options, where)
+
+    def fit_on(self, parameter: str, data: Mapping[str, NDArray[np.float64]]) -> Fit:
+        """The value of a fitted hyper-parameter on a round's examples."""
+        function = self.fit[parameter]
+        return function(**{name: data[name] for name in inspect.signature(function).parameters})
+
+
+_REGISTRY: dict[str, Objective] = {}
+_ALIASES: dict[str, str] = {}
+
+
+def objective(
+    *, source: str, aliases: tuple[str, ...] = (), fit: Mapping[str, FitFunction] | None = None
+) -> Callable[[F], F]:
+    """Registers a function as an objective under its own name.
+
+    Args:
+        source: paper and equation.
+        aliases: what the same formula is called elsewhere.
+        fit: hyper-parameter -> function that fits it on a round's examples, where a recipe says `fitted`.
+    """
+
+    def register(function: F) -> F:
+        name = getattr(function, "__name__", "")
+        parameters = inspect.signature(function).parameters.values()
+        quantities = tuple(parse_quantity(p.name) for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY)
+        fits = dict(fit or {})
+        _REGISTRY[name] = Objective(name, function, source, quantities, options_class(function, tuple(fits)), aliases, fits)
+        _ALIASES.update(dict.fromkeys(aliases, name))
+        return function
+
+    return register
+
+
+def objectives() -> dict[str, Objective]:
+    """All registered objectives by name."""
+    return dict(_REGISTRY)
+
+
+def find_objective(name: str, where: str) -> Objective:
+    """The objective of this name or alias.
+
+    Raises:
+        RecipeError: there is none; `where` is said first.
+    """
+    found = _REGISTRY.get(_ALIASES.get(name, name))
+    if found is None:
+        raise RecipeError(f"{where} is '{name}', which is not registered. {did_you_mean(name, (*_REGISTRY, *_ALIASES))}")
+    return found

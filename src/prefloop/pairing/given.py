@@ -1,0 +1,35 @@
+"""The pairs that a data set brought."""
+
+from collections.abc import Iterator
+
+from prefloop.pairing.groups import member, pair
+from prefloop.pairing.registry import Dropped, rule
+from prefloop.records import Example, Group
+
+
+@rule(writes=Example, roles=("chosen", "rejected"), reads_given=True)
+def given(group: Group) -> Iterator[Example | Dropped]:
+    """Every preference between two answers, as the data set states it; ties and equal texts give nothing.
+
+    Args:
+        group: a prompt with answers and preference judgments, P(first wins).
+    """
+    for judgment in group.judgments:
+        if judgment.kind != "preference" or len(judgment.subjects) != 2:
+            continue
+        prob_first_wins = judgment.values[0]
+        first, second = (group.by_id[subject] for subject in judgment.subjects)
+        if prob_first_wins is None:
+            yield Dropped("no verdict")
+        elif prob_first_wins == 0.5:
+            yield Dropped("tie")
+        elif first.text == second.text:
+            yield Dropped("same text")
+        else:
+            better, worse = (first, second) if prob_first_wins > 0.5 else (second, first)
+            yield pair(
+                group,
+                member("chosen", better),
+                member("rejected", worse),
+                why=f"given: {judgment.judge}",
+            )

@@ -1,0 +1,48 @@
+"""What rules share: scores of a group's answers, the examples made of them, and filters."""
+
+from dataclasses import replace
+
+from prefloop.records import Example, Group, Member, Response, Role, digest
+
+
+def scores(group: Group) -> dict[str, float]:
+    """Mean score of each response over the valid judgments of kind `score`, in the order of the responses."""
+    said: dict[str, list[float]] = {response.response_id: [] for response in group.responses}
+    for judgment in group.judgments:
+        if judgment.kind != "score":
+            continue
+        for subject, value in zip(judgment.subjects, judgment.values, strict=True):
+            if value is not None and subject in said:
+                said[subject].append(value)
+    return {subject: sum(values) / len(values) for subject, values in said.items() if values}
+
+
+def finished(group: Group) -> Group:
+    """The group without answers that were cut by the length limit, nor judgments that speak of them."""
+    kept = tuple(response for response in group.responses if response.finish_reason != "length")
+    ids = {response.response_id for response in kept}
+    judgments = tuple(judgment for judgment in group.judgments if ids.issuperset(judgment.subjects))
+    return replace(group, responses=kept, judgments=judgments)
+
+
+def member(role: Role, response: Response, **numbers: float) -> Member:
+    """A response in the part that it plays in an example."""
+    return Member(
+        role=role,
+        response_id=response.response_id,
+        text=response.text,
+        token_ids=response.token_ids,
+        finished=response.finish_reason != "length",
+        numbers=numbers,
+    )
+
+
+def pair(group: Group, chosen: Member, rejected: Member, *, why: str, **numbers: float) -> Example:
+    """An example of a better and a worse answer to one prompt."""
+    return Example(
+        example_id=digest([group.root.prompt_id, chosen.response_id, rejected.response_id])[:16],
+        prompt=group.prompt_of(chosen.response_id),
+        members=(chosen, rejected),
+        numbers=numbers,
+        why=why,
+    )

@@ -1,0 +1,20 @@
+"""Policies: where models come from, their chat template, what they say about answers, and who owns them."""
+
+from prefloop.policy.functionals import TokenRow, batches_within, response_logps, score_rows
+from prefloop.policy.source import ModelSource, check_model, resolve_model
+from prefloop.policy.template import ChatCodec
+from prefloop.policy.workbench import PolicyFiles, Trainable, Workbench
+
+__all__ = [
+    "ChatCodec",
+    "ModelSource",
+    "PolicyFiles",
+    "TokenRow",
+    "Trainable",
+    "Workbench",
+    "batches_within",
+    "check_model",
+    "resolve_model",
+    "response_logps",
+    "score_rows",
+]

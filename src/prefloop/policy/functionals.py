@@ -1,0 +1,81 @@
+"""What a model says about an answer: the plain, obviously right way that faster paths are checked against."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import PreTrainedModel
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TokenRow:
+    """One answer after its prompt, as tokens."""
+
+    prompt_ids: tuple[int, ...]
+    answer_ids: tuple[int, ...]
+    counted: tuple[bool, ...]
+    """Which answer tokens enter the sum."""
+
+    def __len__(self) -> int:
+        return len(self.prompt_ids) + len(self.answer_ids)
+
+
+def response_logps(model: PreTrainedModel, rows: Sequence[TokenRow]) -> Float[Tensor, " rows"]:
+    """log pi(answer | prompt) of each row in nats, summed over its counted tokens; gradient flows.
+
+    Rows are padded on the left, so that all answers end together and the language-model head runs on answers only.
+    Each token is logit minus logsumexp, in the model's precision but at least float32; the sum is in float64.
+    """
+    device = model.device
+    longest = max(len(row) for row in rows)
+    longest_answer = max(len(row.answer_ids) for row in rows)
+    input_ids = torch.zeros(len(rows), longest, dtype=torch.long, device=device)
+    is_real = torch.zeros_like(input_ids)
+    is_counted = torch.zeros(len(rows), longest_answer, dtype=torch.bool, device=device)
+    for number, row in enumerate(rows):
+        input_ids[number, longest - len(row) :] = torch.tensor((*row.prompt_ids, *row.answer_ids), device=device)
+        is_real[number, longest - len(row) :] = 1
+        is_counted[number, longest_answer - len(row.answer_ids) :] = torch.tensor(row.counted, device=device)
+    logits = model(
+        input_ids=input_ids,
+        attention_mask=is_real,
+        position_ids=(is_real.cumsum(1) - 1).clamp(min=0),
+        logits_to_keep=longest_answer + 1,
+        use_cache=False,
+    ).logits[:, :-1]
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    answer_ids = input_ids[:, longest - longest_answer :]
+    token_logps = logits.gather(2, answer_ids.unsqueeze(2)).squeeze(2) - logits.logsumexp(2)
+    return token_logps.double().masked_fill(~is_counted, 0.0).sum(1)
+
+
+def batches_within(items: Sequence[T], sizes: Sequence[int], budget: int) -> Iterator[list[T]]:
+    """Neighbouring items together while their padded tokens stay within a budget; at least one item at a time.
+
+    Args:
+        items: what is cut into batches; the order stays.
+        sizes: tokens of each item's longest row; all items have the same number of rows.
+        budget: largest padded size of a batch, in tokens of one row an item.
+    """
+    batch: list[T] = []
+    longest = 0
+    for item, size in zip(items, sizes, strict=True):
+        if batch and max(longest, size) * (len(batch) + 1) > budget:
+            yield batch
+            batch, longest = [], 0
+        batch.append(item)
+        longest = max(longest, size)
+    if batch:
+        yield batch
+
+
+def score_rows(model: PreTrainedModel, rows: Sequence[TokenRow], tokens_per_batch: int) -> Iterator[float]:
+    """`response_logps` of many rows without gradient, within a budget of padded tokens, in the order given."""
+    for batch in batches_within(rows, [len(row) for row in rows], tokens_per_batch):
+        with torch.inference_mode():
+            yield from response_logps(model, batch).tolist()

@@ -1,0 +1,146 @@
+"""The owner of every loaded model: who needs one asks here, and gives it back."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import LoraConfig as PeftLoraConfig
+from peft import PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from prefloop.config import LoraConfig
+from prefloop.errors import ModelError
+from prefloop.policy.model_files import CONVERSATION_FILES
+from prefloop.policy.source import ModelSource
+from prefloop.policy.template import ChatCodec
+
+TRAINED = "default"
+"""peft's name for the adapter that is trained."""
+
+
+@dataclass(frozen=True)
+class PolicyFiles:
+    """A policy on disk: a model directory, and a LoRA adapter on it or not."""
+
+    identity: str
+    directory: Path
+    adapter: Path | None = None
+
+
+@dataclass
+class Trainable:
+    """A model that is being trained, and how frozen policies are read off the same weights."""
+
+    model: PreTrainedModel | PeftModel
+    lora: LoraConfig | None
+
+    def parameters(self) -> dict[str, torch.nn.Parameter]:
+        """What the optimiser changes, by name, in the order of the model."""
+        return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+
+    tokenizer_of: Path
+    """The model directory whose tokenizer, template and generation settings belong to it."""
+
+    def save(self, directory: Path) -> None:
+        """Writes an ordinary Hugging Face directory: the whole model or the adapter, and what is needed to talk to it."""
+        if isinstance(self.model, PeftModel):
+            self.model.save_pretrained(str(directory), save_embedding_layers=False)
+            (directory / "README.md").unlink(missing_ok=True)
+        else:
+            self.model.save_pretrained(directory)
+        for pattern in CONVERSATION_FILES:
+            for file in self.tokenizer_of.glob(pattern):
+                copied = directory / file.relative_to(self.tokenizer_of)
+                copied.parent.mkdir(exist_ok=True)
+                copied.write_bytes(file.read_bytes())
+
+
+class Workbench:
+    """Loads each model once, in float32 on CPU and bfloat16 weights kept as float32 masters elsewhere.
+
+    LoRA policies share one copy of their base. The one extra copy is the merged model that samples, since an unmerged
+    adapter slows decoding.
+    """
+
+    def __init__(self, source: ModelSource, codec: ChatCodec, device: torch.device) -> None:
+        transformers_logging.disable_progress_bar()
+        self.source = source
+        self.codec = codec
+        self.device = device
+        self._loaded: tuple[Path, PreTrainedModel] | None = None
+        self._sampling: tuple[str, PreTrainedModel] | None = None
+
+    def base(self, directory: Path) -> PreTrainedModel:
+        """The model of a directory, frozen; the last one stays loaded."""
+        if self._loaded is None or self._loaded[0] != directory:
+            self._loaded = None
+            self._loaded = (directory, self._load(directory))
+        return self._loaded[1]
+
+    def for_sampling(self, policy: PolicyFiles) -> PreTrainedModel:
+        """A model without adapters, merged in memory where the policy has one; valid until another is asked for."""
+        if policy.adapter is None:
+            return self.base(policy.directory)
+        if self._sampling is None or self._sampling[0] != policy.identity:
+            self._sampling = None
+            with_adapter = PeftModel.from_pretrained(deepcopy(self.base(policy.directory)), str(policy.adapter))
+            self._sampling = (policy.identity, with_adapter.merge_and_unload().eval())
+        return self._sampling[1]
+
+    @contextmanager
+    def for_scoring(self, policy: PolicyFiles) -> Iterator[PreTrainedModel]:
+        """The policy's model in the layout of training: a LoRA adapter stays unmerged."""
+        base = self.base(policy.directory)
+        if policy.adapter is None:
+            yield base
+            return
+        with_adapter = PeftModel.from_pretrained(base, str(policy.adapter)).eval()
+        try:
+            yield with_adapter  # type: ignore[misc]  # a PeftModel answers calls as the model that it wraps
+        finally:
+            with_adapter.unload()
+
+    @contextmanager
+    def for_training(self, start: PolicyFiles, lora: LoraConfig | None, seed: int) -> Iterator[Trainable]:
+        """A model to be trained from `start`; with LoRA the base stays shared and frozen.
+
+        Args:
+            start: whose weights training starts from.
+            lora: None trains all weights.
+            seed: of the first adapter's weights.
+
+        Raises:
+            ModelError: the start policy and the recipe disagree on adapters.
+        """
+        if lora is None:
+            if start.adapter is not None:
+                raise ModelError("policy: full fine-tuning cannot start from a LoRA adapter. Set policy.lora, or start from a merged model.")
+            yield Trainable(self._load(start.directory).requires_grad_(True), None, start.directory)
+            return
+        self._sampling = None
+        base = self.base(start.directory)
+        if start.adapter is not None:
+            model = PeftModel.from_pretrained(base, str(start.adapter), is_trainable=True)
+            found = model.peft_config[TRAINED]
+            if getattr(found, "r", None) != lora.r:
+                raise ModelError(f"policy.lora.r is {lora.r}, but the adapter that is trained on has rank {getattr(found, 'r', None)}.")
+        else:
+            targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
+            peft_config = PeftLoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=targets, lora_dropout=0.0, bias="none", task_type="CAUSAL_LM")
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                model = get_peft_model(base, peft_config)
+            model.peft_config[TRAINED].base_model_name_or_path = self.source.name
+        try:
+            yield Trainable(model.eval(), lora, start.directory)
+        finally:
+            model.unload()
+            base.requires_grad_(False)
+
+    def _load(self, directory: Path) -> PreTrainedModel:
+        model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, local_files_only=True)
+        return model.to(self.device).eval().requires_grad_(False)

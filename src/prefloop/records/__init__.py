@@ -1,0 +1,62 @@
+"""Records: the nouns on disk, how they are written, named and grouped."""
+
+from prefloop.records.group import Group, grouped
+from prefloop.records.identity import canonical, content_of, digest, file_digest, seed_for
+from prefloop.records.nouns import (
+    Alert,
+    Estimate,
+    Example,
+    FinishReason,
+    Judgment,
+    Member,
+    Message,
+    PolicyCard,
+    Prompt,
+    Record,
+    Response,
+    Role,
+    RoundSummary,
+    Span,
+)
+from prefloop.records.shards import (
+    PROMPTS_PER_SHARD,
+    in_pieces,
+    read_folder,
+    read_records,
+    shard_name,
+    shards_in,
+    to_line,
+    write_records,
+)
+
+__all__ = [
+    "PROMPTS_PER_SHARD",
+    "Alert",
+    "Estimate",
+    "Example",
+    "FinishReason",
+    "Group",
+    "Judgment",
+    "Member",
+    "Message",
+    "PolicyCard",
+    "Prompt",
+    "Record",
+    "Response",
+    "Role",
+    "RoundSummary",
+    "Span",
+    "canonical",
+    "content_of",
+    "digest",
+    "file_digest",
+    "grouped",
+    "in_pieces",
+    "read_folder",
+    "read_records",
+    "seed_for",
+    "shard_name",
+    "shards_in",
+    "to_line",
+    "write_records",
+]

@@ -1,0 +1,205 @@
+"""The nouns that stages exchange on disk: frozen, validated, one JSON line each."""
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from prefloop.records.identity import digest
+
+FinishReason = Literal["stop", "length", "given"]
+Role = Literal["chosen", "rejected", "response", "gold", "kl", "ranked", "degree"]
+Span = tuple[int, int]
+"""Half-open range of token positions, counted from the first token of the answer."""
+
+
+class Record(BaseModel):
+    """Base of every record: immutable, and a field that it does not know is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Message(Record):
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str
+    tool_calls: tuple[JsonValue, ...] = ()
+    name: str | None = None
+
+
+class Prompt(Record):
+    """Everything before an answer."""
+
+    prompt_id: str
+    """Hash of the content, so that the same prompt has the same id in every file."""
+    root_id: str
+    """The prompt that this one was derived from, or its own id."""
+    messages: tuple[Message, ...]
+    tools: tuple[JsonValue, ...] = ()
+    prefix_ids: tuple[int, ...] = ()
+    """Beginning of the answer that is given, as tokens (Step-DPO, tree search, SAPO)."""
+    answer: str | None = None
+    """Gold answer, for verifiers."""
+    numbers: dict[str, float] = {}
+    source: str = ""
+    """Where it came from, as "file.jsonl:412"; never a path."""
+
+    @classmethod
+    def of(
+        cls,
+        messages: tuple[Message, ...],
+        *,
+        source: str = "",
+        root_id: str | None = None,
+        prefix_ids: tuple[int, ...] = (),
+        answer: str | None = None,
+        tools: tuple[JsonValue, ...] = (),
+        numbers: dict[str, float] | None = None,
+    ) -> Self:
+        """A prompt with its id computed from what the model will see."""
+        content = {"messages": [m.model_dump(exclude_none=True) for m in messages], "tools": list(tools)}
+        prompt_id = digest({**content, "prefix_ids": list(prefix_ids)})[:16]
+        return cls(
+            prompt_id=prompt_id,
+            root_id=root_id or prompt_id,
+            messages=messages,
+            tools=tools,
+            prefix_ids=prefix_ids,
+            answer=answer,
+            numbers=numbers or {},
+            source=source,
+        )
+
+
+class Response(Record):
+    """One answer to a prompt, sampled or given."""
+
+    response_id: str
+    prompt_id: str
+    root_id: str
+    step: str
+    """The step that made it; "given" for an answer that a data set brought."""
+    text: str
+    token_ids: tuple[int, ...] | None = None
+    """The answer's tokens, prefix_ids of the prompt included, and EOS if it ended by itself. None: only text is known."""
+    ids_from: Literal["sampler", "text"] = "sampler"
+    finish_reason: FinishReason
+    given: tuple[Span, ...] = ()
+    """Tokens that were not sampled."""
+    sum_logp: float | None = None
+    """Nats, sampled tokens, under the distribution that was sampled from (temperature and top-p applied)."""
+    parent_id: str | None = None
+    policy: str = ""
+    """Identity of the policy that sampled it."""
+    settings: dict[str, JsonValue] = {}
+    index: int = 0
+    seed: int = 0
+
+    @property
+    def num_tokens(self) -> int:
+        """Length in tokens, EOS included; for a text without tokens the number of words."""
+        return len(self.token_ids) if self.token_ids is not None else len(self.text.split())
+
+
+class Judgment(Record):
+    """What one judge said once; nothing is averaged here."""
+
+    judge: str
+    """Name and version, "dataset:..." or "human:..."."""
+    kind: Literal["score", "preference", "steps"]
+    aspect: str = "overall"
+    subjects: tuple[str, ...]
+    """Response ids in the order in which they were shown."""
+    values: tuple[float | None, ...]
+    """One score a subject, or P(first wins), or one value a span. None: the judge gave no valid answer."""
+    spans: tuple[Span, ...] = ()
+    repeat: int = 0
+    raw: str | None = None
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+
+class Member(Record):
+    """One answer in an example, with the part it plays."""
+
+    role: Role
+    response_id: str
+    text: str
+    token_ids: tuple[int, ...] | None = None
+    finished: bool = True
+    """It ended by itself, so that EOS belongs to it."""
+    counted: tuple[Span, ...] | None = None
+    """Tokens in the loss; None: all of the answer."""
+    marked: tuple[Span, ...] = ()
+    numbers: dict[str, float] = {}
+
+
+class Example(Record):
+    """What training reads: a prompt and its members, self-contained, saying why it exists."""
+
+    example_id: str
+    prompt: Prompt
+    members: tuple[Member, ...]
+    weight: float = 1.0
+    numbers: dict[str, float] = {}
+    why: str
+
+    def member(self, role: Role) -> Member:
+        """The only member with this role."""
+        (found,) = (member for member in self.members if member.role == role)
+        return found
+
+
+class PolicyCard(Record):
+    """What a train step made, and from what."""
+
+    identity: str
+    kind: Literal["full", "lora"]
+    base: str
+    """Name of the base model as the recipe gives it; its content is `base_identity`."""
+    base_identity: str
+    start: str
+    references: dict[str, str]
+    examples: str
+    round: int
+    block: int
+    files: dict[str, str] | None
+    """sha256 of each exported file; None: not written, it can be derived again."""
+
+
+class Estimate(Record):
+    """A measured number with its uncertainty."""
+
+    value: float
+    standard_error: float | None = None
+    interval: tuple[float, float] | None = None
+    """95 %, clustered by prompt."""
+    n: int = 0
+
+
+class Alert(Record):
+    """A monitor's alarm."""
+
+    monitor: str
+    metric: str
+    value: float
+    threshold: float
+    remedy: str
+    action: Literal["stop", "roll_back", "warn"]
+    message: str
+
+
+class RoundSummary(Record):
+    """How a round ended, and the figures that decided it."""
+
+    round: int
+    decision: Literal["accepted", "warned", "rolled_back", "stopped"]
+    reasons: tuple[str, ...]
+    policies: dict[str, str]
+    """initial, round_start and current (this round's result), by identity."""
+    counts: dict[str, dict[str, float]]
+    """What every step of the round counted, by step."""
+    training: dict[str, float]
+    evaluation: dict[str, Estimate]
+    judges: tuple[str, ...]
+    alerts: tuple[Alert, ...]

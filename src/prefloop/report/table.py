@@ -1,0 +1,127 @@
+"""The table of rounds: what a run prints at its end and what the page shows."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from prefloop.records import Estimate
+from prefloop.report.figures import ABSENT, count, percent, with_error, with_interval
+from prefloop.report.read import read_run
+from prefloop.report.view import Duel, Evaluation, Round, RunView
+
+TABLE_HEADINGS = (
+    "after round",
+    "win % judge",
+    "win % judge, length-controlled",
+    "win % truth",
+    "length, tokens",
+    "finished %",
+    "KL, nats",
+    "pairs",
+    "decision",
+)
+"""Headings of `RoundRow.cells`. Win rates are against the initial model, with 95 % intervals; KL with its standard error."""
+
+DECISIONS = {
+    "accepted": "accepted",
+    "warned": "accepted, with a warning",
+    "rolled_back": "rolled back",
+    "stopped": "stopped the run",
+}
+
+
+@dataclass(frozen=True)
+class RoundRow:
+    """One line of the table. What was not measured is None."""
+
+    label: str
+    """`initial`, or the round as people count: 1 is the folder round-00."""
+    judge: Estimate | None = None
+    controlled: Estimate | None = None
+    """By the judge, if both answers were equally long."""
+    truth: Estimate | None = None
+    """By the judge without its planted flaws."""
+    length: Estimate | None = None
+    finish_rate: float | None = None
+    kl: Estimate | None = None
+    pairs: float | None = None
+    decision: str = ""
+
+    def cells(self) -> tuple[str, ...]:
+        """The line as text, in the order of `TABLE_HEADINGS`."""
+        return (
+            self.label,
+            *(ABSENT if rate is None else with_interval(rate) for rate in (self.judge, self.controlled, self.truth)),
+            ABSENT if self.length is None else with_interval(self.length),
+            ABSENT if self.finish_rate is None else percent(self.finish_rate),
+            ABSENT if self.kl is None else with_error(self.kl),
+            ABSENT if self.pairs is None else count(self.pairs),
+            self.decision,
+        )
+
+
+def closing_table(run: Path) -> tuple[RoundRow, ...]:
+    """The table of a run folder.
+
+    Raises:
+        DataError: the folder is no run.
+    """
+    return round_rows(read_run(run))
+
+
+def round_rows(run: RunView) -> tuple[RoundRow, ...]:
+    """A line for the initial model, where it was evaluated, and one for each round."""
+    evaluation = next((one.evaluation for one in run.rounds if one.evaluation is not None), None)
+    initial = () if evaluation is None else (_initial_row(evaluation),)
+    return (*initial, *(_row(one) for one in run.rounds))
+
+
+def _initial_row(evaluation: Evaluation) -> RoundRow:
+    """The initial model against itself: 50 % and no divergence by definition, its length as measured."""
+    even = Estimate(value=50.0)
+    judges = evaluation.against.get("initial", {})
+    return RoundRow(
+        label="initial",
+        judge=even if "judge" in judges else None,
+        controlled=even if "judge" in judges else None,
+        truth=even if "truth" in judges else None,
+        length=Estimate(value=evaluation.length.initial),
+        finish_rate=evaluation.finish_rate.initial,
+        kl=None if evaluation.kl is None else Estimate(value=0.0),
+    )
+
+
+def _row(one: Round) -> RoundRow:
+    judge, truth, evaluation = one.duel("judge"), one.duel("truth"), one.evaluation
+    return RoundRow(
+        label=one.label,
+        judge=_raw(judge),
+        controlled=None if judge is None else judge.controlled,
+        truth=_raw(truth),
+        length=None if evaluation is None else length_of(evaluation),
+        finish_rate=None if evaluation is None else evaluation.finish_rate.value,
+        kl=None if evaluation is None else kl_of(evaluation),
+        pairs=_pairs(one),
+        decision="not finished" if one.summary is None else DECISIONS[one.summary.decision],
+    )
+
+
+def _raw(duel: Duel | None) -> Estimate | None:
+    return None if duel is None else duel.raw
+
+
+def length_of(evaluation: Evaluation) -> Estimate:
+    """Mean answer length, tokens."""
+    length = evaluation.length
+    return Estimate(value=length.mean, standard_error=length.standard_error, interval=length.interval)
+
+
+def kl_of(evaluation: Evaluation) -> Estimate | None:
+    """KL from the initial model, nats an answer."""
+    kl = evaluation.kl
+    return None if kl is None else Estimate(value=kl.value, standard_error=kl.standard_error, interval=kl.interval)
+
+
+def _pairs(one: Round) -> float | None:
+    """Examples, as the first step that counts any calls them."""
+    counts = {} if one.summary is None else one.summary.counts
+    return next((step["examples"] for step in counts.values() if "examples" in step), None)

@@ -1,0 +1,192 @@
+"""What the page shows of a run: frozen views of its files. Every part may be absent but the recipe."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from prefloop.records import Estimate, RoundSummary
+
+
+class View(BaseModel):
+    """A JSON file of another room; what the page does not show is not looked at."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+
+
+class Duel(View):
+    """One opponent by one judge; rates are percentages."""
+
+    win_rate: float
+    standard_error: float | None = None
+    interval: tuple[float, float] | None = None
+    length_controlled_winrate: float
+    lc_standard_error: float | None = None
+    lc_interval: tuple[float, float] | None = None
+    n: int = 0
+
+    @property
+    def raw(self) -> Estimate:
+        """The plain win rate."""
+        return Estimate(value=self.win_rate, standard_error=self.standard_error, interval=self.interval, n=self.n)
+
+    @property
+    def controlled(self) -> Estimate:
+        """What it would be if both answers were equally long."""
+        return Estimate(
+            value=self.length_controlled_winrate, standard_error=self.lc_standard_error, interval=self.lc_interval, n=self.n
+        )
+
+
+class Length(View):
+    """Tokens of an answer, EOS included."""
+
+    mean: float
+    standard_error: float | None = None
+    interval: tuple[float, float] | None = None
+    initial: float
+    ratio: float
+
+
+class Level(View):
+    """A number of the policy's answers beside the same of the initial model's."""
+
+    value: float
+    initial: float
+
+
+class Divergence(View):
+    """KL from the initial model, nats an answer."""
+
+    value: float
+    standard_error: float | None = None
+    interval: tuple[float, float] | None = None
+
+
+class Evaluation(View):
+    """`evaluation.json` of a round."""
+
+    suite: str = ""
+    prompts: int = 0
+    num_samples: int = 1
+    against: dict[str, dict[str, Duel]]
+    """Opponent, then `judge` or `truth`."""
+    length: Length
+    finish_rate: Level
+    distinct_2: Level | None = None
+    kl: Divergence | None = None
+
+
+class Fitted(View):
+    """A hyper-parameter that was fitted on a round's examples."""
+
+    value: float
+    factor: float = 1.0
+    warning: str | None = None
+
+
+class Recipe(View):
+    """The head of `recipe.yaml`."""
+
+    name: str = ""
+    title: str = ""
+    paper: str | None = None
+    model: str | dict[str, JsonValue] = ""
+    rounds: int = 1
+
+    @property
+    def model_path(self) -> str:
+        """The model as the recipe names it."""
+        return self.model if isinstance(self.model, str) else str(self.model.get("path", ""))
+
+
+@dataclass(frozen=True)
+class Training:
+    """What one train step left: a line an optimiser step, and the constants fitted for it."""
+
+    place: str
+    steps: tuple[Mapping[str, float], ...]
+    fitted: Mapping[str, Fitted]
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round, as far as it got."""
+
+    number: int
+    """Counts from 0, as its folder does."""
+    summary: RoundSummary | None
+    evaluation: Evaluation | None
+    training: tuple[Training, ...]
+
+    @property
+    def label(self) -> str:
+        """How the page counts: 1 is the first."""
+        return str(self.number + 1)
+
+    @property
+    def accepted(self) -> bool:
+        """Whether its policy was kept."""
+        return self.summary is not None and self.summary.decision in {"accepted", "warned"}
+
+    def duel(self, judge: str, opponent: str = "initial") -> Duel | None:
+        """What a judge makes of this round against an opponent."""
+        return None if self.evaluation is None else self.evaluation.against.get(opponent, {}).get(judge)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer and what the judges gave it."""
+
+    text: str
+    num_tokens: int
+    cut: bool
+    scores: Mapping[str, float]
+    """By `judge` and `truth`."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One held-out prompt, answered by the initial model and by the last accepted round."""
+
+    prompt: str
+    earlier_turns: int
+    before: Answer
+    after: Answer
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One artifact of the journal."""
+
+    path: str
+    identity: str
+    counts: Mapping[str, float]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class RunView:
+    """Everything on the page."""
+
+    recipe: Recipe
+    recipe_text: str
+    versions: Mapping[str, str]
+    rounds: tuple[Round, ...]
+    comparisons: tuple[Comparison, ...]
+    stages: tuple[Stage, ...]
+
+    @property
+    def finished(self) -> tuple[Round, ...]:
+        """Rounds with a decision."""
+        return tuple(one for one in self.rounds if one.summary is not None)
+
+    @property
+    def last_accepted(self) -> Round | None:
+        """The round whose policy the run stands on."""
+        return last_accepted(self.rounds)
+
+
+def last_accepted(rounds: tuple[Round, ...]) -> Round | None:
+    """The last round whose policy was kept."""
+    return next((one for one in reversed(rounds) if one.accepted), None)

@@ -1,0 +1,86 @@
+"""One token for each row, from logits and a uniform number and nothing else."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from prefloop.errors import ModelError
+from prefloop.sampling.protocol import SamplingSettings
+
+_ROWS_AT_ONCE = 8
+"""Rows whose float64 weights are worked on together: 8 of 49,152 tokens are 3 MB and stay in the processor's cache."""
+
+_LIKELY_TOKENS = 512
+"""Top-p looks among so many tokens first, and sorts the vocabulary only for rows in which they do not reach it."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The tokens of one position."""
+
+    tokens: Int[Tensor, " rows"]
+    logps: Float[Tensor, " rows"]
+    """Nats (float64), under the distribution that was sampled from."""
+
+
+def choose(logits: Float[Tensor, "rows vocab"], uniforms: Float[Tensor, " rows"], settings: SamplingSettings) -> Choice:
+    """Draw a token a row by the inverse of the cumulative distribution, in float64 and in the order of token ids.
+
+    The distribution is softmax(logits / temperature), restricted to the smallest set of most likely tokens whose
+    probability reaches top_p (of equally likely ones the lower id first). The token is the first whose cumulative
+    probability is above the uniform number. Temperature 0 takes the most likely token, which then has probability 1.
+
+    Args:
+        logits: Of the next token.
+        uniforms: In [0, 1), float64. Not read at temperature 0.
+        settings: Temperature and top-p.
+
+    Raises:
+        ModelError: the logits are NaN or infinite.
+    """
+    peak, likeliest = logits.max(dim=-1)
+    if not bool(peak.isfinite().all()):
+        raise ModelError(
+            "sampling: the policy gives NaN or infinite logits. Its weights are broken: look at the loss and the "
+            "gradient norm of the training that made it, and lower the learning rate."
+        )
+    if settings.temperature == 0:
+        return Choice(tokens=likeliest, logps=torch.zeros_like(uniforms))
+    parts = zip(logits.split(_ROWS_AT_ONCE), peak.split(_ROWS_AT_ONCE), uniforms.split(_ROWS_AT_ONCE), strict=True)
+    choices = [_chosen(*part, settings) for part in parts]
+    return Choice(
+        tokens=torch.cat([choice.tokens for choice in choices]),
+        logps=torch.cat([choice.logps for choice in choices]),
+    )
+
+
+def _chosen(
+    logits: Float[Tensor, "rows vocab"],
+    peak: Float[Tensor, " rows"],
+    uniforms: Float[Tensor, " rows"],
+    settings: SamplingSettings,
+) -> Choice:
+    weights = (logits - peak[:, None].double()).div_(settings.temperature).exp_()
+    if settings.top_p < 1:
+        weights.mul_(_nucleus(weights, settings.top_p))
+    cumulative = weights.cumsum(dim=-1)
+    total = cumulative[:, -1:]
+    tokens = torch.searchsorted(cumulative, uniforms[:, None] * total, right=True)
+    logps = (weights.gather(-1, tokens) / total).log()
+    return Choice(tokens=tokens[:, 0], logps=logps[:, 0])
+
+
+def _nucleus(weights: Float[Tensor, "rows vocab"], top_p: float) -> Bool[Tensor, "rows vocab"]:
+    """The smallest set of largest weights whose share reaches top_p; of equal weights the lower id first."""
+    wanted = top_p * weights.sum(dim=-1, keepdim=True)
+    largest = weights.topk(min(_LIKELY_TOKENS, weights.shape[-1]), dim=-1).values
+    if bool((largest.sum(dim=-1, keepdim=True) < wanted).any()):
+        largest = weights.sort(dim=-1, descending=True).values
+    before = largest.cumsum(dim=-1) - largest
+    kept = (before < wanted).sum(dim=-1, keepdim=True)
+    smallest = largest.gather(-1, kept - 1)
+    above, equal = weights > smallest, weights == smallest
+    room = kept - above.sum(dim=-1, keepdim=True)
+    return above | (equal & (equal.cumsum(dim=-1) <= room))

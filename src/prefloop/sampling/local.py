@@ -1,0 +1,171 @@
+"""Sampling with the policy itself, in this process."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from prefloop.sampling.cache import roomy_cache
+from prefloop.sampling.choice import choose
+from prefloop.sampling.draws import together
+from prefloop.sampling.protocol import Answer, Draw, SamplingSettings
+
+DEFAULT_ROWS = 128
+"""Beyond it two cores win nothing (benchmarks/results/decode.md)."""
+
+
+@dataclass(frozen=True)
+class LocalSampler:
+    """Answers draws from a model in memory.
+
+    A prompt passes through the model once, however many answers it gets; an answer that has ended leaves the batch.
+    The random numbers of a draw depend on its seed and the position alone, so that rows, order and restarts change
+    an answer at most where float rounding does.
+    """
+
+    model: PreTrainedModel
+    """The policy; of a peft model its `get_base_model()`. It is left in evaluation mode."""
+    eos_ids: frozenset[int]
+    """Tokens that end an answer."""
+    rows: int = DEFAULT_ROWS
+    """Answers that grow at the same time. A matter of memory and speed."""
+
+    @torch.inference_mode()
+    def sample(self, draws: Sequence[Draw], settings: SamplingSettings) -> Iterator[Answer]:
+        """One answer a draw, each as soon as it has ended."""
+        self.model.eval()
+        for portion in _portions(draws, self.rows):
+            yield from self._sample(portion, settings)
+
+    def _sample(self, prompts: list[tuple[Draw, ...]], settings: SamplingSettings) -> Iterator[Answer]:
+        eos = torch.tensor(sorted(self.eos_ids), device=self.model.device)
+        batch, logits = self._prefilled(prompts, settings)
+        for position in range(settings.max_new_tokens):
+            choice = choose(logits, batch.uniforms[:, position], settings)
+            batch.tokens[:, position] = choice.tokens
+            batch.sum_logps.add_(choice.logps)
+            stopped = torch.isin(choice.tokens, eos)
+            last = position + 1 == settings.max_new_tokens
+            for row in range(len(batch.draws)) if last else stopped.nonzero()[:, 0].tolist():
+                yield Answer(
+                    draw=batch.draws[row],
+                    token_ids=tuple(batch.tokens[row, : position + 1].tolist()),
+                    finish_reason="stop" if stopped[row] else "length",
+                    sum_logp=batch.sum_logps[row].item(),
+                )
+            if last or stopped.all():
+                return
+            batch = batch.without(stopped)
+            logits = self._next_logits(batch, position)
+
+    def _prefilled(
+        self, prompts: list[tuple[Draw, ...]], settings: SamplingSettings
+    ) -> tuple["_Batch", Float[Tensor, "rows vocab"]]:
+        """Pass every prompt once, then repeat what it left for each of its draws."""
+        ids, seen = _left_padded([of_prompt[0].prompt_ids for of_prompt in prompts])
+        ids, seen = ids.to(self.model.device), seen.to(self.model.device)
+        cache = roomy_cache(self.model.config)
+        logits = self.model(
+            input_ids=ids,
+            attention_mask=seen,
+            position_ids=(seen.cumsum(dim=-1) - 1).clamp(min=0),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        draws = [draw for of_prompt in prompts for draw in of_prompt]
+        prompt_of_row = torch.tensor(
+            [number for number, of_prompt in enumerate(prompts) for _ in of_prompt], device=ids.device
+        )
+        cache.batch_select_indices(prompt_of_row)
+        new = (len(draws), settings.max_new_tokens)
+        uniforms = np.stack([uniforms_of(draw.seed, settings.max_new_tokens) for draw in draws])
+        batch = _Batch(
+            draws=draws,
+            uniforms=torch.from_numpy(uniforms).to(ids.device),
+            tokens=ids.new_zeros(new),
+            sum_logps=torch.zeros(len(draws), dtype=torch.float64, device=ids.device),
+            seen=torch.cat([seen[prompt_of_row], seen.new_ones(new)], dim=-1),
+            prompt_lengths=seen.sum(dim=-1)[prompt_of_row],
+            cache=cache,
+        )
+        return batch, logits[prompt_of_row]
+
+    def _next_logits(self, batch: "_Batch", position: int) -> Float[Tensor, "rows vocab"]:
+        columns = batch.seen.shape[-1] - batch.tokens.shape[-1] + position + 1
+        return self.model(
+            input_ids=batch.tokens[:, position, None],
+            attention_mask=batch.seen[:, :columns],
+            position_ids=batch.prompt_lengths[:, None] + position,
+            past_key_values=batch.cache,
+            use_cache=True,
+        ).logits[:, -1]
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Answers that are growing, one a row."""
+
+    draws: list[Draw]
+    uniforms: Float[Tensor, "rows new"]
+    tokens: Int[Tensor, "rows new"]
+    sum_logps: Float[Tensor, " rows"]
+    seen: Bool[Tensor, "rows columns"]
+    """What attention may see: all but the padding before a shorter prompt."""
+    prompt_lengths: Int[Tensor, " rows"]
+    cache: DynamicCache
+
+    def without(self, stopped: Bool[Tensor, " rows"]) -> "_Batch":
+        """The rows that go on. Those from the end take the places that became free, so that few have to move."""
+        if not bool(stopped.any()):
+            return self
+        live = int((~stopped).sum())
+        kept = torch.arange(live, device=stopped.device)
+        kept[stopped[:live]] = (~stopped[live:]).nonzero()[:, 0] + live
+        self.cache.batch_select_indices(kept)
+        return _Batch(
+            draws=[self.draws[row] for row in kept.tolist()],
+            uniforms=self.uniforms[kept],
+            tokens=self.tokens[kept],
+            sum_logps=self.sum_logps[kept],
+            seen=self.seen[kept],
+            prompt_lengths=self.prompt_lengths[kept],
+            cache=self.cache,
+        )
+
+
+def uniforms_of(seed: int, count: int) -> np.ndarray:
+    """The random numbers of a draw, one a position, in [0, 1); a longer answer has the same ones first."""
+    return np.random.Generator(np.random.Philox(key=seed)).random(count)
+
+
+def _portions(draws: Sequence[Draw], rows: int) -> Iterator[list[tuple[Draw, ...]]]:
+    """Prompts of similar length whose draws fill the rows, longest first so that memory runs out at once or never.
+
+    The draws of a prompt are parted only if they alone are more than the rows.
+    """
+    prompts = together(draws, key=[draw.prompt_ids for draw in draws])
+    prompts.sort(key=lambda of_prompt: -len(of_prompt[0].prompt_ids))
+    portion: list[tuple[Draw, ...]] = []
+    filled = 0
+    for of_prompt in prompts:
+        for start in range(0, len(of_prompt), rows):
+            part = of_prompt[start : start + rows]
+            if filled + len(part) > rows:
+                yield portion
+                portion, filled = [], 0
+            portion.append(part)
+            filled += len(part)
+    if portion:
+        yield portion
+
+
+def _left_padded(sequences: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "rows tokens"], Bool[Tensor, "rows tokens"]]:
+    width = max(len(sequence) for sequence in sequences)
+    ids = torch.tensor([[0] * (width - len(sequence)) + list(sequence) for sequence in sequences])
+    starts = torch.tensor([width - len(sequence) for sequence in sequences])
+    return ids, torch.arange(width) >= starts[:, None]

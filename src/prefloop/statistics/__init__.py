@@ -1,0 +1,38 @@
+"""Pure numerics of evaluation and selection: arrays in, numbers with their uncertainty out. Never imports torch."""
+
+from prefloop.statistics.bootstrap import ClusteredEstimate, cluster_bootstrap, clustered_mean
+from prefloop.statistics.kl import KlEstimate, k1, k2, k3, kl_estimate
+from prefloop.statistics.logistic import LengthSlope, LogisticFit, length_slope, soft_logistic
+from prefloop.statistics.winrate import (
+    LengthControlled,
+    WinRate,
+    at_equal_lengths,
+    length_controlled,
+    length_controlled_glm,
+    length_controlled_statistic,
+    length_terms,
+    win_rate,
+)
+
+__all__ = [
+    "ClusteredEstimate",
+    "KlEstimate",
+    "LengthControlled",
+    "LengthSlope",
+    "LogisticFit",
+    "WinRate",
+    "at_equal_lengths",
+    "cluster_bootstrap",
+    "clustered_mean",
+    "k1",
+    "k2",
+    "k3",
+    "kl_estimate",
+    "length_controlled",
+    "length_controlled_glm",
+    "length_controlled_statistic",
+    "length_slope",
+    "length_terms",
+    "soft_logistic",
+    "win_rate",
+]

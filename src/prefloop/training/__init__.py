@@ -1,0 +1,22 @@
+"""Training: examples as tokens, the step, the schedule, checkpoints."""
+
+from prefloop.training.engine import LossOfPlan, PlainEngine, answer_scores, frozen_scores, micro_batches
+from prefloop.training.rows import TokenExample, example_data, step_plan, tokenised
+from prefloop.training.schedule import learning_rate_at
+from prefloop.training.train import BlockOfRound, TrainRequest, train
+
+__all__ = [
+    "BlockOfRound",
+    "LossOfPlan",
+    "PlainEngine",
+    "TokenExample",
+    "TrainRequest",
+    "answer_scores",
+    "example_data",
+    "frozen_scores",
+    "learning_rate_at",
+    "micro_batches",
+    "step_plan",
+    "tokenised",
+    "train",
+]

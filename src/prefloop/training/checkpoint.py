@@ -1,0 +1,59 @@
+"""Checkpoints of a train step: complete or absent, and bit for bit what training held."""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+STATE = "state.safetensors"
+
+
+def optimizer_tensors(parameters: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The weights that are trained and what the optimiser remembers of them, by name."""
+    tensors = {f"weights/{name}": parameter.detach() for name, parameter in parameters.items()}
+    for name, parameter in parameters.items():
+        for key, value in optimizer.state[parameter].items():
+            tensors[f"{key}/{name}"] = value
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+
+def restore(path: Path, parameters: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
+    """Puts weights and optimiser back as `optimizer_tensors` saved them."""
+    tensors = load_file(path)
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(tensors.pop(f"weights/{name}"))
+    for key_and_name, tensor in tensors.items():
+        key, name = key_and_name.split("/", 1)
+        optimizer.state[parameters[name]][key] = tensor.to(parameters[name].device) if key != "step" else tensor
+
+
+def save_checkpoint(
+    folder: Path, step: int, metrics: list[dict[str, float]], tensors: Mapping[str, Tensor]
+) -> None:
+    """Writes a checkpoint aside, renames it into place, and only then removes older ones."""
+    aside = folder / "checkpoint-writing"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    save_file(dict(tensors), aside / STATE)
+    (aside / "progress.json").write_text(json.dumps({"step": step, "metrics": metrics}), encoding="utf-8")
+    for file in aside.iterdir():
+        with file.open("rb") as handle:
+            os.fsync(handle.fileno())
+    aside.rename(folder / f"checkpoint-{step:08d}")
+    for older in sorted(folder.glob("checkpoint-0*"))[:-1]:
+        shutil.rmtree(older)
+
+
+def latest_checkpoint(folder: Path) -> tuple[Path, int, list[dict[str, float]]] | None:
+    """State file, steps done and their metrics of the newest checkpoint, if there is one."""
+    found = sorted(folder.glob("checkpoint-0*"))
+    if not found:
+        return None
+    progress = json.loads((found[-1] / "progress.json").read_text(encoding="utf-8"))
+    return found[-1] / STATE, progress["step"], progress["metrics"]
