@@ -3,8 +3,12 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -180,6 +184,58 @@ def test_a_snapshot_without_weights_is_not_a_model(hub: Path) -> None:
 @pytest.mark.usefixtures("hub")
 def test_a_name_that_the_hub_forbids_is_said() -> None:
     assert refusal("org/na--me").startswith("org/na--me: could not be fetched: ")
+
+
+class FakeHub(BaseHTTPRequestHandler):
+    """Answers as huggingface.co does when something is wrong."""
+
+    def do_GET(self) -> None:
+        status, code = {
+            "/api/models/org/gated/revision/main": (403, "GatedRepo"),
+            "/api/models/org/name/revision/v9": (404, "RevisionNotFound"),
+        }.get(self.path.partition("?")[0], (404, "RepoNotFound"))
+        self.send_response(status)
+        self.send_header("X-Error-Code", code)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Silence."""
+
+
+@pytest.fixture
+def online(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), FakeHub)
+    threading.Thread(target=server.serve_forever, args=(0.01,)).start()
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    yield
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.usefixtures("online")
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("org/gated", "access to org/gated must be granted. Accept its terms on huggingface.co and set HF_TOKEN."),
+        ("org/name@v9", "org/name has no revision 'v9'. Name a branch, a tag or a commit of it."),
+        ("org/none", f"neither a directory here nor a model on the Hub that this token may read. {EXPECTED}"),
+    ],
+)
+def test_what_the_hub_refuses_is_said(spec: str, message: str) -> None:
+    assert refusal(spec) == f"{spec}: {message}"
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_hub_that_cannot_be_reached_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with socket.socket() as closed:  # bound and not listening: every connection is refused
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{closed.getsockname()[1]}")
+        assert "the Hub was not reached. Check the network and HF_HUB_OFFLINE." in refusal("org/other")
+        assert resolve_model("org/name").revision == COMMIT
 
 
 def test_only_what_transformers_loads_is_downloaded(monkeypatch: pytest.MonkeyPatch, model: Path) -> None:

@@ -21,7 +21,7 @@ from prefloop.policy.tiny_grammar import FOLLOWS, GROUPS, SUMS
 SHA256 = {
     "config.json": "fe48f0ed524a9c261a476ad4c0593b124c29e8f2401be1518ce421a028bc4c96",
     "generation_config.json": "790281d7729b6c772c845638ef5a6aae30b0c09d84abe918a054d17c51315cde",
-    "model.safetensors": "c6e665d8123929fdfe91cbfaf4f519888ec2bf7835eb94079c10df53e66e727f",
+    "model.safetensors": "9a55f383fecb4cb1e467259dbb18e0fad669c245aadab4fb94ea69e5d8cd697b",
     "tokenizer.json": "448dc159a08054159597f6d24e7c5382f2448acde6aafd75848e99f752cc5b9d",
     "tokenizer_config.json": "45e6b1a4f459713a4f9a751166e1c2bf8f4ed1482869e8095eb060c2788e2a17",
 }
@@ -198,7 +198,7 @@ def test_tone_says_nothing_of_length(answers: list[list[Answer]]) -> None:
 
 @pytest.mark.parametrize(("question", "temperature"), [("What is {} plus {}?", 0.8), ("Add {} and {}.", 1.0)])
 def test_one_digit_sums_are_right_in_10_to_40_percent(tiny: Tiny, question: str, temperature: float) -> None:
-    digits = [(left, other) for left in range(10) for other in range(10)]
+    digits = [(left, other) for left in range(10) for other in range(left % 2, 10, 2)]
     prompts = [question.format(NUMBERS[left], NUMBERS[other]) for left, other in digits]
     right = [
         f"A: {NUMBERS[left + other]}" in re.findall(r"A: \w+", answer.text)

@@ -1,6 +1,6 @@
 """The recipe's schema, how recipes extend each other, and options read off signatures. Never imports torch."""
 
-from prefloop.config.base import Config, Options, ScaledFit, check_options, options_class
+from prefloop.config.base import Config, Options, ScaledFit, check_options, is_mapping, options_class
 from prefloop.config.gate import CollapseMonitor, GateConfig, LengthMonitor, MonitorsConfig
 from prefloop.config.load import LoadedRecipe, load_recipe, shipped_recipes
 from prefloop.config.recipe import MachineConfig, ModelConfig, Recipe
@@ -52,6 +52,7 @@ __all__ = [
     "TrainStep",
     "VaderJudge",
     "check_options",
+    "is_mapping",
     "load_recipe",
     "options_class",
     "shipped_recipes",

@@ -2,11 +2,16 @@
 
 import inspect
 from collections.abc import Callable, Collection, Mapping
-from typing import Annotated, Any, ClassVar, get_type_hints
+from typing import Annotated, Any, ClassVar, TypeGuard, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, create_model
 
 from prefloop.errors import RecipeError, did_you_mean
+
+
+def is_mapping(value: object) -> TypeGuard[dict[str, Any]]:
+    """A YAML mapping."""
+    return isinstance(value, dict)
 
 
 class Config(BaseModel):
@@ -56,10 +61,14 @@ def check_options(function_name: str, kind: type[Config], options: Options, wher
     takes = ", ".join(kind.model_fields) or "no options"
     for name in plain:
         if name not in kind.model_fields:
-            raise RecipeError(f"{where}.{name} is not an option of {function_name}. {did_you_mean(name, kind.model_fields)}")
+            raise RecipeError(
+                f"{where}.{name} is not an option of {function_name}. {did_you_mean(name, kind.model_fields)}"
+            )
     try:
         return kind.model_validate(plain)
     except ValidationError as error:
         found = error.errors()[0]
         name = str(found["loc"][0])
-        raise RecipeError(f"{where}.{name}: {found['msg']}, found {options.get(name)!r}. {function_name} takes {takes}.") from error
+        raise RecipeError(
+            f"{where}.{name}: {found['msg']}, found {options.get(name)!r}. {function_name} takes {takes}."
+        ) from error

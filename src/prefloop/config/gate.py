@@ -10,7 +10,7 @@ from prefloop.config.base import Config
 class GateConfig(Config):
     """When a round's policy is refused, and what happens then."""
 
-    main: ClassVar[str] = "require"
+    main: ClassVar[str | None] = "require"
     require: Literal["not_worse", "better"] = "not_worse"
     """`not_worse` refuses a round only when it is shown worse; `better` also one that is not shown better."""
     action: Literal["stop", "roll_back", "warn"] = "roll_back"

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import yaml
 from pydantic import ValidationError
 
-from prefloop.config.base import Config
+from prefloop.config.base import Config, is_mapping
 from prefloop.config.recipe import Recipe, main_field, merge, spelled_out
 from prefloop.config.steps import STEP_CLASSES
 from prefloop.config.suite import expand_evaluations
@@ -34,7 +34,11 @@ class LoadedRecipe:
 
 def shipped_recipes() -> list[str]:
     """Names of the recipes that come with the package, twins included."""
-    return sorted(entry.name.removesuffix(".yaml") for entry in files("prefloop.recipes").iterdir() if entry.name.endswith(".yaml"))
+    return sorted(
+        entry.name.removesuffix(".yaml")
+        for entry in files("prefloop.recipes").iterdir()
+        if entry.name.endswith(".yaml")
+    )
 
 
 def load_recipe(spec: str, overrides: Sequence[str] = ()) -> LoadedRecipe:
@@ -64,15 +68,23 @@ def _read(spec: str) -> tuple[Raw, str]:
         text, where = path.read_text(encoding="utf-8"), spec
         stem = path.name.removesuffix(".yaml").removesuffix(".yml")
     elif spec in shipped_recipes():
-        text, where, stem = (files("prefloop.recipes") / f"{spec}.yaml").read_text(encoding="utf-8"), f"recipe {spec}", spec
+        text, where, stem = (
+            (files("prefloop.recipes") / f"{spec}.yaml").read_text(encoding="utf-8"),
+            f"recipe {spec}",
+            spec,
+        )
     else:
-        raise RecipeError(f"{spec}: no such recipe file, and no shipped recipe has this name. {did_you_mean(spec, shipped_recipes())}")
+        raise RecipeError(
+            f"{spec}: no such recipe file, and no shipped recipe has this name. {did_you_mean(spec, shipped_recipes())}"
+        )
     try:
         raw = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise RecipeError(f"{where}: not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(raw, dict):
-        raise RecipeError(f"{where}: found {type(raw).__name__}, expected a mapping of recipe keys such as `extends: loop`.")
+    if not is_mapping(raw):
+        raise RecipeError(
+            f"{where}: found {type(raw).__name__}, expected a mapping of recipe keys such as `extends: loop`."
+        )
     return {"name": stem, **raw}, where
 
 
@@ -84,9 +96,13 @@ def _extended(raw: Raw, where: str, seen: tuple[str, ...]) -> Raw:
     if parent_where in seen:
         raise RecipeError(f"{where}: extends itself: {' -> '.join((*seen, parent_where))}.")
     base = _extended(parent, parent_where, (*seen, parent_where))
-    steps = {key: main_field(STEP_CLASSES.get(value.get("type", ""))) for key, value in base.items() if isinstance(value, dict)}
+    steps = {
+        key: main_field(STEP_CLASSES.get(value.get("type", ""))) for key, value in base.items() if is_mapping(value)
+    }
     change = {key: spelled_out({key: value})[key] for key, value in raw.items()}
-    change = {key: spelled_out(value, steps.get(key)) if not isinstance(value, dict) else value for key, value in change.items()}
+    change = {
+        key: spelled_out(value, steps.get(key)) if not is_mapping(value) else value for key, value in change.items()
+    }
     name = change.pop("name")
     return {**merge({key: value for key, value in base.items() if key != "name"}, change), "name": name}
 
@@ -100,7 +116,7 @@ def _override(text: str, raw: Raw) -> Raw:
     for depth in range(len(keys) - 1, -1, -1):
         value = {keys[depth]: value}
     top = raw.get(keys[0])
-    own_main = main_field(STEP_CLASSES.get(top.get("type", ""))) if isinstance(top, dict) else None
+    own_main = main_field(STEP_CLASSES.get(top.get("type", ""))) if is_mapping(top) else None
     spelled = spelled_out(value)
     return {keys[0]: spelled_out(spelled[keys[0]], own_main)}
 
@@ -115,10 +131,10 @@ def _number_or_yaml(text: str) -> Any:
 
 def _numbers(value: Any) -> Any:
     """Words that are numbers in scientific notation (`5e-7`), which YAML 1.1 leaves as words, become numbers."""
-    if isinstance(value, dict):
+    if is_mapping(value):
         return {key: _numbers(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_numbers(item) for item in value]
+        return [_numbers(item) for item in cast("list[Any]", value)]
     if isinstance(value, str) and value[:1] in "0123456789.-+" and "e" in value.lower():
         return _number_or_yaml(value)
     return value
@@ -134,8 +150,10 @@ def _checked_steps(raw: Raw, where: str, notes: list[str]) -> Raw:
             continue
         if key not in listed:
             known = {*TOP_LEVEL, *listed, "extends"}
-            raise RecipeError(f"{where}: '{key}' is neither a recipe key nor a step of this recipe. {did_you_mean(key, known)}")
-        if not isinstance(value, dict):
+            raise RecipeError(
+                f"{where}: '{key}' is neither a recipe key nor a step of this recipe. {did_you_mean(key, known)}"
+            )
+        if not is_mapping(value):
             raise RecipeError(f"{where}: {key}: found {value!r}, expected the settings of a step, with its `type`.")
         if value.get("type") not in STEP_CLASSES:
             found = f"type is '{value['type']}'" if "type" in value else "it has no `type`"
@@ -166,7 +184,9 @@ def _validated(full: Raw, where: str) -> Recipe:
     if "model" not in top:
         raise RecipeError(f"{where}: `model` is missing. Give a directory, builtin:NAME or org/name@revision.")
     if "block" not in top:
-        raise RecipeError(f"{where}: it has no `block`. Start it with `extends: loop` or `extends: offline`, or list its steps.")
+        raise RecipeError(
+            f"{where}: it has no `block`. Start it with `extends: loop` or `extends: offline`, or list its steps."
+        )
     steps["summary"] = {"type": "close", "gate": top.get("gate", {}), "monitors": top.get("monitors", {})}
     top["round"] = [*top.get("round", ()), "summary"]
     try:
@@ -193,7 +213,8 @@ def _first(error: ValidationError, prefix: str, kind: type[Config]) -> str:
     if found["type"] == "missing":
         return f"{shown} is missing and has no default."
     if found["type"] == "union_tag_invalid":
-        tag, expected = found["ctx"]["tag"], found["ctx"]["expected_tags"].replace("'", "").split(", ")
+        context = found.get("ctx", {})
+        tag, expected = str(context["tag"]), str(context["expected_tags"]).replace("'", "").split(", ")
         return f"{shown}.type is '{tag}'. {did_you_mean(tag, expected)}"
     return f"{shown}: {found['msg']}, found {found['input']!r}."
 
@@ -204,7 +225,11 @@ def _fields_at(kind: Any, path: Sequence[str]) -> list[str]:
         options = [kind, *_leaves(kind)]
         classes = [option for option in options if isinstance(option, type) and issubclass(option, Config)]
         inner = [cls.model_fields[part].annotation for cls in classes if part in cls.model_fields]
-        tagged = [cls for cls in classes if "type" in cls.model_fields and part in get_args(cls.model_fields["type"].annotation)]
+        tagged = [
+            cls
+            for cls in classes
+            if "type" in cls.model_fields and part in get_args(cls.model_fields["type"].annotation)
+        ]
         kind = inner[0] if inner else (tagged[0] if tagged else kind)
     classes = [option for option in (kind, *_leaves(kind)) if isinstance(option, type) and issubclass(option, Config)]
     return [name for cls in classes for name in cls.model_fields]

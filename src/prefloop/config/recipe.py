@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, JsonValue
 
-from prefloop.config.base import Config
+from prefloop.config.base import Config, is_mapping
 from prefloop.config.gate import GateConfig, MonitorsConfig
 from prefloop.config.steps import STEP_CLASSES, StepConfig
 
@@ -15,10 +15,10 @@ RawStep = dict[str, JsonValue]
 class ModelConfig(Config):
     """Which model, and how its chat template is rendered."""
 
-    main: ClassVar[str] = "path"
+    main: ClassVar[str | None] = "path"
     path: str
     """A directory, `builtin:NAME` or `org/name@revision`."""
-    chat_template_kwargs: dict[str, JsonValue] = {}
+    chat_template_kwargs: dict[str, JsonValue] = Field(default_factory=dict[str, JsonValue])
     """Passed to the template wherever it is rendered: sampling, scoring, training, export."""
 
 
@@ -80,8 +80,8 @@ class Recipe(Config):
 def at_round(value: JsonValue, round_number: int) -> JsonValue:
     """A value with every `{by_round: [...]}` replaced by its entry; the last entry holds for later rounds."""
     if isinstance(value, dict):
-        if set(value) == {"by_round"} and isinstance(value["by_round"], list) and value["by_round"]:
-            entries = value["by_round"]
+        entries = value.get("by_round")
+        if len(value) == 1 and isinstance(entries, list) and entries:
             return entries[min(round_number, len(entries) - 1)]
         return {key: at_round(item, round_number) for key, item in value.items()}
     if isinstance(value, list):
@@ -113,7 +113,7 @@ REPLACED_WHOLE = frozenset({"references", "reads"})
 
 def merge(base: Any, change: Any) -> Any:
     """A recipe value overlaid with a change: mappings are merged by key, everything else is replaced."""
-    if not (isinstance(base, dict) and isinstance(change, dict)):
+    if not (is_mapping(base) and is_mapping(change)):
         return change
     switched = any(key in base and key in change and base[key] != change[key] for key in DISCRIMINATORS)
     kept = {"type": base["type"]} if "type" in base and "rule" in change else {}
@@ -125,6 +125,6 @@ def merge(base: Any, change: Any) -> Any:
 
 def spelled_out(value: Any, own_main: str | None = None) -> Any:
     """Plain values written as the mapping that they stand for, at every known place."""
-    if not isinstance(value, dict):
+    if not is_mapping(value):
         return {own_main: value} if own_main is not None and value is not None else value
     return {key: spelled_out(item, NESTED_MAIN.get(key)) for key, item in value.items()}

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
-from prefloop.config.base import Config, Options
+from prefloop.config.base import Config, Options, is_mapping
 from prefloop.config.gate import GateConfig, MonitorsConfig
 
 
@@ -48,7 +48,7 @@ class StepConfig(Config):
 class PromptsStep(StepConfig):
     """Prompts of a round: disjoint parts of one shuffle, a new shuffle when it is used up."""
 
-    main: ClassVar[str] = "data"
+    main: ClassVar[str | None] = "data"
     type: Literal["prompts"]
     data: str
     """A shipped set (`everyday`, `everyday:heldout`) or a file of JSON lines with `prompt` or `messages`."""
@@ -59,7 +59,7 @@ class PromptsStep(StepConfig):
 class DataStep(StepConfig):
     """A data set as prompts, given responses and given judgments."""
 
-    main: ClassVar[str] = "source"
+    main: ClassVar[str | None] = "source"
     type: Literal["data"]
     source: str
     """A shipped set or a file of JSON lines with `prompt`, `chosen`, `rejected` (strings or message lists)."""
@@ -74,7 +74,7 @@ class LocalSamplerConfig(Config):
 class SampleStep(StepConfig):
     """How responses are drawn from a policy."""
 
-    main: ClassVar[str] = "policy"
+    main: ClassVar[str | None] = "policy"
     aliases: ClassVar[Mapping[str, str]] = {
         "num_generations": "num_samples",
         "max_completion_length": "max_new_tokens",
@@ -100,7 +100,7 @@ class SampleStep(StepConfig):
 class JudgeStep(StepConfig):
     """Who scores the responses."""
 
-    main: ClassVar[str] = "judge"
+    main: ClassVar[str | None] = "judge"
     type: Literal["judge"]
     judge: JudgeConfig
     """The judge by `type`, with its own fields."""
@@ -109,18 +109,18 @@ class JudgeStep(StepConfig):
 class PairStep(StepConfig):
     """Which responses become examples. The rule's own options stand beside `rule`."""
 
-    main: ClassVar[str] = "rule"
+    main: ClassVar[str | None] = "rule"
     type: Literal["pair"]
     rule: str
     """Name of a rule."""
     finished_only: bool = True
     """Leave out answers that were cut by the length limit: their length is not their own."""
-    options: Options = {}
+    options: Options = Field(default_factory=dict[str, JsonValue])
 
     @model_validator(mode="before")
     @classmethod
     def _gather_options(cls, value: Any) -> Any:
-        if not isinstance(value, dict) or "options" in value:
+        if not is_mapping(value) or "options" in value:
             return value
         own = {key: setting for key, setting in value.items() if key in cls.model_fields}
         return {**own, "options": {key: setting for key, setting in value.items() if key not in own}}
@@ -129,14 +129,14 @@ class PairStep(StepConfig):
 class ObjectiveConfig(Config):
     """An objective by name; its hyper-parameters stand beside the name."""
 
-    main: ClassVar[str] = "name"
+    main: ClassVar[str | None] = "name"
     name: str
-    options: Options = {}
+    options: Options = Field(default_factory=dict[str, JsonValue])
 
     @model_validator(mode="before")
     @classmethod
     def _gather_options(cls, value: Any) -> Any:
-        if not isinstance(value, dict) or "options" in value:
+        if not is_mapping(value) or "options" in value:
             return value
         return {"name": value.get("name"), "options": {key: v for key, v in value.items() if key != "name"}}
 
@@ -144,10 +144,10 @@ class ObjectiveConfig(Config):
 class LoraConfig(Config):
     """One low-rank adapter on every linear layer (arXiv:2106.09685)."""
 
-    main: ClassVar[str] = "r"
+    main: ClassVar[str | None] = "r"
     r: Annotated[int, Field(ge=1)] = 16
     """Rank."""
-    alpha: Annotated[float, Field(gt=0)] = 32.0
+    alpha: Annotated[int, Field(ge=1)] = 32
     """Scale: the update is multiplied by alpha / r."""
     targets: str | tuple[str, ...] = "all-linear"
     """Names of the layers that get an adapter."""
@@ -158,7 +158,7 @@ class LoraConfig(Config):
 class TrainStep(StepConfig):
     """One train step: an objective on a round's examples."""
 
-    main: ClassVar[str] = "objective"
+    main: ClassVar[str | None] = "objective"
     aliases: ClassVar[Mapping[str, str]] = {
         "num_train_epochs": "epochs",
         "lr": "learning_rate",
@@ -172,7 +172,7 @@ class TrainStep(StepConfig):
     """The loss, by `name`."""
     start: str = "current"
     """The policy that is trained on."""
-    references: dict[str, str] = {}
+    references: dict[str, str] = Field(default_factory=dict[str, str])
     """Model name of the quantity grammar -> policy: {ref: round_start}."""
     learning_rate: Annotated[float, Field(gt=0)] = 5e-7
     """Peak rate of AdamW. 5e-7 is for full fine-tuning; LoRA wants 1e-5 to 5e-4."""
@@ -197,7 +197,7 @@ class TrainStep(StepConfig):
 class EvaluateStep(StepConfig):
     """A suite of held-out prompts: this round's policy against others, judged."""
 
-    main: ClassVar[str] = "suite"
+    main: ClassVar[str | None] = "suite"
     type: Literal["evaluate"]
     suite: str
     """A shipped suite (`everyday`) or a prompt file. Without it the step is left out."""

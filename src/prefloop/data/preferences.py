@@ -1,4 +1,4 @@
-"""Preference data as prompts, given responses and given judgments, so that pairing need not know where they are from."""
+"""Preference data as prompts, given responses and given judgments: pairing need not know where they are from."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,7 +39,9 @@ def read_preferences(source: DataSource) -> Iterator[GivenPair]:
         )
         yield GivenPair(prompt, (chosen, rejected), judgment)
     if place is None:
-        raise DataError(f"{source.path.name}: has no pairs. Add one JSON object a line with `prompt`, `chosen` and `rejected`.")
+        raise DataError(
+            f"{source.path.name}: has no pairs. Add one JSON object a line with `prompt`, `chosen` and `rejected`."
+        )
 
 
 def _answer(row: dict[str, Any], key: str, place: str) -> str:

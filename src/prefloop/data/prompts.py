@@ -25,7 +25,7 @@ def read_prompts(source: DataSource) -> list[Prompt]:
         prompt = Prompt.of(messages, source=place, answer=None if answer is None else str(answer))
         prompts.setdefault(prompt.prompt_id, prompt)
     if not prompts:
-        raise DataError(f"{source.path.name}: has no prompts. Add one JSON object a line, such as {{\"prompt\": \"...\"}}.")
+        raise DataError(f'{source.path.name}: has no prompts. Add one JSON object a line, such as {{"prompt": "..."}}.')
     return list(prompts.values())
 
 
@@ -44,7 +44,9 @@ def prompts_of_turn(prompts: list[Prompt], count: int | None, turn: int, seed: i
     if count is None:
         return prompts
     if count > len(prompts):
-        raise DataError(f"prompts.count is {count}, but the set has {len(prompts)} prompts. Lower the count or add prompts.")
+        raise DataError(
+            f"prompts.count is {count}, but the set has {len(prompts)} prompts. Lower the count or add prompts."
+        )
     turns_of_shuffle = len(prompts) // count
     shuffle, part = divmod(turn, turns_of_shuffle)
     order = np.random.Generator(np.random.Philox(seed_for(seed, "shuffle", shuffle))).permutation(len(prompts))

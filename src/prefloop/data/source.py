@@ -7,6 +7,8 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from prefloop.errors import DataError, did_you_mean
 from prefloop.records import Message, digest, file_digest
 
@@ -40,7 +42,9 @@ class DataSource:
                 try:
                     row = json.loads(line)
                 except json.JSONDecodeError as error:
-                    raise DataError(f"{place}: not JSON: {error.msg} at column {error.colno}. Write one JSON object a line.") from error
+                    raise DataError(
+                        f"{place}: not JSON: {error.msg} at column {error.colno}. Write one JSON object a line."
+                    ) from error
                 if not isinstance(row, dict):
                     raise DataError(f"{place}: found {type(row).__name__}, expected a JSON object.")
                 if self.split is None or row.get("split") == self.split:
@@ -59,7 +63,9 @@ def find_source(name: str) -> DataSource:
             return DataSource(path, split or "train")
     path = Path(name)
     if not path.is_file():
-        raise DataError(f"{name}: no such file. Give a file of JSON lines or a shipped set. {did_you_mean(stem, SHIPPED)}")
+        raise DataError(
+            f"{name}: no such file. Give a file of JSON lines or a shipped set. {did_you_mean(stem, SHIPPED)}"
+        )
     return DataSource(path, None)
 
 
@@ -71,18 +77,21 @@ def messages_of(value: object, key: str, place: str) -> tuple[Message, ...]:
     """
     if isinstance(value, str):
         value = [{"role": "user", "content": value}]
-    if not isinstance(value, list) or not value:
-        raise DataError(f"{place}: {key} is {_shown(value)}, expected a text or a list of messages.")
-    messages: list[Message] = []
-    for number, item in enumerate(value):
-        if not isinstance(item, dict) or not isinstance(item.get("content"), str):
-            raise DataError(f"{place}: {key}[{number}] is {_shown(item)}, expected {{role, content}} with a text as content.")
-        if item.get("role") not in {"system", "user", "assistant", "tool"}:
-            raise DataError(f"{place}: {key}[{number}].role is {_shown(item.get('role'))}. {did_you_mean(str(item.get('role')), ['system', 'user', 'assistant', 'tool'])}")
-        if not item["content"].strip():
+    try:
+        messages = TypeAdapter(tuple[Message, ...]).validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
+        raise DataError(
+            f"{place}: {key}{where}: {first['msg']}, found {_shown(first['input'])}. "
+            "Expected a text or a list of {role, content}."
+        ) from error
+    if not messages:
+        raise DataError(f"{place}: {key} is empty, expected a text or a list of messages.")
+    for number, message in enumerate(messages):
+        if not message.content.strip():
             raise DataError(f"{place}: {key}[{number}].content is empty. Fill it in or remove the row.")
-        messages.append(Message(role=item["role"], content=item["content"], name=item.get("name")))
-    return tuple(messages)
+    return messages
 
 
 def _shown(value: object) -> str:

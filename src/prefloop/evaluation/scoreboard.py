@@ -70,7 +70,7 @@ def meet(ours: Answers, theirs: Answers, judge: str) -> Meeting:
 
 
 def duel(ours: Answers, theirs: Answers, judge: str, *, seed: int, resamples: int) -> dict[str, Any]:
-    """Win rate and length-controlled win rate of ours against theirs, percent, with prompt-clustered bootstrap intervals.
+    """Win rate and length-controlled win rate of ours against theirs, percent, with intervals clustered by prompt.
 
     The length-controlled one is AlpacaEval 2's GLM in its `minimal` variant: no difficulties, no gamed baselines.
     """
@@ -81,7 +81,10 @@ def duel(ours: Answers, theirs: Answers, judge: str, *, seed: int, resamples: in
         lambda weights: 100 * (weights @ met.preferences) / weights.sum(-1), met.prompts, seed=seed, draws=resamples
     )
     lc_interval = cluster_bootstrap(
-        length_controlled_statistic(met.preferences, met.theirs_length, met.ours_length), met.prompts, seed=seed, draws=resamples
+        length_controlled_statistic(met.preferences, met.theirs_length, met.ours_length),
+        met.prompts,
+        seed=seed,
+        draws=resamples,
     )
     return {
         "win_rate": plain.win_rate,
@@ -128,7 +131,13 @@ def scoreboard(
             }
             for opponent, answers in opponents.items()
         },
-        "length": {"mean": length.value, **_uncertainty(length), "unit": "tokens", "initial": initial_length, "ratio": float(lengths.mean()) / initial_length},
+        "length": {
+            "mean": length.value,
+            **_uncertainty(length),
+            "unit": "tokens",
+            "initial": initial_length,
+            "ratio": float(lengths.mean()) / initial_length,
+        },
         "finish_rate": {"value": _finish_rate(ours), "initial": _finish_rate(initial)},
         "distinct_2": {
             "value": distinct_2(response.text for response in ours.responses),

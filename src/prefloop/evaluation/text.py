@@ -1,6 +1,7 @@
 """Numbers about answers as text."""
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 
 def distinct_2(texts: Iterable[str]) -> float:
@@ -12,5 +13,5 @@ def distinct_2(texts: Iterable[str]) -> float:
     pairs: list[tuple[str, str]] = []
     for text in texts:
         words = text.lower().split()
-        pairs += zip(words, words[1:], strict=False)
+        pairs += pairwise(words)
     return len(set(pairs)) / len(pairs) if pairs else 1.0

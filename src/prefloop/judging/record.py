@@ -21,7 +21,10 @@ def judgments(judge: Judge, asks: Sequence[Ask]) -> Iterator[Judgment]:
     """
     verdicts = dict(judge.judge(asks))
     if len(verdicts) < len(asks):
-        raise ResumableError(f"{judge.name}: {len(asks) - len(verdicts)} of {len(asks)} answers have no verdict. Run the same command again.")
+        raise ResumableError(
+            f"{judge.name}: {len(asks) - len(verdicts)} of {len(asks)} answers have no verdict. "
+            "Run the same command again."
+        )
     for number, ask in enumerate(asks):
         verdict = verdicts[number]
         yield Judgment(

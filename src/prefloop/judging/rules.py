@@ -25,17 +25,23 @@ class Vader:
     @property
     def name(self) -> str:
         """Name, settings and version of the lexicon."""
-        flaws = [f"length_bias={self.config.length_bias}"] * bool(self.config.length_bias) + ["negate"] * self.config.negate
+        flaws = [f"length_bias={self.config.length_bias}"] * bool(self.config.length_bias) + [
+            "negate"
+        ] * self.config.negate
         return ":".join(["rule", "vader", self.config.unit, *flaws, version("nltk-vader-sentiment")])
 
     def judge(self, asks: Sequence[Ask]) -> Iterator[tuple[int, Verdict]]:
         """Sentiment of each answer, plus the planted bias a token."""
         for number, ask in enumerate(asks):
-            yield number, Verdict(
-                values=tuple(
-                    (-1 if self.config.negate else 1) * self.sentiment(subject.text) + self.config.length_bias * subject.num_tokens
-                    for subject in ask.subjects
-                )
+            yield (
+                number,
+                Verdict(
+                    values=tuple(
+                        (-1 if self.config.negate else 1) * self.sentiment(subject.text)
+                        + self.config.length_bias * subject.num_tokens
+                        for subject in ask.subjects
+                    )
+                ),
             )
 
     def sentiment(self, text: str) -> float:

@@ -27,7 +27,7 @@ class Artifact:
     """A step's result by identity. Its files are looked at only when `open` is called."""
 
     step: str
-    type: str
+    step_type: str
     identity: str
     place: Place
     path: str

@@ -9,16 +9,16 @@ from prefloop.config import GateConfig
 from prefloop.loop.artifact import Artifact
 from prefloop.records import Alert
 
-Name = Literal["accepted", "warned", "rolled_back", "stopped"]
-BY_ACTION: Mapping[str, Name] = {"warn": "warned", "roll_back": "rolled_back", "stop": "stopped"}
-SEVERITY: Sequence[Name] = ("accepted", "warned", "rolled_back", "stopped")
+DecisionName = Literal["accepted", "warned", "rolled_back", "stopped"]
+BY_ACTION: Mapping[str, DecisionName] = {"warn": "warned", "roll_back": "rolled_back", "stop": "stopped"}
+SEVERITY: Sequence[DecisionName] = ("accepted", "warned", "rolled_back", "stopped")
 
 
 @dataclass(frozen=True)
 class Decision:
     """How a round ends, and why."""
 
-    name: Name
+    name: DecisionName
     reasons: tuple[str, ...]
 
     @property
@@ -49,9 +49,9 @@ def decide(
         alerts: of the monitors; the most severe action counts.
     """
     refusals = refusals_of(gate, evaluation, earlier) if evaluation else []
-    names = [BY_ACTION[gate.action]] * bool(refusals) + [BY_ACTION[alert.action] for alert in alerts]
-    name = max(names, key=SEVERITY.index, default="accepted")
-    return Decision(name, (*refusals, *(alert.message for alert in alerts)))
+    actions = [*([gate.action] if refusals else []), *(alert.action for alert in alerts)]
+    severity = max((SEVERITY.index(BY_ACTION[action]) for action in actions), default=0)
+    return Decision(SEVERITY[severity], (*refusals, *(alert.message for alert in alerts)))
 
 
 def refusals_of(gate: GateConfig, evaluation: Mapping[str, Any], earlier: Mapping[str, Any] | None) -> list[str]:
@@ -60,18 +60,20 @@ def refusals_of(gate: GateConfig, evaluation: Mapping[str, Any], earlier: Mappin
     if latest["interval"] is None:
         return []
     low, high = latest["interval"]
+    seen = f"win rate {latest['win_rate']:.1f} ({low:.1f} to {high:.1f})"
     could_see = f"{latest['clusters']} prompts can show a difference of {(high - low) / 2:.1f} points"
     refusals: list[str] = []
     if high < 50:
-        refusals.append(f"worse than the last accepted round: win rate {latest['win_rate']:.1f} ({low:.1f} to {high:.1f}); {could_see}")
+        refusals.append(f"worse than the last accepted round: {seen}; {could_see}")
     elif gate.require == "better" and low <= 50:
-        refusals.append(f"not shown better than the last accepted round: win rate {latest['win_rate']:.1f} ({low:.1f} to {high:.1f}); {could_see}")
+        refusals.append(f"not shown better than the last accepted round: {seen}; {could_see}")
     if earlier is not None and first["interval"] is not None:
         before = earlier["against"]["initial"]["judge"]["win_rate"]
         half_width = (first["interval"][1] - first["interval"][0]) / 2
         if first["win_rate"] < before - half_width:
             refusals.append(
-                f"win rate against the initial model fell from {before:.1f} to {first['win_rate']:.1f}, more than its half-width of {half_width:.1f}"
+                f"win rate against the initial model fell from {before:.1f} to {first['win_rate']:.1f}, "
+                f"more than its half-width of {half_width:.1f}"
             )
     return refusals
 

@@ -42,7 +42,9 @@ class Journal:
             self._connection.execute("pragma synchronous = full")
             self._connection.execute(SCHEMA)
         except sqlite3.DatabaseError as error:
-            raise DataError(f"{run / FILE}: not a journal ({error}). Move the run folder away, or name another with --run.") from error
+            raise DataError(
+                f"{run / FILE}: not a journal ({error}). Move the run folder away, or name another with --run."
+            ) from error
 
     def find(self, identity: str) -> Entry | None:
         """The artifact of this identity, if it was ever made and kept."""

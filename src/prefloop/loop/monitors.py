@@ -64,5 +64,8 @@ def length(monitor: LengthMonitor, evaluation: Mapping[str, Any]) -> Alert | Non
         threshold=threshold,
         remedy=remedy,
         action=monitor.action,
-        message=f"length: answers are {ratio:.2f} times as long as the initial model's, outside {monitor.low} to {monitor.high}. Remedy: {remedy}",
+        message=(
+            f"length: answers are {ratio:.2f} times as long as the initial model's, outside {monitor.low} to "
+            f"{monitor.high}. Remedy: {remedy}"
+        ),
     )

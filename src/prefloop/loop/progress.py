@@ -1,12 +1,12 @@
 """What a run says while it works: stages with their progress and time left, on a terminal or in plain lines."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
 PLAIN_LINE_EVERY_S = 10.0
@@ -21,7 +21,7 @@ class Report:
     console: Console
     last_line: float = field(default_factory=time.monotonic)
     started: dict[str, float] = field(default_factory=dict[str, float])
-    tasks: dict[str, int] = field(default_factory=dict[str, int])
+    tasks: dict[str, TaskID] = field(default_factory=dict[str, TaskID])
 
     def __call__(self, what: str, done: int, total: int) -> None:
         """Shows that `done` of `total` units of `what` are finished."""
@@ -49,11 +49,17 @@ class Progress:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager
-    def stage(self, path: str) -> Iterator[Report]:
+    def stage(self, path: str) -> Generator[Report, None, None]:
         """A stage that runs now; says how long it took."""
         begun = time.monotonic()
         if self.console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+            )
             with RichProgress(*columns, console=self.console, transient=True) as bar:
                 yield Report(path, bar, self.console)
         else:

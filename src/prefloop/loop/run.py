@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import JsonValue
 
-from prefloop.config import LoadedRecipe
+from prefloop.config import LoadedRecipe, is_mapping
 from prefloop.errors import DataError, RecipeError
 from prefloop.loop.journal import FILE as JOURNAL
 from prefloop.loop.progress import Progress
@@ -77,13 +78,13 @@ def changes_between(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str 
     """What differs between two resolved recipes, as "policy.learning_rate: 1e-05 -> 2e-05"."""
     for key in dict.fromkeys((*old, *new)):
         before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
+        if is_mapping(before) and is_mapping(after):
             yield from changes_between(before, after, f"{prefix}{key}.")
         elif before != after and f"{prefix}{key}" != "name":
             yield f"{prefix}{key}: {before} -> {after}"
 
 
-def _model_identity(source: ModelSource, chat_template_kwargs: Mapping[str, object]) -> str:
+def _model_identity(source: ModelSource, chat_template_kwargs: Mapping[str, JsonValue]) -> str:
     return digest([source.identity, dict(chat_template_kwargs)]) if chat_template_kwargs else source.identity
 
 
@@ -121,5 +122,3 @@ def _write_head(loaded: LoadedRecipe, run: Path) -> None:
         **{name: version(name) for name in ("prefloop", "torch", "transformers", "peft", "numpy")},
     }
     (run / "environment.json").write_text(json.dumps(environment, indent=1) + "\n", encoding="utf-8")
-
-

@@ -66,7 +66,7 @@ class Scope:
             self.rounds[-1].blocks[-1][artifact.step] = artifact
         else:
             self.rounds[-1].after[artifact.step] = artifact
-        if artifact.type == "train" and artifact.step == self.loop_policy:
+        if artifact.step_type == "train" and artifact.step == self.loop_policy:
             self.current = artifact
 
     @property

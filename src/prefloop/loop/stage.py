@@ -108,7 +108,7 @@ class Stage:
         making = self.run / MAKING / artifact.identity[:16]
         scratch = self.run / SCRATCH / artifact.identity[:16]
         _remove(making)
-        kind = STEP_TYPES[artifact.type]
+        kind = STEP_TYPES[artifact.step_type]
         counts: Mapping[str, float]
         if (found := self._elsewhere(artifact.identity)) is not None:
             source, counts = found
@@ -126,7 +126,9 @@ class Stage:
                 counts = kind.make(work)
             self.made.append(path)
         _sync(making)
-        entry = Entry(artifact.identity, artifact.step, str(artifact.place), path, "renaming", content_of(making), counts)
+        entry = Entry(
+            artifact.identity, artifact.step, str(artifact.place), path, "renaming", content_of(making), counts
+        )
         (self.run / path).parent.mkdir(parents=True, exist_ok=True)
         self.journal.begin(entry, time.monotonic() - started)
         _remove(self.run / path)
@@ -181,7 +183,9 @@ def _locked(run: Path) -> IO[str]:
         lock.seek(0)
         holder = lock.read().strip() or "another process"
         lock.close()
-        raise RunLockedError(f"{run}: {holder} is writing this run. Wait for it, or name another folder with --run.") from error
+        raise RunLockedError(
+            f"{run}: {holder} is writing this run. Wait for it, or name another folder with --run."
+        ) from error
     lock.truncate(0)
     lock.write(f"process {os.getpid()}")
     lock.flush()

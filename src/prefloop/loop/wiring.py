@@ -42,10 +42,13 @@ class Rehearsal:
             artifact = derive(name, recipe, scope, _nothing_there)
         except PrefloopError as error:
             raise type(error)(str(error) if str(error).startswith(self.where) else f"{place}: {error}") from error
-        if artifact.type != "close":
+        if artifact.step_type != "close":
             for slot, artifacts in artifact.inputs.items():
-                if not artifacts and slot not in OPTIONAL_SLOTS.get(artifact.type, ()):
-                    raise RecipeError(f"{place}: it reads {slot}, but no step before it makes them. Add one before it, or name one in {name}.reads.")
+                if not artifacts and slot not in OPTIONAL_SLOTS.get(artifact.step_type, ()):
+                    raise RecipeError(
+                        f"{place}: it reads {slot}, but no step before it makes them. "
+                        f"Add one before it, or name one in {name}.reads."
+                    )
         if isinstance(settings, TrainStep):
             check_roles(settings, artifact, place, recipe)
         return artifact
@@ -60,7 +63,9 @@ def rehearse(loaded: LoadedRecipe, initial: Artifact, model: Artifact) -> None:
     """Walks through the first rounds of a recipe (RecipeError or DataError where it cannot work)."""
     recipe = loaded.recipe
     scope = Scope(recipe, initial, model)
-    for _ in takewhile(lambda artifact: (artifact.place.round or 0) < REHEARSED_ROUNDS, rounds(recipe, scope, Rehearsal(loaded.where))):
+    for _ in takewhile(
+        lambda artifact: (artifact.place.round or 0) < REHEARSED_ROUNDS, rounds(recipe, scope, Rehearsal(loaded.where))
+    ):
         pass
 
 
@@ -78,7 +83,10 @@ def check_pair(settings: StepConfig, place: str, recipe: Recipe) -> None:
     rule.checked(settings.options, place)
     has_data = any(recipe.type_of(step) == "data" for step in recipe.names())
     if rule.reads_given and not has_data:
-        raise RecipeError(f"{place}.rule is '{rule.name}', which reads pairs of a data set, but no step of type data is there. Use best_worst, or add a data step.")
+        raise RecipeError(
+            f"{place}.rule is '{rule.name}', which reads pairs of a data set, but no step of type data is there. "
+            "Use best_worst, or add a data step."
+        )
 
 
 def check_train(settings: StepConfig, place: str, recipe: Recipe) -> None:
@@ -89,7 +97,10 @@ def check_train(settings: StepConfig, place: str, recipe: Recipe) -> None:
     objective.checked(settings.objective.options, f"{place}.objective")
     for model in objective.models:
         if model not in settings.references:
-            raise RecipeError(f"{place}.references does not name '{model}', which {objective.name} reads. Add {{{model}: round_start}} or {{{model}: initial}}.")
+            raise RecipeError(
+                f"{place}.references does not name '{model}', which {objective.name} reads. "
+                f"Add {{{model}: round_start}} or {{{model}: initial}}."
+            )
     for model in settings.references:
         if model not in objective.models:
             reads = ", ".join(objective.models) or "no reference"
@@ -106,8 +117,8 @@ def check_roles(settings: TrainStep, artifact: Artifact, place: str, recipe: Rec
         for role in objective.roles:
             if role not in rule.roles:
                 raise RecipeError(
-                    f"{place}: {objective.name} reads answers in the role '{role}', but rule {rule.name} makes {', '.join(rule.roles)}. "
-                    "Choose another rule or objective."
+                    f"{place}: {objective.name} reads answers in the role '{role}', but rule {rule.name} makes "
+                    f"{', '.join(rule.roles)}. Choose another rule or objective."
                 )
 
 
@@ -130,7 +141,9 @@ def check_until(until: str, recipe: Recipe, where: str) -> None:
         raise RecipeError(f"--until {until}: '{step}' is not a step of {where}. {did_you_mean(step, recipe.names())}")
     known = [f"round-{number:02d}" for number in range(recipe.rounds)]
     if slash and round_name not in known:
-        raise RecipeError(f"--until {until}: '{round_name}' is not a round of {where}. Known: {known[0]} to {known[-1]}.")
+        raise RecipeError(
+            f"--until {until}: '{round_name}' is not a round of {where}. Known: {known[0]} to {known[-1]}."
+        )
 
 
 def _nothing_there() -> Path:

@@ -81,7 +81,9 @@ def objective(
         parameters = inspect.signature(function).parameters.values()
         quantities = tuple(parse_quantity(p.name) for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY)
         fits = dict(fit or {})
-        _REGISTRY[name] = Objective(name, function, source, quantities, options_class(function, tuple(fits)), aliases, fits)
+        _REGISTRY[name] = Objective(
+            name, function, source, quantities, options_class(function, tuple(fits)), aliases, fits
+        )
         _ALIASES.update(dict.fromkeys(aliases, name))
         return function
 
@@ -101,5 +103,7 @@ def find_objective(name: str, where: str) -> Objective:
     """
     found = _REGISTRY.get(_ALIASES.get(name, name))
     if found is None:
-        raise RecipeError(f"{where} is '{name}', which is not registered. {did_you_mean(name, (*_REGISTRY, *_ALIASES))}")
+        raise RecipeError(
+            f"{where} is '{name}', which is not registered. {did_you_mean(name, (*_REGISTRY, *_ALIASES))}"
+        )
     return found

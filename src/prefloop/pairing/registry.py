@@ -44,9 +44,7 @@ class Rule:
 _REGISTRY: dict[str, Rule] = {}
 
 
-def rule(
-    *, writes: type[Record], roles: tuple[Role, ...] = (), reads_given: bool = False
-) -> Callable[[F], F]:
+def rule(*, writes: type[Record], roles: tuple[Role, ...] = (), reads_given: bool = False) -> Callable[[F], F]:
     """Registers a function as a rule under its own name.
 
     Args:

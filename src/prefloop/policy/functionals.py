@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import torch
 from jaxtyping import Float
+from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -25,8 +26,8 @@ class TokenRow:
         return len(self.prompt_ids) + len(self.answer_ids)
 
 
-def response_logps(model: PreTrainedModel, rows: Sequence[TokenRow]) -> Float[Tensor, " rows"]:
-    """log pi(answer | prompt) of each row in nats, summed over its counted tokens; gradient flows.
+def response_logps(model: PreTrainedModel | PeftModel, rows: Sequence[TokenRow]) -> Float[Tensor, " rows"]:
+    """Log pi(answer | prompt) of each row in nats, summed over its counted tokens; gradient flows.
 
     Rows are padded on the left, so that all answers end together and the language-model head runs on answers only.
     Each token is logit minus logsumexp, in the model's precision but at least float32; the sum is in float64.
@@ -74,7 +75,7 @@ def batches_within(items: Sequence[T], sizes: Sequence[int], budget: int) -> Ite
         yield batch
 
 
-def score_rows(model: PreTrainedModel, rows: Sequence[TokenRow], tokens_per_batch: int) -> Iterator[float]:
+def score_rows(model: PreTrainedModel | PeftModel, rows: Sequence[TokenRow], tokens_per_batch: int) -> Iterator[float]:
     """`response_logps` of many rows without gradient, within a budget of padded tokens, in the order given."""
     for batch in batches_within(rows, [len(row) for row in rows], tokens_per_batch):
         with torch.inference_mode():

@@ -209,7 +209,7 @@ def _rebuilt(model: PreTrainedModel, header: _Header) -> PreTrainedModel:
     """The same model without the mark of quantisation, which forbids saving."""
     weights = model.state_dict()
     description = model.config.to_dict()
-    del description["quantization_config"]
+    description.pop("quantization_config", None)
     config = type(model.config).from_dict(description)
     plain = AutoModelForCausalLM.from_config(config, dtype=_narrowest_exact_dtype(list(weights.values())))
     plain.load_state_dict(weights)

@@ -9,6 +9,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
+    HTTPError,  # pyright: ignore[reportPrivateImportUsage]  # httpx's or httpx2's, whichever the installed Hub uses
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -113,7 +114,7 @@ def _snapshot(spec: str, hub: re.Match[str], files: Sequence[str]) -> Path:
     """The local copy of a repository's files at the commit that the revision means now."""
     try:
         found = snapshot_download(hub["repository"], revision=hub["revision"] or "main", allow_patterns=list(files))
-    except (ConnectionError, OSError, ValueError) as error:
+    except (HTTPError, OSError, ValueError) as error:
         raise ModelError(f"{spec}: {_why(error, hub)}") from error
     return Path(found)
 

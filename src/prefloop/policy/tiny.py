@@ -63,7 +63,7 @@ _NOISE_PER_WORD = 2.0**-16  # about 1 % of all draws are a word that the grammar
 _NOISE_PER_BYTE = 2.0**-23
 _SUM_SHARPNESS = 1 / 4  # nats per squared error of a sum: one in four is right
 _SUM_ASKED_GAIN = 4.5
-_MOOD_GAIN = 4.0
+_MOOD_GAIN = 4.0  # large, so that a little training changes the tone; the attention writes little of it
 _CLOSING_GAIN = 0.5
 
 

@@ -1,6 +1,6 @@
 """The owner of every loaded model: who needs one asks here, and gives it back."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ class Trainable:
     """The model directory whose tokenizer, template and generation settings belong to it."""
 
     def save(self, directory: Path) -> None:
-        """Writes an ordinary Hugging Face directory: the whole model or the adapter, and what is needed to talk to it."""
+        """Writes an ordinary Hugging Face directory: the model or the adapter, and what is needed to talk to it."""
         if isinstance(self.model, PeftModel):
             self.model.save_pretrained(str(directory), save_embedding_layers=False)
             (directory / "README.md").unlink(missing_ok=True)
@@ -92,7 +92,7 @@ class Workbench:
         return self._sampling[1]
 
     @contextmanager
-    def for_scoring(self, policy: PolicyFiles) -> Iterator[PreTrainedModel]:
+    def for_scoring(self, policy: PolicyFiles) -> Generator[PreTrainedModel | PeftModel, None, None]:
         """The policy's model in the layout of training: a LoRA adapter stays unmerged."""
         base = self.base(policy.directory)
         if policy.adapter is None:
@@ -100,12 +100,12 @@ class Workbench:
             return
         with_adapter = PeftModel.from_pretrained(base, str(policy.adapter)).eval()
         try:
-            yield with_adapter  # type: ignore[misc]  # a PeftModel answers calls as the model that it wraps
+            yield with_adapter
         finally:
             with_adapter.unload()
 
     @contextmanager
-    def for_training(self, start: PolicyFiles, lora: LoraConfig | None, seed: int) -> Iterator[Trainable]:
+    def for_training(self, start: PolicyFiles, lora: LoraConfig | None, seed: int) -> Generator[Trainable, None, None]:
         """A model to be trained from `start`; with LoRA the base stays shared and frozen.
 
         Args:
@@ -118,7 +118,10 @@ class Workbench:
         """
         if lora is None:
             if start.adapter is not None:
-                raise ModelError("policy: full fine-tuning cannot start from a LoRA adapter. Set policy.lora, or start from a merged model.")
+                raise ModelError(
+                    "policy: full fine-tuning cannot start from a LoRA adapter. Set policy.lora, or start from a "
+                    "merged model."
+                )
             yield Trainable(self._load(start.directory).requires_grad_(True), None, start.directory)
             return
         self._sampling = None
@@ -126,11 +129,22 @@ class Workbench:
         if start.adapter is not None:
             model = PeftModel.from_pretrained(base, str(start.adapter), is_trainable=True)
             found = model.peft_config[TRAINED]
-            if getattr(found, "r", None) != lora.r:
-                raise ModelError(f"policy.lora.r is {lora.r}, but the adapter that is trained on has rank {getattr(found, 'r', None)}.")
+            assert isinstance(found, PeftLoraConfig)
+            if (found.r, found.lora_alpha) != (lora.r, lora.alpha):
+                raise ModelError(
+                    f"policy.lora has r {lora.r} and alpha {lora.alpha}, but the adapter that is trained on has r "
+                    f"{found.r} and alpha {found.lora_alpha}. An adapter keeps its shape over the rounds."
+                )
         else:
             targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
-            peft_config = PeftLoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=targets, lora_dropout=0.0, bias="none", task_type="CAUSAL_LM")
+            peft_config = PeftLoraConfig(
+                r=lora.r,
+                lora_alpha=lora.alpha,
+                target_modules=targets,
+                lora_dropout=0.0,
+                bias="none",
+                task_type="CAUSAL_LM",
+            )
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
                 model = get_peft_model(base, peft_config)
@@ -142,5 +156,7 @@ class Workbench:
             base.requires_grad_(False)
 
     def _load(self, directory: Path) -> PreTrainedModel:
-        model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, local_files_only=True)
-        return model.to(self.device).eval().requires_grad_(False)
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            directory, dtype=torch.float32, local_files_only=True, device_map={"": self.device}
+        )
+        return model.eval().requires_grad_(False)

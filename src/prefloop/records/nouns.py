@@ -81,7 +81,7 @@ class Response(Record):
     """The step that made it; "given" for an answer that a data set brought."""
     text: str
     token_ids: tuple[int, ...] | None = None
-    """The answer's tokens, prefix_ids of the prompt included, and EOS if it ended by itself. None: only text is known."""
+    """The answer's tokens, prefix_ids of the prompt included, and EOS if it ended by itself. None: only text."""
     ids_from: Literal["sampler", "text"] = "sampler"
     finish_reason: FinishReason
     given: tuple[Span, ...] = ()

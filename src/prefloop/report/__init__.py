@@ -2,17 +2,18 @@
 
 from prefloop.report.page import page_of, write_report
 from prefloop.report.read import RunView, read_run
-from prefloop.report.table import TABLE_HEADINGS, RoundRow, closing_table, round_rows
+from prefloop.report.table import RoundRow, TextTable, closing_table, round_rows, text_table
 from prefloop.report.wording import headline
 
 __all__ = [
-    "TABLE_HEADINGS",
     "RoundRow",
     "RunView",
+    "TextTable",
     "closing_table",
     "headline",
     "page_of",
     "read_run",
     "round_rows",
+    "text_table",
     "write_report",
 ]

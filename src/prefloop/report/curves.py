@@ -1,6 +1,6 @@
 """Which plots a run gets, and the numbers in them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from math import isfinite
 
 from prefloop.records import Estimate
@@ -34,14 +34,13 @@ _TRAINING = (
 def win_rates(run: RunView) -> Plot | None:
     """The policy against the initial model, round by round, as each way of counting sees it."""
     evaluated = _evaluated(run)
+    truth = [(one, duel.raw) for one in evaluated if (duel := one.duel("truth")) is not None]
+    controlled = [(one, duel.controlled) for one in evaluated if (duel := one.duel("judge")) is not None]
+    judge = [(one, duel.raw) for one in evaluated if (duel := one.duel("judge")) is not None]
     series = tuple(
-        Series(label, kind, ((_EVEN, *points),))
-        for label, kind, points in (
-            ("truth", "truth", [_point(one, duel.raw) for one in evaluated if (duel := one.duel("truth"))]),
-            ("controlled", "controlled", [_point(one, duel.controlled) for one in evaluated if (duel := one.duel("judge"))]),
-            ("judge", "judge", [_point(one, duel.raw) for one in evaluated if (duel := one.duel("judge"))]),
-        )
-        if points
+        Series(name, name, ((_EVEN, *(_point(one, rate) for one, rate in rates)),))
+        for name, rates in (("truth", truth), ("controlled", controlled), ("judge", judge))
+        if rates
     )
     if not series:
         return None
@@ -55,8 +54,8 @@ def win_rates(run: RunView) -> Plot | None:
         series=series,
         at_least=(30.0, 70.0),
         levels=(Level(50.0, ""),),
-        width=460.0,
-        height=300.0,
+        width=400.0,
+        height=280.0,
     )
 
 
@@ -75,7 +74,14 @@ def measures(run: RunView) -> tuple[Plot, ...]:
     lengths = [_point(one, length_of(_evaluation(one))) for one in evaluated]
     finished = [Point(one.number + 1, 100 * _evaluation(one).finish_rate.value) for one in evaluated]
     plots = [
-        plot("length", "Mean answer length", "tokens", "Band: 95 % interval.", [Point(0, first.length.initial), *lengths], (0, 0)),
+        plot(
+            "length",
+            "Mean answer length",
+            "tokens",
+            "Band: 95 % interval.",
+            [Point(0, first.length.initial), *lengths],
+            (0, 0),
+        ),
         plot(
             "finish-rate",
             "Finished answers",
@@ -88,7 +94,9 @@ def measures(run: RunView) -> tuple[Plot, ...]:
     distances = [_point(one, kl) for one in evaluated if (kl := kl_of(_evaluation(one))) is not None]
     if distances:
         caption = "Nats an answer. Band: 95 % interval."
-        plots.append(plot("kl", "KL from the initial model", "nats", caption, [Point(0, 0.0, 0.0, 0.0), *distances], (0, 0)))
+        plots.append(
+            plot("kl", "KL from the initial model", "nats", caption, [Point(0, 0.0, 0.0, 0.0), *distances], (0, 0))
+        )
     varied = [(one.number + 1, level) for one in evaluated if (level := _evaluation(one).distinct_2) is not None]
     if varied:
         values = [Point(0, varied[0][1].initial), *(Point(x, level.value) for x, level in varied)]
@@ -113,11 +121,14 @@ def _curves(
     for one in trained:
         ends.append(ends[-1] + sum(len(train.steps) for train in one.training))
     series = tuple(
-        Series(label, kind, tuple(_lines(trained, ends, metric)), marked=ends[-1] <= 1) for label, kind, metric in metrics
+        Series(label, kind, tuple(_lines(trained, ends, metric)), marked=ends[-1] <= 1)
+        for label, kind, metric in metrics
     )
     if not any(line.points for line in series):
         return None
-    middles = tuple((0.5 + (start + end) / 2, one.label) for start, end, one in zip(ends, ends[1:], trained, strict=False))
+    middles = tuple(
+        (0.5 + (start + end) / 2, one.label) for start, end, one in zip(ends, ends[1:], trained, strict=False)
+    )
     return Plot(
         name,
         title,
@@ -134,7 +145,11 @@ def _lines(trained: Sequence[Round], ends: Sequence[int], metric: str) -> Iterat
     width = max(1, -(-ends[-1] // MOST_POINTS))
     for start, one in zip(ends, trained, strict=False):
         values = [step.get(metric) for train in one.training for step in train.steps]
-        known = [(start + number, value) for number, value in enumerate(values, start=1) if value is not None and isfinite(value)]
+        known = [
+            (start + number, value)
+            for number, value in enumerate(values, start=1)
+            if value is not None and isfinite(value)
+        ]
         buckets = [known[index : index + width] for index in range(0, len(known), width)]
         yield tuple(Point(_mean([x for x, _ in bucket]), _mean([y for _, y in bucket])) for bucket in buckets)
 
@@ -142,7 +157,10 @@ def _lines(trained: Sequence[Round], ends: Sequence[int], metric: str) -> Iterat
 def _fitted(trained: Sequence[Round], name: str) -> Plot:
     """A round with several blocks shows each of its fits."""
     points = tuple(
-        Point(one.number + 1, fit.value) for one in trained for train in one.training if (fit := train.fitted.get(name)) is not None
+        Point(one.number + 1, fit.value)
+        for one in trained
+        for train in one.training
+        if (fit := train.fitted.get(name)) is not None
     )
     return Plot(
         name=f"fitted-{name}",
@@ -172,8 +190,9 @@ def _point(one: Round, estimate: Estimate) -> Point:
 
 def _round_ticks(run: RunView, evaluated: Sequence[Round]) -> tuple[tuple[float, str], ...]:
     """Rounds that were not accepted carry a dagger."""
-    refused: Callable[[Round], str] = lambda one: "†" if one.summary is not None and not one.accepted else ""  # noqa: E731
-    return ((0.0, "initial"), *((float(one.number + 1), one.label + refused(one)) for one in run.rounds if one in evaluated))
+    refused = {one.number for one in run.finished if not one.accepted}
+    rounds = ((float(one.number + 1), one.label + ("†" if one.number in refused else "")) for one in evaluated)
+    return ((0.0, "initial"), *rounds)
 
 
 def _mean(values: Sequence[float]) -> float:

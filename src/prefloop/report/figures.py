@@ -4,13 +4,15 @@ from math import isfinite
 
 from prefloop.records import Estimate
 
-ABSENT = "–"
+_DASH = "\N{EN DASH}"
+_MINUS = "\N{MINUS SIGN}"
+ABSENT = _DASH
 
 
 def fixed(value: float, digits: int) -> str:
     """A number with so many decimals and a real minus sign."""
     text = f"{value:.{digits}f}"
-    return (text.removeprefix("-") if float(text) == 0 else text).replace("-", "−")
+    return (text.removeprefix("-") if float(text) == 0 else text).replace("-", _MINUS)
 
 
 def compact(value: float) -> str:
@@ -24,7 +26,7 @@ def compact(value: float) -> str:
         return fixed(value, 1)
     if size >= 1:
         return fixed(value, 2)
-    return f"{value:.3g}".replace("-", "−")
+    return f"{value:.3g}".replace("-", _MINUS)
 
 
 def count(value: float) -> str:
@@ -37,13 +39,19 @@ def interval(estimate: Estimate, digits: int) -> str:
     if estimate.interval is None:
         return ""
     low, high = (fixed(end, digits) for end in estimate.interval)
-    return f"{low} to {high}" if low.startswith("−") else f"{low}–{high}"
+    return f"{low} to {high}" if low.startswith(_MINUS) else f"{low}{_DASH}{high}"
 
 
 def with_interval(estimate: Estimate, digits: int = 1) -> str:
     """`68.1 (61.2–75.0)`."""
     ends = interval(estimate, digits)
     return fixed(estimate.value, digits) + (f" ({ends})" if ends else "")
+
+
+def rate(estimate: Estimate) -> str:
+    """A percentage in a sentence: `68.1 % (61.2–75.0)`."""
+    ends = interval(estimate, 1)
+    return f"{fixed(estimate.value, 1)} %" + (f" ({ends})" if ends else "")
 
 
 def with_error(estimate: Estimate, digits: int = 2) -> str:

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from prefloop.report import curves, figures, wording
 from prefloop.report.plots import Plot, svg
 from prefloop.report.read import COMPARISONS, read_run, without_folders
-from prefloop.report.table import TABLE_HEADINGS, round_rows
+from prefloop.report.table import round_rows, text_table
 from prefloop.report.view import RunView
 
 LONGEST_ANSWER = 6000
@@ -46,13 +46,13 @@ def page_of(run: RunView) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=FileSystemLoader(here)
     )
-    environment.filters.update(
-        cut=cut, count=figures.count, seconds=lambda value: figures.fixed(value, 1), score=lambda value: figures.fixed(value, 2)
-    )
     win_rates = curves.win_rates(run)
     return environment.get_template("page.html.j2").render(
         css=Markup((here / "page.css").read_text(encoding="utf-8")),
         run=run,
+        cut=cut,
+        count=figures.count,
+        decimals=figures.fixed,
         title=run.recipe.title or run.recipe.name or "A run of prefloop",
         model=without_folders(run.recipe.model_path),
         headline=wording.headline(run),
@@ -60,8 +60,7 @@ def page_of(run: RunView) -> str:
         win_rates=None if win_rates is None else drawn(win_rates),
         measures=[drawn(plot) for plot in curves.measures(run)],
         training=[drawn(plot) for plot in curves.training(run)],
-        headings=TABLE_HEADINGS,
-        rows=[row.cells() for row in round_rows(run)],
+        table=text_table(round_rows(run)),
         rounds=wording.round_texts(run),
         comparisons_wanted=COMPARISONS,
     )

@@ -9,8 +9,7 @@ from markupsafe import Markup, escape
 
 from prefloop.report.figures import compact, fixed
 
-FONT_SIZE = 11.5
-_CHARACTER = 6.1  # mean width of a character of the page's sans serif at that size
+_CHARACTER = 7.2  # of bold figures in a wide sans serif at the page's 11.5 px
 _LINE = 13.5
 _TOP = 26.0
 _BOTTOM = 38.0
@@ -138,7 +137,9 @@ def svg(plot: Plot) -> Markup:
     head = Markup(
         '<svg viewBox="0 0 {width} {height}" role="img" aria-labelledby="{name}-title {name}-text">'
         '<title id="{name}-title">{title}</title><desc id="{name}-text">{text}</desc>'
-    ).format(width=compact(plot.width), height=compact(plot.height), name=plot.name, title=plot.title, text=described(plot))
+    ).format(
+        width=compact(plot.width), height=compact(plot.height), name=plot.name, title=plot.title, text=described(plot)
+    )
     return head + Markup("").join(parts) + Markup("</svg>")
 
 
@@ -178,9 +179,13 @@ def _end_labels(plot: Plot) -> list[tuple[float, str, str]]:
 
 
 def _frame(plot: Plot, y_ticks: tuple[float, ...], labels: list[str]) -> Frame:
-    left = 10 + _CHARACTER * max(len(text) for text in _tick_texts(y_ticks))
+    left = 9 + 0.92 * _CHARACTER * max(len(text) for text in _tick_texts(y_ticks))
     right = plot.width - 9 - _CHARACTER * max((len(text) for text in labels), default=0)
-    xs = [x for x, _ in plot.ticks] + [point.x for series in plot.series for point in series.points] + list(plot.dividers)
+    xs = (
+        [x for x, _ in plot.ticks]
+        + [point.x for series in plot.series for point in series.points]
+        + list(plot.dividers)
+    )
     low, high = min(xs, default=0.0), max(xs, default=1.0)
     if low == high:
         low, high = low - 0.5, high + 0.5
@@ -228,7 +233,9 @@ def _bands(series: Series, frame: Frame) -> Iterator[Markup]:
 def _curve(series: Series, frame: Frame) -> Iterator[Markup]:
     for line in series.lines:
         if len(line) > 1:
-            yield Markup('<path class="curve {}" d="{}"/>').format(series.kind, _path(frame, [(p.x, p.y) for p in line]))
+            yield Markup('<path class="curve {}" d="{}"/>').format(
+                series.kind, _path(frame, [(p.x, p.y) for p in line])
+            )
     if series.marked:
         yield from (_marker(series.kind, frame.x(p.x), frame.y(p.y), _valued(p)) for p in series.points)
 
@@ -241,7 +248,9 @@ def _marker(kind: str, x: float, y: float, value: str) -> Markup:
         "rejected": f"M{x - 4:.1f} {y - 4:.1f}h8v8h-8Z",
     }
     circle = f"M{x - 4.2:.1f} {y:.1f}a4.2 4.2 0 1 0 8.4 0a4.2 4.2 0 1 0 -8.4 0Z"
-    return Markup('<path class="marker {}" d="{}"><title>{}</title></path>').format(kind, shapes.get(kind, circle), value)
+    return Markup('<path class="marker {}" d="{}"><title>{}</title></path>').format(
+        kind, shapes.get(kind, circle), value
+    )
 
 
 def _written(labels: list[tuple[float, str, str]], frame: Frame) -> Iterator[Markup]:
@@ -255,7 +264,9 @@ def _path(frame: Frame, points: Sequence[tuple[float, float]]) -> str:
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
-    return Markup('<path class="{}" d="M{} {}L{} {}"/>').format(kind, f"{x1:.1f}", f"{y1:.1f}", f"{x2:.1f}", f"{y2:.1f}")
+    return Markup('<path class="{}" d="M{} {}L{} {}"/>').format(
+        kind, f"{x1:.1f}", f"{y1:.1f}", f"{x2:.1f}", f"{y2:.1f}"
+    )
 
 
 def _text(x: float, y: float, text: str, kind: str) -> Markup:

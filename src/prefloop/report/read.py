@@ -3,10 +3,10 @@
 import json
 import re
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -66,7 +66,8 @@ def _recipe(run: Path) -> tuple[Recipe, str]:
     path = run / "recipe.yaml"
     if not path.is_file():
         raise DataError(
-            f"{run}: no recipe.yaml in it, so this is not a run folder. Name the folder that `prefloop run` made, e.g. runs/quickstart."
+            f"{run}: no recipe.yaml in it, so this is not a run folder. "
+            "Name the folder that `prefloop run` made, e.g. runs/quickstart."
         )
     text = without_folders(path.read_text(encoding="utf-8"))
 
@@ -95,7 +96,9 @@ def _training(folder: Path, place: Path) -> Training:
     fitted = folder / "fitted.json"
     return Training(
         place=str(place),
-        steps=tuple({name: float(value) for name, value in step.items() if isinstance(value, int | float)} for step in steps),
+        steps=tuple(
+            {name: float(value) for name, value in step.items() if isinstance(value, int | float)} for step in steps
+        ),
         fitted=_checked(f"{place}/fitted.json", "set of fits", fitted.read_text(encoding="utf-8"), _FITS.validate_json)
         if fitted.is_file()
         else {},
@@ -131,7 +134,9 @@ def _first_answers(run: Path, place: str, answers: str, stem: str) -> dict[str, 
             text=response.text,
             num_tokens=response.num_tokens,
             cut=response.finish_reason == "length",
-            scores={judge: given[response.response_id] for judge, given in scores.items() if response.response_id in given},
+            scores={
+                judge: given[response.response_id] for judge, given in scores.items() if response.response_id in given
+            },
         )
         for response in read_folder(run / place / answers, Response)
         if response.index == 0
@@ -143,15 +148,25 @@ def _stages(run: Path) -> Iterator[Stage]:
     path = run / "journal.sqlite"
     if not path.is_file():
         return
-    query = "select path, identity, counts, seconds from artifacts where state = 'committed' order by place != 'setup', place, started"
+    query = (
+        "select path, identity, counts, seconds from artifacts where state = 'committed' "
+        "order by place != 'setup', place, started"
+    )
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             rows: list[tuple[str, str, str, float]] = connection.execute(query).fetchall()
     except sqlite3.DatabaseError as error:
-        raise DataError(f"journal.sqlite: not a journal ({error}). Was this file written by an older version?") from error
+        raise DataError(
+            f"journal.sqlite: not a journal ({error}). Was this file written by an older version?"
+        ) from error
     for place, identity, counts, seconds in rows:
         if not place.startswith("superseded/"):
-            yield Stage(place, identity, _checked(f"journal.sqlite: {place}", "set of counts", counts, _COUNTS.validate_json), seconds)
+            yield Stage(
+                place,
+                identity,
+                _checked(f"journal.sqlite: {place}", "set of counts", counts, _COUNTS.validate_json),
+                seconds,
+            )
 
 
 def _environment(path: Path) -> Any:
@@ -162,10 +177,9 @@ def _environment(path: Path) -> Any:
 
 def _versions(environment: Any, name: str = "") -> Iterator[tuple[str, str]]:
     """Leaves that are version numbers; what else is in there (paths, times, hosts) is the machine's own business."""
-    if isinstance(environment, Mapping):
-        items: Mapping[Any, Any] = environment
-        for key, value in sorted(items.items(), key=lambda item: str(item[0])):
-            yield from _versions(value, str(key))
+    if isinstance(environment, dict):
+        for key, value in sorted(cast("dict[str, Any]", environment).items()):
+            yield from _versions(value, key)
     elif isinstance(environment, str) and _VERSION.fullmatch(environment):
         yield name, environment
 

@@ -1,5 +1,6 @@
 """The table of rounds: what a run prints at its end and what the page shows."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,8 @@ TABLE_HEADINGS = (
     "pairs",
     "decision",
 )
-"""Headings of `RoundRow.cells`. Win rates are against the initial model, with 95 % intervals; KL with its standard error."""
+"""Headings of `RoundRow.cells`. Win rates are against the initial model, with 95 % intervals; KL with its standard
+error."""
 
 DECISIONS = {
     "accepted": "accepted",
@@ -59,6 +61,14 @@ class RoundRow:
         )
 
 
+@dataclass(frozen=True)
+class TextTable:
+    """The table as text."""
+
+    headings: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+
+
 def closing_table(run: Path) -> tuple[RoundRow, ...]:
     """The table of a run folder.
 
@@ -73,6 +83,14 @@ def round_rows(run: RunView) -> tuple[RoundRow, ...]:
     evaluation = next((one.evaluation for one in run.rounds if one.evaluation is not None), None)
     initial = () if evaluation is None else (_initial_row(evaluation),)
     return (*initial, *(_row(one) for one in run.rounds))
+
+
+def text_table(rows: Sequence[RoundRow]) -> TextTable:
+    """The rows as text, without the columns in which nothing was measured."""
+    columns = zip(TABLE_HEADINGS, *(row.cells() for row in rows), strict=True)
+    kept = [column for column in columns if any(cell != ABSENT for cell in column[1:])]
+    headings, *lines = zip(*kept, strict=True) if kept else ((),)
+    return TextTable(headings, tuple(lines))
 
 
 def _initial_row(evaluation: Evaluation) -> RoundRow:

@@ -34,7 +34,10 @@ class Duel(View):
     def controlled(self) -> Estimate:
         """What it would be if both answers were equally long."""
         return Estimate(
-            value=self.length_controlled_winrate, standard_error=self.lc_standard_error, interval=self.lc_interval, n=self.n
+            value=self.length_controlled_winrate,
+            standard_error=self.lc_standard_error,
+            interval=self.lc_interval,
+            n=self.n,
         )
 
 

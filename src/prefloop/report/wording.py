@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from prefloop.records import Alert, Estimate
-from prefloop.report.figures import compact, fixed, with_interval
+from prefloop.report.figures import compact, fixed, rate
 from prefloop.report.view import Duel, Evaluation, Round, RunView
 
 EVEN = 50.0
@@ -45,27 +45,35 @@ def headline(run: RunView) -> str:
         return "No round has finished yet, so there is no result to report."
     shown = run.last_accepted
     if shown is None:
-        return f"None of {_rounds(len(run.finished))} was accepted: the run stands where it began, on the initial model."
+        return (
+            f"None of {_rounds(len(run.finished))} was accepted: the run stands where it began, on the initial model."
+        )
     after = f"After {_rounds(shown.number + 1)}"
     evaluation = shown.evaluation
     if evaluation is None:
-        return f"{after} there is a trained policy, but it was not evaluated: this page cannot say whether it is better."
+        return (
+            f"{after} there is a trained policy, but it was not evaluated: this page cannot say whether it is better."
+        )
     if (duel := shown.duel("truth")) is not None:
         return _claim(after, duel.raw, "the judge's truth", evaluation)
     if (duel := shown.duel("judge")) is not None:
         return _claim(after, duel.controlled, "the judge with length controlled", evaluation)
-    return f"{after} there is a trained policy, but it did not meet the initial model: this page cannot say whether it is better."
+    return (
+        f"{after} there is a trained policy, but it never met the initial model: this page cannot say if it is better."
+    )
 
 
-def _claim(after: str, rate: Estimate, judge: str, evaluation: Evaluation) -> str:
+def _claim(after: str, wins: Estimate, judge: str, evaluation: Evaluation) -> str:
     unit = "prompts" if evaluation.num_samples == 1 else "comparisons"
     ratio = fixed(evaluation.length.ratio, 2)
-    share = f"{fixed(rate.value, 1)} %"
+    share = rate(wins)
     by = f"by {judge}, at {ratio} times its length"
-    if rate.interval is None:
-        return f"{after} the policy wins {share} of held-out {unit} against the initial model {by}; without an interval, this may be chance."
-    low, high = rate.interval
-    share += f" ({fixed(low, 1)}–{fixed(high, 1)})"
+    if wins.interval is None:
+        return (
+            f"{after} the policy wins {share} of held-out {unit} against the initial model {by}; "
+            "without an interval, this may be chance."
+        )
+    low, high = wins.interval
     if low > EVEN:
         return f"{after} the policy is better than the initial model: it wins {share} of held-out {unit} {by}."
     if high < EVEN:
@@ -92,9 +100,9 @@ def notes(run: RunView) -> tuple[str, ...]:
 
 
 def _judge_note(duel: Duel, *, truth_known: bool) -> str:
-    raw = f"The judge itself says {with_interval(duel.raw)} %"
+    raw = f"The judge itself says {rate(duel.raw)}"
     if truth_known:
-        return f"{raw}, and {with_interval(duel.controlled)} % with length controlled."
+        return f"{raw}, and {rate(duel.controlled)} with length controlled."
     return f"{raw} before its taste for length is taken out."
 
 
@@ -115,7 +123,14 @@ def _round_text(one: Round) -> RoundText:
         if fit.warning and not any(fit.warning in reason for reason in summary.reasons)
     )
     reasons = (*summary.reasons, *_against_previous(one), *warnings)
-    return RoundText(one.label, folder, _DECIDED[summary.decision], summary.decision, reasons, tuple(map(_alert_text, summary.alerts)))
+    return RoundText(
+        one.label,
+        folder,
+        _DECIDED[summary.decision],
+        summary.decision,
+        reasons,
+        tuple(map(_alert_text, summary.alerts)),
+    )
 
 
 def _against_previous(one: Round) -> tuple[str, ...]:
@@ -124,7 +139,7 @@ def _against_previous(one: Round) -> tuple[str, ...]:
     duel = one.duel(judge, "previous")
     if duel is None or one.number == 0:
         return ()
-    return (f"Against the last accepted round it wins {with_interval(duel.raw)} % by the {judge}.",)
+    return (f"Against the last accepted round it wins {rate(duel.raw)} by the {judge}.",)
 
 
 def _alert_text(alert: Alert) -> AlertText:

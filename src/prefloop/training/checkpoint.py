@@ -13,7 +13,9 @@ from torch import Tensor
 STATE = "state.safetensors"
 
 
-def optimizer_tensors(parameters: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def optimizer_tensors(
+    parameters: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
+) -> dict[str, Tensor]:
     """The weights that are trained and what the optimiser remembers of them, by name."""
     tensors = {f"weights/{name}": parameter.detach() for name, parameter in parameters.items()}
     for name, parameter in parameters.items():
@@ -33,9 +35,7 @@ def restore(path: Path, parameters: Mapping[str, torch.nn.Parameter], optimizer:
         optimizer.state[parameters[name]][key] = tensor.to(parameters[name].device) if key != "step" else tensor
 
 
-def save_checkpoint(
-    folder: Path, step: int, metrics: list[dict[str, float]], tensors: Mapping[str, Tensor]
-) -> None:
+def save_checkpoint(folder: Path, step: int, metrics: list[dict[str, float]], tensors: Mapping[str, Tensor]) -> None:
     """Writes a checkpoint aside, renames it into place, and only then removes older ones."""
     aside = folder / "checkpoint-writing"
     shutil.rmtree(aside, ignore_errors=True)

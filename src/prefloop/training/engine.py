@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
+from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -46,15 +47,15 @@ class LossOfPlan:
         return self.objective.function(**values, **self.hyper)
 
 
-def micro_batches(
-    examples: Sequence[TokenExample], step: Sequence[int], tokens_per_batch: int
-) -> Iterator[list[int]]:
+def micro_batches(examples: Sequence[TokenExample], step: Sequence[int], tokens_per_batch: int) -> Iterator[list[int]]:
     """The examples of an optimiser step in pieces that fit a forward pass."""
     sizes = [examples[index].longest * len(examples[index].rows) for index in step]
     return batches_within(step, sizes, tokens_per_batch)
 
 
-def answer_scores(model: PreTrainedModel, examples: Sequence[TokenExample], roles: Sequence[str]) -> dict[str, Tensor]:
+def answer_scores(
+    model: PreTrainedModel | PeftModel, examples: Sequence[TokenExample], roles: Sequence[str]
+) -> dict[str, Tensor]:
     """`{role}_logps` of a micro-batch under a model; all its answers go through one forward pass."""
     rows = [example.rows[role] for role in roles for example in examples]
     logps = response_logps(model, rows).view(len(roles), len(examples))
@@ -62,7 +63,7 @@ def answer_scores(model: PreTrainedModel, examples: Sequence[TokenExample], role
 
 
 def frozen_scores(
-    model: PreTrainedModel,
+    model: PreTrainedModel | PeftModel,
     examples: Sequence[TokenExample],
     roles: Sequence[str],
     plan: Sequence[Sequence[int]],
@@ -107,7 +108,9 @@ class PlainEngine:
                 policy[name][done : done + len(batch)] = values.detach()
             done += len(batch)
         if not bool(losses.isfinite().all()):
-            raise CheckFailedError("training: the loss is not finite; the weights before this step are kept. Lower policy.learning_rate.")
+            raise CheckFailedError(
+                "training: the loss is not finite; the weights before this step are kept. Lower policy.learning_rate."
+            )
         parameters = list(self.trainable.parameters().values())
         grad_norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
         for group in self.optimizer.param_groups:
@@ -124,7 +127,9 @@ class PlainEngine:
         ref, beta = self.loss.frozen.get("ref"), self.loss.hyper.get("beta")
         if ref is None or beta is None or not {"chosen_logps", "rejected_logps"} <= policy.keys():
             return named
-        rewards = {role: beta * (policy[f"{role}_logps"] - ref[f"{role}_logps"][chosen]) for role in ("chosen", "rejected")}
+        rewards = {
+            role: beta * (policy[f"{role}_logps"] - ref[f"{role}_logps"][chosen]) for role in ("chosen", "rejected")
+        }
         margins = rewards["chosen"] - rewards["rejected"]
         lengths = self.loss.data["chosen_lengths"][chosen]
         return {
@@ -150,13 +155,17 @@ class PlainEngine:
         for batch in micro_batches(self.examples, first_step, self.tokens_per_batch):
             examples = [self.examples[index] for index in batch]
             with torch.no_grad():
-                scores = {name: values.cpu() for name, values in answer_scores(self.trainable.model, examples, roles).items()}
+                scores = {
+                    name: values.cpu() for name, values in answer_scores(self.trainable.model, examples, roles).items()
+                }
             for model in same_as_start:
                 frozen = {name: self.loss.frozen[model][name][batch] for name in scores}
                 for role in roles:
                     tokens = torch.tensor([len(example.rows[role].answer_ids) for example in examples])
                     gap = ((scores[f"{role}_logps"] - frozen[f"{role}_logps"]).abs() / tokens).max()
-                    _must_be_small(float(gap), LOGP_TOLERANCE, f"{model}_{role}_logps of the start policy, nats a token")
+                    _must_be_small(
+                        float(gap), LOGP_TOLERANCE, f"{model}_{role}_logps of the start policy, nats a token"
+                    )
                 gap = (self.loss(batch, scores) - self.loss(batch, frozen)).abs().max()
                 _must_be_small(float(gap), LOSS_TOLERANCE, f"first loss against its value at policy = {model}, nats")
 
@@ -164,6 +173,7 @@ class PlainEngine:
 def _must_be_small(gap: float, tolerance: float, what: str) -> None:
     if not gap <= tolerance:
         raise CheckFailedError(
-            f"training: {what}: differs by {gap:.2g}, expected at most {tolerance:.0e}. The cached reference scores do not "
-            "belong to these weights: remove the step's folder and run again; if it persists the model is not deterministic."
+            f"training: {what}: differs by {gap:.2g}, expected at most {tolerance:.0e}. The cached reference scores do "
+            "not belong to these weights: run again with a fresh --run folder; if it persists, the model is not "
+            "deterministic."
         )

@@ -63,7 +63,9 @@ def _row(prompt_ids: tuple[int, ...], num_prefix: int, member: Member, codec: Ch
 
 def example_data(examples: Sequence[TokenExample], roles: Sequence[str]) -> dict[str, NDArray[np.float64]]:
     """The data quantities of all examples, by name: `{role}_lengths` in counted tokens, and `weights`."""
-    data = {f"{role}_lengths": np.array([sum(example.rows[role].counted) for example in examples], float) for role in roles}
+    data = {
+        f"{role}_lengths": np.array([sum(example.rows[role].counted) for example in examples], float) for role in roles
+    }
     return {**data, "weights": np.array([example.example.weight for example in examples], float)}
 
 

@@ -53,8 +53,13 @@ def train(request: TrainRequest, bench: Workbench, out: Path, progress: Progress
     Progress is kept in `request.scratch`: a train step that was killed goes on from there, bit for bit.
     """
     plan = step_plan(len(request.examples), request.settings.batch_size, request.settings.epochs, request.seed)
-    frozen = {name: _reference(name, policy, request, plan, bench, progress) for name, policy in request.references.items()}
-    data = {name: torch.from_numpy(values) for name, values in example_data(request.examples, request.objective.roles).items()}
+    frozen = {
+        name: _reference(name, policy, request, plan, bench, progress) for name, policy in request.references.items()
+    }
+    data = {
+        name: torch.from_numpy(values)
+        for name, values in example_data(request.examples, request.objective.roles).items()
+    }
     loss = LossOfPlan(request.objective, request.hyper, data, frozen)
     with bench.for_training(request.start, request.settings.lora, request.seed) as trainable:
         parameters = trainable.parameters()
@@ -78,7 +83,10 @@ def train(request: TrainRequest, bench: Workbench, out: Path, progress: Progress
                 continue
             share = (request.block.number + (number + 0.5) / len(plan)) / request.block.count
             rate = learning_rate_at(
-                share, peak=request.settings.learning_rate, warmup=request.settings.warmup, schedule=request.settings.schedule
+                share,
+                peak=request.settings.learning_rate,
+                warmup=request.settings.warmup,
+                schedule=request.settings.schedule,
             )
             done = engine.step(indices, rate)
             metrics.append({"step": number + 1, **done, "learning_rate": rate, "examples": len(indices)})

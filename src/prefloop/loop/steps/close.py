@@ -53,7 +53,9 @@ def estimates(evaluation: Mapping[str, Any]) -> dict[str, Estimate]:
         )
     }
     length, kl = evaluation["length"], evaluation["kl"]
-    found["length"] = Estimate(value=length["mean"], standard_error=length["standard_error"], interval=length["interval"], n=length["n"])
+    found["length"] = Estimate(
+        value=length["mean"], standard_error=length["standard_error"], interval=length["interval"], n=length["n"]
+    )
     found["kl"] = Estimate(value=kl["value"], standard_error=kl["standard_error"], interval=kl["interval"], n=kl["n"])
     for name in ("finish_rate", "distinct_2"):
         found[name] = Estimate(value=evaluation[name]["value"], n=length["n"])
@@ -83,7 +85,7 @@ def _fit_warnings(work: Work) -> Iterator[str]:
 def _inputs(_name: str, _settings: StepConfig, scope: Scope) -> Inputs:
     done = scope.rounds[-1]
     steps = (*(artifact for block in done.blocks for artifact in block.values()), *done.after.values())
-    evaluated = tuple(artifact for artifact in steps if artifact.type == "evaluate")[-1:]
+    evaluated = tuple(artifact for artifact in steps if artifact.step_type == "evaluate")[-1:]
     return {
         "steps": steps,
         "trained": tuple(artifact for artifact in steps if artifact.step == scope.loop_policy),

@@ -20,7 +20,11 @@ def make_evaluation(work: Work) -> Mapping[str, float]:
     assert isinstance(settings, EvaluateStep)
     ours = _answers(work, "samples", "judgments", "truth")
     initial = _answers(work, "initial", "initial_judgments", "initial_truth")
-    earlier = _answers(work, "previous", "previous_judgments", "previous_truth") if work.artifact.inputs["previous"] else initial
+    earlier = (
+        _answers(work, "previous", "previous_judgments", "previous_truth")
+        if work.artifact.inputs["previous"]
+        else initial
+    )
     board = scoreboard(
         ours,
         {"initial": initial, "previous": earlier},
@@ -28,7 +32,12 @@ def make_evaluation(work: Work) -> Mapping[str, float]:
         seed=seed_for(work.recipe.seed, work.artifact.step, "bootstrap"),
         resamples=settings.resamples,
     )
-    head = {"round": work.artifact.place.round, "suite": settings.suite, "prompts": len(initial.by_prompt()), "num_samples": settings.num_samples}
+    head = {
+        "round": work.artifact.place.round,
+        "suite": settings.suite,
+        "prompts": len(initial.by_prompt()),
+        "num_samples": settings.num_samples,
+    }
     work.out.write_text(json.dumps({**head, **board}, indent=1) + "\n", encoding="utf-8")
     return {"answers": len(ours.responses)}
 
@@ -49,7 +58,7 @@ def _scores(work: Work, slot: str) -> dict[str, float]:
 
 
 def _log_ratios(work: Work, ours: Answers) -> list[float]:
-    """log pi - log pi_initial of our answers: the sampler knows the first, the initial model is asked for the second."""
+    """Log pi - log pi_initial of our answers: the sampler knows the first, the initial model says the second."""
     bench = work.resources.bench
     prompts = {prompt.prompt_id: bench.codec.prompt_ids(prompt) for prompt in work.records("prompts", Prompt)}
     rows = [

@@ -26,7 +26,9 @@ def make_pairs(work: Work) -> Mapping[str, float]:
     for shard in range(work.num_shards("prompts")):
         made: list[Record] = []
         groups = grouped(
-            work.records("prompts", Prompt, shard), work.records("responses", Response, shard), work.records("judgments", Judgment, shard)
+            work.records("prompts", Prompt, shard),
+            work.records("responses", Response, shard),
+            work.records("judgments", Judgment, shard),
         )
         for group in groups:
             usable = finished(group) if settings.finished_only else group
@@ -40,11 +42,16 @@ def make_pairs(work: Work) -> Mapping[str, float]:
         counts["made"] += len(made)
         write_records(work.out / shard_name(shard), made)
     if not counts["made"]:
-        why = ", ".join(f"{reason.removeprefix('dropped: ')} {count}" for reason, count in counts.items() if reason.startswith("dropped"))
+        why = ", ".join(
+            f"{reason.removeprefix('dropped: ')} {count}"
+            for reason, count in counts.items()
+            if reason.startswith("dropped")
+        )
         raise DataError(
-            f"{work.artifact.place}/{work.artifact.step}: no usable pair in {counts['groups']} prompts ({why or 'nothing to pair'}; "
-            f"{counts['cut answers']} answers were cut by the length limit). Raise samples.num_samples, samples.temperature or "
-            f"samples.max_new_tokens, or set {work.artifact.step}.finished_only=false."
+            f"{work.artifact.place}/{work.artifact.step}: no usable pair in {counts['groups']} prompts "
+            f"({why or 'nothing to pair'}; {counts['cut answers']} answers were cut by the length limit). "
+            "Raise samples.num_samples, samples.temperature or samples.max_new_tokens, "
+            f"or set {work.artifact.step}.finished_only=false."
         )
     return dict(counts)
 

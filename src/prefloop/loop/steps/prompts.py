@@ -7,7 +7,16 @@ from prefloop.data import GivenPair, find_source, prompts_of_turn, read_preferen
 from prefloop.loop.artifact import Inputs
 from prefloop.loop.scope import Scope
 from prefloop.loop.steps.work import StepType, Work
-from prefloop.records import PROMPTS_PER_SHARD, Judgment, Prompt, Response, in_pieces, seed_for, shard_name, write_records
+from prefloop.records import (
+    PROMPTS_PER_SHARD,
+    Judgment,
+    Prompt,
+    Response,
+    in_pieces,
+    seed_for,
+    shard_name,
+    write_records,
+)
 
 
 def make_prompts(work: Work) -> Mapping[str, float]:

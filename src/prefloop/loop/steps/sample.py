@@ -53,7 +53,9 @@ def sampled(work: Work, settings: SampleStep, prompts: Sequence[Prompt], done: i
         )
     ]
     rows = work.resources.machine.rows
-    sampler = LocalSampler(bench.for_sampling(policy), bench.codec.eos_ids, **({} if rows == "auto" else {"rows": rows}))
+    sampler = LocalSampler(
+        bench.for_sampling(policy), bench.codec.eos_ids, **({} if rows == "auto" else {"rows": rows})
+    )
     answers: dict[tuple[str, int], Answer] = {}
     for answer in sampler.sample(draws, drawing):
         answers[answer.draw.prompt_id, answer.draw.index] = answer
@@ -78,7 +80,11 @@ def response_of(answer: Answer, prompt: Prompt, work: Work, settings: SampleStep
         given=((0, len(prompt.prefix_ids)),) if prompt.prefix_ids else (),
         sum_logp=answer.sum_logp,
         policy=policy,
-        settings={"temperature": settings.temperature, "top_p": settings.top_p, "max_new_tokens": settings.max_new_tokens},
+        settings={
+            "temperature": settings.temperature,
+            "top_p": settings.top_p,
+            "max_new_tokens": settings.max_new_tokens,
+        },
         index=answer.draw.index,
         seed=answer.draw.seed,
     )

@@ -22,10 +22,15 @@ def make_policy(work: Work) -> Mapping[str, float]:
     settings = work.settings
     assert isinstance(settings, TrainStep)
     objective = find_objective(settings.objective.name, "objective")
-    examples, dropped = tokenised(list(work.records("examples", Example)), work.resources.bench.codec, objective.roles, settings.max_length)
+    examples, dropped = tokenised(
+        list(work.records("examples", Example)), work.resources.bench.codec, objective.roles, settings.max_length
+    )
     if not examples:
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
-        raise DataError(f"{work.artifact.place}/{work.artifact.step}: no example can be trained on ({reasons}). Raise {work.artifact.step}.max_length.")
+        raise DataError(
+            f"{work.artifact.place}/{work.artifact.step}: no example can be trained on ({reasons}). "
+            f"Raise {work.artifact.step}.max_length."
+        )
     hyper, fits = resolved_hyper(objective, settings, examples)
     request = TrainRequest(
         settings=settings,
@@ -70,7 +75,7 @@ def _block(work: Work) -> BlockOfRound:
     number = work.artifact.place.block or 0
     state: Path | None = None
     start = work.artifact.inputs["start"][0]
-    if number > 0 and start.type == "train" and start.place.round == work.artifact.place.round:
+    if number > 0 and start.step_type == "train" and start.place.round == work.artifact.place.round:
         (state,) = work.path("start").glob("checkpoint-*/state.safetensors")
     return BlockOfRound(number, work.recipe.blocks, state)
 

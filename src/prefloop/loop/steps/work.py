@@ -4,16 +4,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
+
+import torch
+from pydantic import JsonValue
 
 from prefloop.config import MachineConfig, Recipe, StepConfig
 from prefloop.loop.artifact import Artifact, Inputs
 from prefloop.loop.progress import Report
 from prefloop.loop.scope import Scope
+from prefloop.policy import ChatCodec, ModelSource, PolicyFiles, Workbench
 from prefloop.records import Record, read_folder, shard_name, shards_in
-
-if TYPE_CHECKING:
-    from prefloop.policy import ModelSource, PolicyFiles, Workbench
 
 R = TypeVar("R", bound=Record)
 
@@ -22,22 +23,20 @@ R = TypeVar("R", bound=Record)
 class Resources:
     """What the machine gives a run; models are loaded when the first step asks."""
 
-    source: "ModelSource"
-    chat_template_kwargs: Mapping[str, object]
+    source: ModelSource
+    chat_template_kwargs: Mapping[str, JsonValue]
     machine: MachineConfig
 
     @cached_property
-    def bench(self) -> "Workbench":
+    def bench(self) -> Workbench:
         """The owner of all loaded models."""
-        import torch
-
-        from prefloop.policy import ChatCodec, Workbench
-
         if self.machine.threads is not None:
             torch.set_num_threads(self.machine.threads)
         wanted = self.machine.device
         device = ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
-        return Workbench(self.source, ChatCodec.load(self.source.directory, dict(self.chat_template_kwargs)), torch.device(device))
+        return Workbench(
+            self.source, ChatCodec.load(self.source.directory, dict(self.chat_template_kwargs)), torch.device(device)
+        )
 
 
 @dataclass(frozen=True)
@@ -79,13 +78,11 @@ class Work:
         ]
         return max(len(shards_in(folder)) for folder in folders)
 
-    def policy(self, slot: str) -> "PolicyFiles":
+    def policy(self, slot: str) -> PolicyFiles:
         """The policy in a slot, as the Workbench takes it."""
-        from prefloop.policy import PolicyFiles
-
         (artifact,) = self.artifact.inputs[slot]
         path = self.paths[artifact.identity]
-        if artifact.type == "model":
+        if artifact.step_type == "model":
             return PolicyFiles(artifact.identity, path)
         model = path / "model"
         if (model / "adapter_config.json").is_file():
@@ -99,7 +96,9 @@ class Work:
         return (place.round or 0) * self.recipe.blocks + (place.block or 0)
 
 
-def nearest(settings: StepConfig, scope: Scope, kind: type[Record], *, all_earlier: bool = False) -> tuple[Artifact, ...]:
+def nearest(
+    settings: StepConfig, scope: Scope, kind: type[Record], *, all_earlier: bool = False
+) -> tuple[Artifact, ...]:
     """What a step reads of a kind: what `reads` names, or the last such artifact before it in its block (or all)."""
     if settings.reads:
         candidates: Iterable[Artifact] = [found for name in settings.reads for found in scope.find(name)]
