@@ -25,11 +25,12 @@ test: $(INSTALLED_DEV)  ## the unmarked tests and the short ones marked recipes,
 test-all: $(INSTALLED_DEV)  ## every test that this machine can run
 	.venv/bin/pytest -m "$(if $(HAS_GPU),,not gpu)"
 
-check: $(INSTALLED_DEV)  ## format, lint, types, layers
+check: $(INSTALLED_DEV)  ## format, lint, types, layers, generated pages
 	.venv/bin/ruff format --check
 	.venv/bin/ruff check
 	.venv/bin/basedpyright
 	.venv/bin/lint-imports
+	.venv/bin/python scripts/module_tree.py --check
 
 format: $(INSTALLED_DEV)  ## put the code into its one format
 	.venv/bin/ruff format

@@ -7,6 +7,7 @@ shared machine the wall time also holds the neighbours' work.
 import argparse
 import json
 import statistics
+import sys
 import time
 from collections.abc import Iterator
 from importlib.resources import files
@@ -70,6 +71,12 @@ def whole_line(model: PreTrainedModel, draws: list[Draw], rows: int, eos: frozen
     )
 
 
+def show(line: str) -> None:
+    """Print at once."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -84,17 +91,17 @@ def main() -> None:
     draws = everyday_draws(tokenizer, 48, 4)
     eos = frozenset({tokenizer.convert_tokens_to_ids("<|im_end|>")})
 
-    print("| answers | rows at most | top-p | s | processor s | tokens/s | ended | mean tokens | sd within a prompt |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    show("| answers | rows at most | top-p | s | processor s | tokens/s | ended | mean tokens | sd within a prompt |")
+    show("|---|---|---|---|---|---|---|---|---|")
     for top_p, rows in [(1.0, rows) for rows in chosen.whole] + [(0.95, rows) for rows in chosen.whole[-1:]]:
-        print(f"| {len(draws)} {whole_line(model, draws, rows, eos, top_p)}", flush=True)
-    print("\n| policy | live rows | ms a step | tokens/s | processor ms a step |\n|---|---|---|---|---|")
+        show(f"| {len(draws)} {whole_line(model, draws, rows, eos, top_p)}")
+    show("\n| policy | live rows | ms a step | tokens/s | processor ms a step |\n|---|---|---|---|---|")
     for line in step_lines("merged", model, draws, chosen.rows):
-        print(line, flush=True)
+        show(line)
     lora = LoraConfig(r=16, target_modules="all-linear", task_type="CAUSAL_LM")
     unmerged = get_peft_model(model, lora).get_base_model()
     for line in step_lines("LoRA, not merged", unmerged, draws, chosen.rows):
-        print(line, flush=True)
+        show(line)
 
 
 if __name__ == "__main__":

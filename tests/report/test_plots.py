@@ -56,3 +56,11 @@ def test_text_is_escaped() -> None:
     root = ElementTree.fromstring(svg(hostile))
     assert root.get("aria-labelledby") == '"><x>-title "><x>-text'
     assert "<s> 1" in [text.text for text in root.iter("text")]
+
+
+@pytest.mark.parametrize(
+    ("rounds", "shown"), [(4, ["0", "1", "2", "3"]), (100, [str(ten) for ten in range(0, 100, 10)])]
+)
+def test_tick_labels_never_touch(rounds: int, shown: list[str]) -> None:
+    root = ElementTree.fromstring(svg(plot(*(Point(number, 50) for number in range(rounds)))))
+    assert [text.text for text in root.iter("text") if text.get("class") == "tick middle"] == shown

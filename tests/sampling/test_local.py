@@ -246,6 +246,32 @@ def test_a_prompt_passes_once_and_ended_answers_leave() -> None:
     assert sum(passed[1:]) < 24 * 100 / 4
 
 
+@pytest.mark.parametrize("make", ARCHITECTURES)
+@pytest.mark.parametrize("lengths", [(3, 9, 5, 1), (4, 4, 4, 4)])
+def test_a_beginning_that_prompts_share_changes_nothing(
+    make: Callable[..., PreTrainedModel], lengths: tuple[int, ...]
+) -> None:
+    model = built(make, torch.float64)
+    (beginning,) = prompts_of_lengths(30)
+    settings = SamplingSettings(temperature=1.0, top_p=1.0, max_new_tokens=8)
+    wanted = draws([beginning + rest for rest in prompts_of_lengths(*lengths)], 3)
+    answers = list(LocalSampler(model, frozenset({EOS, 5, 6}), rows=64).sample(wanted, settings))
+    assert len(answers) == 12
+    for answer in answers:
+        assert answer.sum_logp == pytest.approx(exact_sum_logp(model, answer, settings), abs=1e-9)
+
+
+def test_a_beginning_that_prompts_share_passes_once() -> None:
+    model = built(llama, torch.float32)
+    passed: list[tuple[int, ...]] = []
+    model.get_input_embeddings().register_forward_hook(lambda _module, ids, _out: passed.append(tuple(ids[0].shape)))
+    (beginning,) = prompts_of_lengths(30)
+    prompts = [beginning, *((*beginning, token) for token in (1, 2)), (*beginning, 3, 4)]
+    settings = SamplingSettings(temperature=1.0, top_p=1.0, max_new_tokens=1)
+    list(LocalSampler(model, frozenset({EOS})).sample(draws(prompts, 2), settings))
+    assert passed == [(1, 29), (4, 3)]  # a token of the shortest prompt is left, for its logits
+
+
 def test_answers_come_as_they_end() -> None:
     model = built(llama, torch.float32)
     sampler = LocalSampler(model, frozenset({EOS, 5, 6, 7}), rows=32)

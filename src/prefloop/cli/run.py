@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from prefloop.cli.report import report_command
 from prefloop.config import load_recipe
 
 
@@ -13,9 +12,13 @@ def run_command(
 ) -> dict[str, Any]:
     """Runs a recipe and ends with the report."""
     loaded = load_recipe(recipe, overrides)
+    from prefloop.cli.report import report_command
     from prefloop.loop import Progress, run_recipe
 
     run = folder if folder is not None else Path("runs") / loaded.recipe.name
-    result = run_recipe(loaded, run, Progress(), until=until, reuse=reuse)
-    reported = report_command(run, nothing_to_do=not result.made)
+    progress = Progress()
+    result = run_recipe(loaded, run, progress, until=until, reuse=reuse)
+    if not result.made:
+        progress.note(f"{run} is done already: nothing ran.")
+    reported = report_command(run)
     return {"run": str(run), "made": list(result.made), **reported}

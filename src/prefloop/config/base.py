@@ -61,9 +61,8 @@ def check_options(function_name: str, kind: type[Config], options: Options, wher
     takes = ", ".join(kind.model_fields) or "no options"
     for name in plain:
         if name not in kind.model_fields:
-            raise RecipeError(
-                f"{where}.{name} is not an option of {function_name}. {did_you_mean(name, kind.model_fields)}"
-            )
+            known = did_you_mean(name, kind.model_fields) if kind.model_fields else "It takes no options."
+            raise RecipeError(f"{where}.{name} is not an option of {function_name}. {known}")
     try:
         return kind.model_validate(plain)
     except ValidationError as error:

@@ -47,7 +47,8 @@ class Vader:
     def sentiment(self, text: str) -> float:
         """Compound score of a text: the mean over its sentences, or of the whole; 0 for an empty text."""
         pieces = SENTENCE_END.split(text.strip()) if self.config.unit == "sentence" else [text]
-        return sum(self.analyzer.polarity_scores(piece)["compound"] for piece in pieces) / len(pieces)
+        total = sum(self.analyzer.polarity_scores(piece)["compound"] for piece in pieces)
+        return round(total / len(pieces), 12)  # without the rounding of the sum, so that equal sentiments tie
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from typing import Any
 import yaml
 from pydantic import JsonValue
 
+from transformers.utils import logging as transformers_logging
+
 from prefloop.config import LoadedRecipe, is_mapping
 from prefloop.errors import DataError, RecipeError
 from prefloop.loop.journal import FILE as JOURNAL
@@ -55,6 +57,7 @@ def run_recipe(
     if until is not None:
         check_until(until, recipe, loaded.where)
     _check_folders(run, reuse)
+    transformers_logging.disable_progress_bar()
     check_model(recipe.model.path)
     source = resolve_model(recipe.model.path)
     model = model_artifact(_model_identity(source, recipe.model.chat_template_kwargs), source.directory)

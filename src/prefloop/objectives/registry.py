@@ -3,13 +3,13 @@
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prefloop.config import Config, Options, check_options, options_class
+from prefloop.config import Config, check_options, options_class
 from prefloop.errors import RecipeError, did_you_mean
 from prefloop.objectives.quantities import Quantity, parse_quantity
 
@@ -51,9 +51,9 @@ class Objective:
         """Roles of the answers that it reads, in the order of its signature."""
         return tuple(dict.fromkeys(q.role for q in self.quantities if q.role))
 
-    def checked(self, options: Options, where: str) -> Config:
+    def checked(self, options: Mapping[str, Any], where: str) -> Config:
         """Hyper-parameters from a recipe, checked against the signature (RecipeError where they do not fit)."""
-        return check_options(self.name, self.options, options, where)
+        return check_options(self.name, self.options, dict(options), where)
 
     def fit_on(self, parameter: str, data: Mapping[str, NDArray[np.float64]]) -> Fit:
         """The value of a fitted hyper-parameter on a round's examples."""

@@ -10,7 +10,6 @@ import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, PreTrainedModel
-from transformers.utils import logging as transformers_logging
 
 from prefloop.config import LoraConfig
 from prefloop.errors import ModelError
@@ -67,7 +66,6 @@ class Workbench:
     """
 
     def __init__(self, source: ModelSource, codec: ChatCodec, device: torch.device) -> None:
-        transformers_logging.disable_progress_bar()
         self.source = source
         self.codec = codec
         self.device = device
@@ -127,14 +125,14 @@ class Workbench:
         self._sampling = None
         base = self.base(start.directory)
         if start.adapter is not None:
-            model = PeftModel.from_pretrained(base, str(start.adapter), is_trainable=True)
-            found = model.peft_config[TRAINED]
+            found = PeftLoraConfig.from_pretrained(str(start.adapter))
             assert isinstance(found, PeftLoraConfig)
             if (found.r, found.lora_alpha) != (lora.r, lora.alpha):
                 raise ModelError(
                     f"policy.lora has r {lora.r} and alpha {lora.alpha}, but the adapter that is trained on has r "
                     f"{found.r} and alpha {found.lora_alpha}. An adapter keeps its shape over the rounds."
                 )
+            model = PeftModel.from_pretrained(base, str(start.adapter), is_trainable=True)
         else:
             targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
             peft_config = PeftLoraConfig(

@@ -100,7 +100,7 @@ def measures(run: RunView) -> tuple[Plot, ...]:
     varied = [(one.number + 1, level) for one in evaluated if (level := _evaluation(one).distinct_2) is not None]
     if varied:
         values = [Point(0, varied[0][1].initial), *(Point(x, level.value) for x, level in varied)]
-        caption = "Share of word pairs that occur once; a fall means repetition."
+        caption = "Different word pairs, as a share of all; a fall means repetition."
         plots.append(plot("distinct-2", "Variety (distinct-2)", "share", caption, values, (0, 1)))
     return tuple(plots)
 

@@ -210,12 +210,22 @@ def _x_axis(plot: Plot, frame: Frame) -> Iterator[Markup]:
     yield _line(frame.left, frame.bottom, frame.right, frame.bottom, "axis")
     for divider in plot.dividers:
         yield _line(frame.x(divider), frame.top, frame.x(divider), frame.bottom, "divider")
-    widest = max((len(text) for _, text in plot.ticks), default=1)
-    room = max(1.0, (frame.right - frame.left) / ((widest + 1) * _CHARACTER))
-    stride = ceil(len(plot.ticks) / room)
-    for x, text in plot.ticks[::stride]:
+    for x, text in _readable(plot.ticks, frame):
         yield _text(frame.x(x), frame.bottom + 15, text, "tick middle")
     yield _text((frame.left + frame.right) / 2, frame.bottom + 31, plot.x_label, "axis-name middle")
+
+
+def _readable(ticks: tuple[tuple[float, str], ...], frame: Frame) -> tuple[tuple[float, str], ...]:
+    """Every tick, or every second, third, ... so that no label touches the next."""
+    for stride in range(1, len(ticks)):
+        shown = ticks[::stride]
+        gaps = (
+            (frame.x(b) - frame.x(a), _CHARACTER * (len(left) + len(right) + 1) / 2)
+            for (a, left), (b, right) in pairwise(shown)
+        )
+        if all(gap >= needed for gap, needed in gaps):
+            return shown
+    return ticks[:1]
 
 
 def _bands(series: Series, frame: Frame) -> Iterator[Markup]:

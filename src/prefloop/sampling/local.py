@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from prefloop.sampling.cache import roomy_cache
+from prefloop.sampling.cache import can_have_gaps, roomy_cache
 from prefloop.sampling.choice import choose
 from prefloop.sampling.draws import together
 from prefloop.sampling.protocol import Answer, Draw, SamplingSettings
@@ -17,12 +17,16 @@ from prefloop.sampling.protocol import Answer, Draw, SamplingSettings
 DEFAULT_ROWS = 128
 """Beyond it two cores win nothing (benchmarks/results/decode.md)."""
 
+_WORTH_SHARING = 64
+"""Prompt tokens that a pass over what prompts share must save."""
+
 
 @dataclass(frozen=True)
 class LocalSampler:
     """Answers draws from a model in memory.
 
-    A prompt passes through the model once, however many answers it gets; an answer that has ended leaves the batch.
+    A prompt passes through the model once, however many answers it gets, and so does a beginning that all prompts of
+    a batch share, such as a system prompt. An answer that has ended leaves the batch.
     The random numbers of a draw depend on its seed and the position alone, so that rows, order and restarts change
     an answer at most where float rounding does.
     """
@@ -60,23 +64,23 @@ class LocalSampler:
             if last or stopped.all():
                 return
             batch = batch.without(stopped)
-            logits = self._next_logits(batch, position)
+            columns = batch.seen.shape[-1] - settings.max_new_tokens + position + 1
+            logits = self._next_logits(batch.tokens[:, position, None], batch.seen[:, :columns], batch.cache)
 
     def _prefilled(
         self, prompts: list[tuple[Draw, ...]], settings: SamplingSettings
     ) -> tuple["_Batch", Float[Tensor, "rows vocab"]]:
-        """Pass every prompt once, then repeat what it left for each of its draws."""
-        ids, seen = _left_padded([of_prompt[0].prompt_ids for of_prompt in prompts])
-        ids, seen = ids.to(self.model.device), seen.to(self.model.device)
+        """Pass what all prompts share once, then the rest of every prompt once, then repeat it for each draw."""
+        sequences = [of_prompt[0].prompt_ids for of_prompt in prompts]
         cache = roomy_cache(self.model.config)
-        logits = self.model(
-            input_ids=ids,
-            attention_mask=seen,
-            position_ids=(seen.cumsum(dim=-1) - 1).clamp(min=0),
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
+        shared = _shared_length(sequences) if can_have_gaps(cache) else 0
+        if shared:
+            beginning = torch.tensor([sequences[0][:shared]], device=self.model.device)
+            self._next_logits(beginning, torch.ones_like(beginning, dtype=torch.bool), cache)
+            cache.batch_select_indices(beginning.new_zeros(len(prompts)))
+        ids, seen = (part.to(self.model.device) for part in _left_padded([ids[shared:] for ids in sequences]))
+        seen = torch.cat([seen.new_ones(len(prompts), shared), seen], dim=-1)
+        logits = self._next_logits(ids, seen, cache)
         draws = [draw for of_prompt in prompts for draw in of_prompt]
         prompt_of_row = torch.tensor(
             [number for number, of_prompt in enumerate(prompts) for _ in of_prompt], device=ids.device
@@ -90,19 +94,22 @@ class LocalSampler:
             tokens=ids.new_zeros(new),
             sum_logps=torch.zeros(len(draws), dtype=torch.float64, device=ids.device),
             seen=torch.cat([seen[prompt_of_row], seen.new_ones(new)], dim=-1),
-            prompt_lengths=seen.sum(dim=-1)[prompt_of_row],
             cache=cache,
         )
         return batch, logits[prompt_of_row]
 
-    def _next_logits(self, batch: "_Batch", position: int) -> Float[Tensor, "rows vocab"]:
-        columns = batch.seen.shape[-1] - batch.tokens.shape[-1] + position + 1
+    def _next_logits(
+        self, ids: Int[Tensor, "rows new"], seen: Bool[Tensor, "rows columns"], cache: DynamicCache
+    ) -> Float[Tensor, "rows vocab"]:
+        """Pass new tokens, the last columns of `seen`; a token's position counts the tokens seen before it."""
+        positions = (seen.cumsum(dim=-1) - 1).clamp(min=0)[:, -ids.shape[-1] :]
         return self.model(
-            input_ids=batch.tokens[:, position, None],
-            attention_mask=batch.seen[:, :columns],
-            position_ids=batch.prompt_lengths[:, None] + position,
-            past_key_values=batch.cache,
+            input_ids=ids,
+            attention_mask=seen,
+            position_ids=positions,
+            past_key_values=cache,
             use_cache=True,
+            logits_to_keep=1,
         ).logits[:, -1]
 
 
@@ -116,7 +123,6 @@ class _Batch:
     sum_logps: Float[Tensor, " rows"]
     seen: Bool[Tensor, "rows columns"]
     """What attention may see: all but the padding before a shorter prompt."""
-    prompt_lengths: Int[Tensor, " rows"]
     cache: DynamicCache
 
     def without(self, stopped: Bool[Tensor, " rows"]) -> "_Batch":
@@ -133,7 +139,6 @@ class _Batch:
             tokens=self.tokens[kept],
             sum_logps=self.sum_logps[kept],
             seen=self.seen[kept],
-            prompt_lengths=self.prompt_lengths[kept],
             cache=self.cache,
         )
 
@@ -162,6 +167,14 @@ def _portions(draws: Sequence[Draw], rows: int) -> Iterator[list[tuple[Draw, ...
             filled += len(part)
     if portion:
         yield portion
+
+
+def _shared_length(sequences: Sequence[tuple[int, ...]]) -> int:
+    """Tokens that all sequences begin with, if a pass of its own pays; a token is left to each sequence."""
+    first, last = min(sequences), max(sequences)
+    longest = min(map(len, sequences)) - 1
+    shared = next((n for n in range(longest) if first[n] != last[n]), longest)
+    return shared if shared * (len(sequences) - 1) >= _WORTH_SHARING else 0
 
 
 def _left_padded(sequences: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "rows tokens"], Bool[Tensor, "rows tokens"]]:

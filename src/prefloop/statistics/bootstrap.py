@@ -83,7 +83,8 @@ def cluster_bootstrap(
         level: Share of the resamples inside the interval, in (0, 1).
 
     Returns:
-        The statistic of the rows as they are, the standard deviation over resamples, and the percentile interval.
+        The statistic of the rows as they are, the standard deviation over resamples, and the percentile interval. With
+        a single cluster its uncertainty is unknown: standard error and interval are NaN.
 
     Raises:
         ValueError: there are no rows, or `draws` or `level` is out of range.
@@ -92,6 +93,9 @@ def cluster_bootstrap(
     if draws <= 1:
         raise ValueError(f"draws is {draws}, expected >= 2")
     index, count = _numbered(clusters)
+    value = float(statistic(np.ones((1, clusters.size)))[0])
+    if count == 1:
+        return ClusteredEstimate(value, float("nan"), (float("nan"), float("nan")), clusters.size, count)
     generator = np.random.default_rng(seed)
     values = np.empty(draws)
     for start in range(0, draws, _CHUNK):
@@ -100,7 +104,7 @@ def cluster_bootstrap(
         values[start : start + size] = statistic(drawn[:, index])
     low, high = np.quantile(values, [0.5 - level / 2, 0.5 + level / 2])
     return ClusteredEstimate(
-        value=float(statistic(np.ones((1, clusters.size)))[0]),
+        value=value,
         standard_error=float(values.std(ddof=1)),
         interval=(float(low), float(high)),
         n=clusters.size,

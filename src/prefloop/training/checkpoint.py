@@ -12,6 +12,9 @@ from torch import Tensor
 
 STATE = "state.safetensors"
 
+Metrics = dict[str, float | int]
+"""One line of training.jsonl."""
+
 
 def optimizer_tensors(
     parameters: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
@@ -35,7 +38,7 @@ def restore(path: Path, parameters: Mapping[str, torch.nn.Parameter], optimizer:
         optimizer.state[parameters[name]][key] = tensor.to(parameters[name].device) if key != "step" else tensor
 
 
-def save_checkpoint(folder: Path, step: int, metrics: list[dict[str, float]], tensors: Mapping[str, Tensor]) -> None:
+def save_checkpoint(folder: Path, step: int, metrics: list[Metrics], tensors: Mapping[str, Tensor]) -> None:
     """Writes a checkpoint aside, renames it into place, and only then removes older ones."""
     aside = folder / "checkpoint-writing"
     shutil.rmtree(aside, ignore_errors=True)
@@ -50,7 +53,7 @@ def save_checkpoint(folder: Path, step: int, metrics: list[dict[str, float]], te
         shutil.rmtree(older)
 
 
-def latest_checkpoint(folder: Path) -> tuple[Path, int, list[dict[str, float]]] | None:
+def latest_checkpoint(folder: Path) -> tuple[Path, int, list[Metrics]] | None:
     """State file, steps done and their metrics of the newest checkpoint, if there is one."""
     found = sorted(folder.glob("checkpoint-0*"))
     if not found:

@@ -92,7 +92,7 @@ class PlainEngine:
         """One optimiser step on some examples; metrics are means over them, under TRL's names.
 
         Raises:
-            CheckFailedError: the loss is not finite; no weight has been changed.
+            CheckFailedError: the loss or its gradient is not finite; no weight has been changed.
         """
         roles = self.loss.objective.roles
         losses = torch.empty(len(indices), dtype=torch.float64)
@@ -107,12 +107,13 @@ class PlainEngine:
             for name, values in scores.items():
                 policy[name][done : done + len(batch)] = values.detach()
             done += len(batch)
-        if not bool(losses.isfinite().all()):
-            raise CheckFailedError(
-                "training: the loss is not finite; the weights before this step are kept. Lower policy.learning_rate."
-            )
         parameters = list(self.trainable.parameters().values())
         grad_norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
+        if not bool(losses.isfinite().all() and grad_norm.isfinite()):
+            raise CheckFailedError(
+                "training: the loss or its gradient is not finite; the weights before this step are kept. "
+                "Lower policy.learning_rate."
+            )
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()

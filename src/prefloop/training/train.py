@@ -10,7 +10,7 @@ import torch
 from prefloop.config import TrainStep
 from prefloop.objectives import Objective
 from prefloop.policy import PolicyFiles, Workbench
-from prefloop.training.checkpoint import latest_checkpoint, optimizer_tensors, restore, save_checkpoint
+from prefloop.training.checkpoint import Metrics, latest_checkpoint, optimizer_tensors, restore, save_checkpoint
 from prefloop.training.engine import LossOfPlan, PlainEngine, Scores, frozen_scores
 from prefloop.training.rows import TokenExample, example_data, step_plan
 from prefloop.training.schedule import learning_rate_at
@@ -47,7 +47,7 @@ Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
 
 
-def train(request: TrainRequest, bench: Workbench, out: Path, progress: Progress) -> list[dict[str, float]]:
+def train(request: TrainRequest, bench: Workbench, out: Path, progress: Progress) -> list[Metrics]:
     """Trains and writes the policy as a Hugging Face directory to `out`; returns the metrics of each step.
 
     Progress is kept in `request.scratch`: a train step that was killed goes on from there, bit for bit.
@@ -69,7 +69,7 @@ def train(request: TrainRequest, bench: Workbench, out: Path, progress: Progress
         engine = PlainEngine(
             trainable, loss, request.examples, optimizer, request.settings.max_grad_norm, request.tokens_per_batch
         )
-        metrics: list[dict[str, float]] = []
+        metrics: list[Metrics] = []
         if (checkpoint := latest_checkpoint(request.scratch)) is not None:
             state, _, metrics = checkpoint
             restore(state, parameters, optimizer)

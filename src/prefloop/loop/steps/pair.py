@@ -9,7 +9,7 @@ from prefloop.loop.artifact import Inputs
 from prefloop.loop.scope import Scope
 from prefloop.loop.steps.work import StepType, Work, nearest
 from prefloop.pairing import Dropped, find_rule, finished
-from prefloop.records import Judgment, Prompt, Record, Response, grouped, shard_name, write_records
+from prefloop.records import Example, Judgment, Prompt, Record, Response, grouped, shard_name, write_records
 
 
 def make_pairs(work: Work) -> Mapping[str, float]:
@@ -22,7 +22,8 @@ def make_pairs(work: Work) -> Mapping[str, float]:
     assert isinstance(settings, PairStep)
     rule = find_rule(settings.rule, "rule")
     options = rule.checked(settings.options, work.artifact.step)
-    counts: Counter[str] = Counter(groups=0, made=0)
+    makes = "examples" if rule.writes is Example else "prompts"
+    counts: Counter[str] = Counter({"groups": 0, makes: 0})
     for shard in range(work.num_shards("prompts")):
         made: list[Record] = []
         groups = grouped(
@@ -39,9 +40,9 @@ def make_pairs(work: Work) -> Mapping[str, float]:
                     counts[f"dropped: {result.reason}"] += 1
                 else:
                     made.append(result)
-        counts["made"] += len(made)
+        counts[makes] += len(made)
         write_records(work.out / shard_name(shard), made)
-    if not counts["made"]:
+    if not counts[makes]:
         why = ", ".join(
             f"{reason.removeprefix('dropped: ')} {count}"
             for reason, count in counts.items()

@@ -1,0 +1,225 @@
+"""Published numbers against the product's own functions: the one table of which file speaks of which function."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from math import isfinite
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+
+from prefloop.config import Options
+from prefloop.errors import DataError
+from prefloop.objectives import find_objective
+from prefloop.pairing import find_rule
+from prefloop.records import Example, Group, Judgment, Message, Prompt, Response
+
+Status = Literal["pass", "fail", "computed", "unknown"]
+Fields = dict[str, Any]
+"""Result fields of a case, named and nested as the published files have them."""
+
+TOLERANCE = 1e-9
+"""Relative, for floats. Anything else must be equal exactly."""
+SMALLEST_SCALE = 1e-3
+"""Values below it are compared as if they were this large: an absolute tolerance of 1e-12."""
+WRONG = 1.0
+"""Error of what must be equal exactly and is not, or cannot be compared."""
+
+
+class VectorCase(BaseModel):
+    """One case; fields beyond these are its expected results."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str
+    op: str | None = None
+    hyper: Options = {}
+    inputs: dict[str, JsonValue]
+
+    @property
+    def expected(self) -> Fields:
+        """What was published; empty where the case is only to be computed."""
+        return dict(self.model_extra or {})
+
+
+class VectorFile(BaseModel):
+    """The part of a vector file that decides anything."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    cases: tuple[VectorCase, ...]
+
+
+@dataclass(frozen=True)
+class FileResult:
+    """What became of a file."""
+
+    status: Status
+    max_relative_error: float
+    """Over everything that was compared; 0 where nothing was."""
+    cases: dict[str, Fields]
+    """Every result field as computed, by case."""
+    failed: tuple[str, ...] = ()
+    """Names of the cases that differ."""
+
+
+Compute = Callable[[VectorCase, str], Fields]
+"""Runs a case, which stands at a place that errors name."""
+
+
+def by_objective(name: str) -> Compute:
+    """A file of kind `loss`: an objective in float64, its batch mean, and the gradient of that by autograd."""
+    objective = find_objective(name, "the vector table")
+
+    def compute(case: VectorCase, where: str) -> Fields:
+        hyper = objective.checked(case.hyper, where).model_dump()
+        try:
+            inputs = {
+                quantity.name: torch.tensor(case.inputs[quantity.name], dtype=torch.float64)
+                for quantity in objective.quantities
+            }
+        except (KeyError, TypeError, ValueError) as error:
+            names = ", ".join(quantity.name for quantity in objective.quantities)
+            raise DataError(f"{where}: inputs cannot be read ({error}). Expected lists of numbers: {names}.") from error
+        learnt = {q.name: inputs[q.name].requires_grad_() for q in objective.quantities if q.gradient}
+        losses = objective.function(**inputs, **hyper)
+        grads = torch.autograd.grad(losses.mean(), tuple(learnt.values()))
+        return {
+            "loss_per_example": losses.tolist(),
+            "loss": losses.mean().item(),
+            "grad": {name: grad.tolist() for name, grad in zip(learnt, grads, strict=True)},
+        }
+
+    return compute
+
+
+def by_rule(name: str) -> Compute:
+    """A file of kind `selection`: a rule that makes at most one pair of each prompt's scored answers."""
+    rule = find_rule(name, "the vector table")
+
+    def compute(case: VectorCase, where: str) -> Fields:
+        options = rule.checked(case.hyper, where)
+        try:
+            groups = [_scored_group(prompt) for prompt in cast(list[dict[str, Any]], case.inputs["prompts"])]
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{where}: inputs cannot be read ({type(error).__name__}: {str(error).splitlines()[0]}). "
+                "Expected prompts with scores and lengths."
+            ) from error
+        return {"expected": {"pairs": [_pair(list(rule.apply(group, options))) for group in groups]}}
+
+    return compute
+
+
+def _scored_group(prompt: Mapping[str, Any]) -> Group:
+    """A prompt whose answers are known by their scores and lengths alone, named by their index."""
+    root = Prompt.of((Message(role="user", content="?"),))
+    responses = tuple(
+        Response(
+            response_id=str(index),
+            prompt_id=root.prompt_id,
+            root_id=root.root_id,
+            step="given",
+            text=f"answer {index}",
+            token_ids=(0,) * length,
+            finish_reason="stop",
+        )
+        for index, length in enumerate(prompt["lengths"])
+    )
+    said = tuple(
+        Judgment(judge="vectors", kind="score", subjects=(response.response_id,), values=(score,))
+        for response, score in zip(responses, prompt["scores"], strict=True)
+    )
+    return Group(prompts=(root,), responses=responses, judgments=said)
+
+
+def _pair(made: Sequence[object]) -> dict[str, int] | None:
+    found = [example for example in made if isinstance(example, Example)]
+    if not found:
+        return None
+    (example,) = found
+    return {member.role: int(member.response_id) for member in example.members}
+
+
+METHODS: Mapping[str, Compute] = {
+    "dpo": by_objective("dpo"),
+    "ilr_dpo": by_objective("length_regularized_dpo"),
+    "ilr_dpo_selection": by_rule("best_worst"),
+}
+"""File stem -> what computes its cases."""
+
+
+def shipped_vectors() -> Path:
+    """The folder of the files that come with the package."""
+    return Path(str(files("prefloop.testing") / "vectors"))
+
+
+def verify_folder(folder: Path) -> dict[str, FileResult]:
+    """Every vector file of a folder, by stem.
+
+    Raises:
+        DataError: there is no such folder, it holds no vector files, or one of them cannot be read.
+    """
+    paths = sorted(folder.glob("*.json"))
+    if not paths:
+        found = "has no *.json files" if folder.is_dir() else "no such folder"
+        raise DataError(f"{folder}: {found}. Expected a folder of vector files, such as methods/vectors.")
+    return {path.stem: verify_file(path) for path in paths}
+
+
+def verify_file(path: Path) -> FileResult:
+    """Runs each case of a file through the function that its stem stands for.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    compute = METHODS.get(path.stem)
+    if compute is None:
+        return FileResult("unknown", 0.0, {})
+    computed: dict[str, Fields] = {}
+    errors: dict[str, float] = {}
+    for case in _cases(path):
+        where = f"{path.name}: {case.name}"
+        if case.op is not None:
+            raise DataError(f"{where}: op is '{case.op}', expected none.")
+        computed[case.name] = compute(case, where)
+        if case.expected:
+            errors[case.name] = relative_error(computed[case.name], case.expected)
+    failed = tuple(name for name, error in errors.items() if error > TOLERANCE)
+    status: Status = "computed" if not errors else "fail" if failed else "pass"
+    return FileResult(status, max(errors.values(), default=0.0), computed, failed)
+
+
+def _cases(path: Path) -> tuple[VectorCase, ...]:
+    try:
+        cases = VectorFile.model_validate(json.loads(path.read_text(encoding="utf-8"))).cases
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "file"
+        raise DataError(f"{path}: not a vector file: {where}: {first['msg']}. Expected method, kind, cases.") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as JSON: {error}. Expected a vector file.") from error
+    if len({case.name for case in cases}) < len(cases) or not cases:
+        raise DataError(
+            f"{path}: {'case names repeat' if cases else 'no cases'}. Expected cases with names of their own."
+        )
+    return cases
+
+
+def relative_error(computed: Any, expected: Any) -> float:
+    """Largest error of anything in a result; `WRONG` where what must be equal exactly is not."""
+    if isinstance(expected, dict) and isinstance(computed, dict):
+        if expected.keys() - computed.keys():
+            return WRONG
+        return max((relative_error(computed[key], value) for key, value in expected.items()), default=0.0)
+    if isinstance(expected, list) and isinstance(computed, list):
+        if len(expected) != len(computed):
+            return WRONG
+        return max(map(relative_error, computed, expected), default=0.0)
+    if isinstance(computed, float) and isinstance(expected, int | float) and not isinstance(expected, bool):
+        error = abs(computed - expected) / max(abs(expected), SMALLEST_SCALE)
+        return error if isfinite(error) else WRONG
+    return 0.0 if type(computed) is type(expected) and computed == expected else WRONG

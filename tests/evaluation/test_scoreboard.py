@@ -1,0 +1,184 @@
+"""The scoreboard on tables counted by hand."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from prefloop.evaluation import Answers, distinct_2, duel, meet, scoreboard
+from prefloop.records import FinishReason, Response
+
+WORDS = "one two three four five six seven eight nine ten"
+
+
+def response(name: str, prompt: str, tokens: int = 5, text: str = WORDS, finish: FinishReason = "stop") -> Response:
+    return Response(
+        response_id=name,
+        prompt_id=prompt,
+        root_id=prompt,
+        step="evaluation-samples",
+        text=text,
+        token_ids=(0,) * tokens,
+        finish_reason=finish,
+    )
+
+
+def answers(rows: Sequence[Response], scores: Sequence[float | None]) -> Answers:
+    known = {row.response_id: score for row, score in zip(rows, scores, strict=True) if score is not None}
+    return Answers(tuple(rows), {"judge": known})
+
+
+def one_each(owner: str, scores: Mapping[str, float | None]) -> Answers:
+    return answers([response(f"{owner}-{prompt}", prompt) for prompt in scores], list(scores.values()))
+
+
+OURS = one_each("ours", {"p": 3.0, "q": 1.0, "r": 2.0, "s": 5.0})
+THEIRS = one_each("theirs", {"p": 1.0, "q": 2.0, "r": 2.0, "s": 4.0})
+"""Two wins, one loss, one draw."""
+
+
+def test_wins_losses_and_draws_are_counted() -> None:
+    found = duel(OURS, THEIRS, "judge", seed=0, resamples=200)
+    assert {key: found[key] for key in ("n_wins", "n_wins_base", "n_draws", "n", "clusters")} == {
+        "n_wins": 2,
+        "n_wins_base": 1,
+        "n_draws": 1,
+        "n": 4,
+        "clusters": 4,
+    }
+    assert found["win_rate"] == pytest.approx(62.5)
+    assert found["discrete_win_rate"] == pytest.approx(62.5)
+
+
+def test_exchanging_the_sides_turns_the_win_rate_around() -> None:
+    found = duel(THEIRS, OURS, "judge", seed=0, resamples=200)
+    assert (found["win_rate"], found["n_wins"], found["n_wins_base"]) == (pytest.approx(37.5), 1, 2)
+
+
+def test_against_itself_everything_is_a_draw() -> None:
+    found = duel(OURS, OURS, "judge", seed=0, resamples=200)
+    assert (found["win_rate"], found["n_draws"], found["interval"]) == (50.0, 4, [50.0, 50.0])
+    assert found["length_controlled_winrate"] == pytest.approx(50.0, abs=1e-9)
+
+
+def test_with_equal_lengths_the_length_controlled_rate_is_the_raw_one() -> None:
+    """The penalty of the fit pulls it towards 50 by at most 100 / (100 * 4) points."""
+    found = duel(OURS, THEIRS, "judge", seed=0, resamples=200)
+    assert found["length_controlled_winrate"] == pytest.approx(62.5, abs=0.25)
+
+
+def test_a_policy_that_wins_only_by_length_is_brought_down() -> None:
+    short, long = WORDS[:20], WORDS * 3
+    rows = [(f"p{number}", number % 4 != 0) for number in range(40)]  # longer, and then better, on three of four
+    ours = answers(
+        [response(f"o-{p}", p, text=long if longer else short) for p, longer in rows],
+        [1.0 if longer else 0.0 for _, longer in rows],
+    )
+    theirs = answers([response(f"t-{p}", p, text=WORDS) for p, _ in rows], [0.5] * 40)
+    found = duel(ours, theirs, "judge", seed=0, resamples=100)
+    assert found["win_rate"] == pytest.approx(75.0)
+    assert found["length_controlled_winrate"] < 60.0
+
+
+def test_every_answer_meets_every_answer_to_the_same_prompt() -> None:
+    ours = answers([response("a", "p", text="12"), response("b", "p", text="1234")], [1.0, 3.0])
+    theirs = answers(
+        [response("c", "p", text="1"), response("d", "p", text="123"), response("e", "q")], [2.0, 3.0, 9.0]
+    )
+    met = meet(ours, theirs, "judge")
+    assert met.preferences.tolist() == [0.0, 0.0, 1.0, 0.5]
+    assert met.ours_length.tolist() == [2, 2, 4, 4]
+    assert met.theirs_length.tolist() == [1, 3, 1, 3]
+    assert met.prompts.tolist() == ["p"] * 4
+
+
+def test_an_answer_without_a_score_meets_nobody() -> None:
+    ours = one_each("ours", {"p": 3.0, "q": None, "r": 1.0})
+    theirs = one_each("theirs", {"p": 1.0, "q": 2.0, "r": None})
+    assert meet(ours, theirs, "judge").prompts.tolist() == ["p"]
+
+
+def test_the_same_seed_gives_the_same_interval() -> None:
+    first, again, other = (duel(OURS, THEIRS, "judge", seed=seed, resamples=200) for seed in (1, 1, 2))
+    assert first == again
+    assert first["standard_error"] != other["standard_error"]
+
+
+def test_one_prompt_gives_no_interval() -> None:
+    rows = {"p": 1.0}
+    found = scoreboard(
+        one_each("ours", rows), {"initial": one_each("theirs", {"p": 0.0})}, [0.5], seed=0, resamples=100
+    )
+    met = found["against"]["initial"]["judge"]
+    assert met["win_rate"] == 100.0
+    assert [met["interval"], met["standard_error"], met["lc_interval"], met["lc_standard_error"]] == [None] * 4
+    assert (found["length"]["interval"], found["kl"]["interval"]) == (None, None)
+
+
+@pytest.fixture(scope="module")
+def board() -> dict[str, Any]:
+    ours = Answers(
+        (
+            response("a", "p", tokens=4, text="a b a b"),
+            response("b", "q", tokens=8, text="A b c", finish="length"),
+            response("c", "r", tokens=6, text="x"),
+        ),
+        {"judge": {"a": 1.0, "b": 2.0, "c": 6.0}, "truth": {"a": 0.0, "b": 0.0, "c": 1.0}},
+    )
+    initial = Answers(
+        (
+            response("d", "p", tokens=2, text="u v"),
+            response("e", "q", tokens=3, text="v w"),
+            response("f", "r", tokens=4, text="u v"),
+        ),
+        {"judge": {"d": 0.0, "e": 3.0, "f": 3.0}, "truth": {"d": 1.0, "e": 1.0, "f": 1.0}},
+    )
+    return scoreboard(ours, {"initial": initial, "previous": ours}, [1.0, 2.0, 6.0], seed=0, resamples=100)
+
+
+def test_each_judge_has_its_own_say_against_each_opponent(board: dict[str, Any]) -> None:
+    rates = {(o, j): found["win_rate"] for o, judges in board["against"].items() for j, found in judges.items()}
+    assert rates == {
+        ("initial", "judge"): pytest.approx(200 / 3),
+        ("initial", "truth"): pytest.approx(50 / 3),
+        ("previous", "judge"): 50.0,
+        ("previous", "truth"): 50.0,
+    }
+
+
+def test_lengths_are_mean_tokens_beside_the_initial_models(board: dict[str, Any]) -> None:
+    """Mean 6 with standard deviation 2 over three prompts, each answered once; t(2) at 97.5 % is 4.3027."""
+    length = board["length"]
+    error = 2 / 3**0.5
+    assert (length["mean"], length["initial"], length["ratio"], length["unit"]) == (6.0, 3.0, 2.0, "tokens")
+    assert length["standard_error"] == pytest.approx(error)
+    assert length["interval"] == pytest.approx([6 - 4.302653 * error, 6 + 4.302653 * error], abs=1e-5)
+
+
+def test_kl_is_the_mean_log_ratio_and_stands_beside_its_value_a_token(board: dict[str, Any]) -> None:
+    assert (board["kl"]["value"], board["kl"]["unit"], board["kl"]["n"]) == (3.0, "nats", 3)
+    assert board["kl"]["per_token"] == pytest.approx(0.5)
+
+
+def test_finish_rate_repetition_and_scores_stand_beside_the_initial_models(board: dict[str, Any]) -> None:
+    assert board["finish_rate"] == {"value": pytest.approx(2 / 3), "initial": 1.0}
+    assert board["distinct_2"] == {"value": pytest.approx(3 / 5), "initial": pytest.approx(2 / 3)}
+    assert board["score"] == {
+        "judge": {"mean": 3.0, "initial": 2.0},
+        "truth": {"mean": pytest.approx(1 / 3), "initial": 1.0},
+    }
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (["a b c"], 1.0),
+        (["a b a b"], 2 / 3),
+        (["a b", "A  B"], 0.5),
+        (["a", "b"], 1.0),
+        ([], 1.0),
+        (["no no no no no"], 0.25),
+    ],
+)
+def test_distinct_2_is_the_share_of_word_pairs_seen_once(texts: list[str], expected: float) -> None:
+    assert distinct_2(texts) == pytest.approx(expected)

@@ -1,0 +1,95 @@
+"""The order of steps, and what names mean, with a stage that makes nothing."""
+
+from pathlib import Path
+
+import pytest
+
+from prefloop.config import Recipe, load_recipe
+from prefloop.errors import CheckFailedError
+from prefloop.loop.artifact import Artifact, Place
+from prefloop.loop.gate import Decision
+from prefloop.loop.rounds import rounds
+from prefloop.loop.scope import Scope
+
+MODEL = Artifact("model", "model", "the-model", Place(), "", {}, {}, Path)
+
+
+class Fake:
+    """Remembers what was asked for, and decides rounds as it was told."""
+
+    def __init__(self, decisions: list[str]) -> None:
+        self.decisions = list(decisions)
+        self.done: list[str] = []
+        self.starts: list[str] = []
+
+    def do(self, name: str, recipe: Recipe, scope: Scope) -> Artifact:
+        place = str(scope.place)
+        self.done.append(f"{place}/{name}")
+        if recipe.type_of(name) == "train":
+            self.starts.append(scope.policy("current").identity)
+        return Artifact(name, recipe.type_of(name), f"{place}/{name}", scope.place, place, {}, {}, Path)
+
+    def decision(self, summary: Artifact) -> Decision:
+        return Decision(self.decisions.pop(0), ("because",))
+
+
+def loop_recipe(*overrides: str) -> Recipe:
+    return load_recipe("loop", ["model=builtin:tiny", "evaluation.suite=everyday", *overrides]).recipe
+
+
+def test_setup_runs_once_then_blocks_then_the_steps_of_the_round() -> None:
+    stage = Fake(["accepted"] * 2)
+    recipe = loop_recipe("rounds=2", "blocks=2")
+
+    list(rounds(recipe, Scope(recipe, MODEL, MODEL), stage))
+
+    assert stage.done[:3] == ["setup/evaluation-prompts", "setup/evaluation-initial", "setup/evaluation-initial-judgments"]
+    block = ["prompts", "samples", "judgments", "pairs", "policy"]
+    expected = [f"round-00/block-0{number}/{name}" for number in (0, 1) for name in block]
+    expected += [f"round-00/{name}" for name in ("evaluation-samples", "evaluation-judgments", "evaluation", "summary")]
+    assert stage.done[3:17] == expected
+    assert stage.done[17] == "round-01/block-00/prompts"
+
+
+def test_a_round_trains_from_the_last_accepted_round() -> None:
+    stage = Fake(["accepted", "rolled_back", "warned", "accepted"])
+    recipe = loop_recipe("rounds=4")
+
+    list(rounds(recipe, Scope(recipe, MODEL, MODEL), stage))
+
+    assert stage.starts == ["the-model", "round-00/policy", "round-00/policy", "round-02/policy"]
+
+
+def test_a_stopped_round_ends_the_run_with_its_reason() -> None:
+    recipe = loop_recipe("rounds=3")
+
+    with pytest.raises(CheckFailedError, match="round 1 stops the run: because"):
+        list(rounds(recipe, Scope(recipe, MODEL, MODEL), Fake(["accepted", "stopped"])))
+
+
+def test_names_reach_back_over_accepted_rounds_only() -> None:
+    recipe = loop_recipe("rounds=4")
+    scope = Scope(recipe, MODEL, MODEL)
+
+    for artifact in rounds(recipe, scope, Fake(["accepted", "rolled_back", "accepted", "accepted"])):
+        if artifact.path == "round-03" and artifact.step == "pairs":
+            break
+
+    assert [found.identity for found in scope.find("previous.pairs")] == ["round-02/pairs"]
+    assert [found.identity for found in scope.find("previous-2.pairs")] == ["round-00/pairs"]
+    assert scope.find("previous-3.pairs") == ()
+    assert [found.identity for found in scope.find("all.pairs")] == ["round-00/pairs", "round-02/pairs"]
+    assert scope.policy("round_start").identity == "round-02/policy"
+    assert scope.policy("initial") is MODEL
+
+
+def test_the_newest_block_is_current_and_the_round_start_stays() -> None:
+    recipe = loop_recipe("rounds=1", "blocks=2")
+    scope = Scope(recipe, MODEL, MODEL)
+
+    for artifact in rounds(recipe, scope, Fake(["accepted"])):
+        if artifact.identity == "round-00/block-01/pairs":
+            break
+
+    assert scope.policy("current").identity == "round-00/block-00/policy"
+    assert scope.policy("round_start") is MODEL

@@ -1,0 +1,81 @@
+"""The pairs that a data set brought, and answers that were cut."""
+
+import pytest
+
+from prefloop.pairing import Dropped, finished, given
+from prefloop.records import Example, FinishReason, Group, Judgment, Message, Prompt, Response
+
+PROMPT = Prompt.of((Message(role="user", content="How are you?"),))
+
+
+def response(name: str, text: str | None = None, finish_reason: FinishReason = "given") -> Response:
+    return Response(
+        response_id=name,
+        prompt_id=PROMPT.prompt_id,
+        root_id=PROMPT.root_id,
+        step="given",
+        text=text or f"text {name}",
+        finish_reason=finish_reason,
+    )
+
+
+def preference(first: str, second: str, prob_first_wins: float | None) -> Judgment:
+    return Judgment(judge="dataset:x", kind="preference", subjects=(first, second), values=(prob_first_wins,))
+
+
+def group(*judgments: Judgment, responses: tuple[Response, ...] | None = None) -> Group:
+    answers = responses or (response("a"), response("b"), response("c"))
+    return Group(prompts=(PROMPT,), responses=answers, judgments=judgments)
+
+
+@pytest.mark.parametrize(
+    ("prob_first_wins", "expected"), [(1.0, ("a", "b")), (0.51, ("a", "b")), (0.49, ("b", "a")), (0.0, ("b", "a"))]
+)
+def test_the_preferred_answer_is_chosen(prob_first_wins: float, expected: tuple[str, str]) -> None:
+    (example,) = given(group(preference("a", "b", prob_first_wins)))
+    assert isinstance(example, Example)
+    assert (example.member("chosen").response_id, example.member("rejected").response_id) == expected
+    assert example.why == "given: dataset:x"
+
+
+def test_every_preference_gives_its_own_pair() -> None:
+    made = list(given(group(preference("a", "b", 1.0), preference("c", "a", 1.0), preference("b", "c", 0.0))))
+    assert [[m.response_id for m in example.members] for example in made if isinstance(example, Example)] == [
+        ["a", "b"],
+        ["c", "a"],
+        ["c", "b"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("judgment", "reason"),
+    [
+        (preference("a", "b", 0.5), "tie"),
+        (preference("a", "b", None), "no verdict"),
+        (preference("a", "a2", 1.0), "same text"),
+    ],
+)
+def test_what_says_nothing_is_dropped_with_its_reason(judgment: Judgment, reason: str) -> None:
+    answers = (response("a"), response("b"), response("a2", "text a"))
+    assert list(given(group(judgment, responses=answers))) == [Dropped(reason)]
+
+
+def test_scores_are_not_preferences() -> None:
+    assert list(given(group(Judgment(judge="x", kind="score", subjects=("a",), values=(1.0,))))) == []
+
+
+def test_an_answer_given_as_text_has_no_tokens_and_ended() -> None:
+    (example,) = given(group(preference("a", "b", 1.0)))
+    assert isinstance(example, Example)
+    assert [(member.token_ids, member.finished) for member in example.members] == [(None, True), (None, True)]
+
+
+def test_finished_leaves_out_cut_answers_and_all_judgments_that_speak_of_them() -> None:
+    answers = (response("a", finish_reason="stop"), response("b", finish_reason="length"), response("c"))
+    kept = Judgment(judge="x", kind="score", subjects=("a",), values=(1.0,))
+    of_cut = Judgment(judge="x", kind="score", subjects=("b",), values=(9.0,))
+    whole = group(kept, of_cut, preference("a", "b", 1.0), preference("c", "a", 1.0), responses=answers)
+    rest = finished(whole)
+    assert [answer.response_id for answer in rest.responses] == ["a", "c"]
+    assert rest.judgments == (kept, preference("c", "a", 1.0))
+    assert len(whole.responses) == 3

@@ -1,0 +1,249 @@
+"""A train step from start to end: what it computes, and that being killed changes no byte."""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from prefloop.config import LoraConfig
+from prefloop.errors import CheckFailedError
+from prefloop.policy import PolicyFiles, Workbench
+from prefloop.training import (
+    BlockOfRound,
+    LossOfPlan,
+    PlainEngine,
+    TokenExample,
+    TrainRequest,
+    answer_scores,
+    example_data,
+    learning_rate_at,
+    step_plan,
+    train,
+)
+from prefloop.training.checkpoint import latest_checkpoint, optimizer_tensors, restore, save_checkpoint
+
+LORA = LoraConfig(r=4, alpha=8.0)
+BOTH = pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
+RequestFor = Callable[..., TrainRequest]
+
+
+def silent(_what: str, _done: int, _count: int) -> None:
+    pass
+
+
+def killed_at(what: str, done: int) -> Callable[[str, int, int], None]:
+    def progress(now: str, number: int, _count: int) -> None:
+        if (now, number) == (what, done):
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def weights_file(folder: Path) -> bytes:
+    (file,) = folder.glob("*model.safetensors")
+    return file.read_bytes()
+
+
+def scores(bench: Workbench, policy: PolicyFiles, examples: Sequence[TokenExample]) -> dict[str, torch.Tensor]:
+    with bench.for_scoring(policy) as model, torch.no_grad():
+        return answer_scores(model, examples, ("chosen", "rejected"))
+
+
+@BOTH
+def test_training_starts_at_log_2_and_learns_the_preferences(
+    request_for: RequestFor,
+    bench: Workbench,
+    examples: list[TokenExample],
+    tmp_path: Path,
+    lora: LoraConfig | None,
+) -> None:
+    request = request_for("run", lora=lora, learning_rate=3e-3)
+    metrics = train(request, bench, tmp_path / "out", silent)
+    assert [line["step"] for line in metrics] == [1, 2, 3, 4]
+    assert [line["examples"] for line in metrics] == [4, 3, 4, 3]
+    first = step_plan(7, 4, 2, request.seed)[0]
+    weight = sum(examples[index].example.weight for index in first) / 4
+    assert metrics[0]["loss"] == pytest.approx(weight * math.log(2), abs=1e-5)
+    assert (metrics[0]["rewards/margins"], metrics[0]["rewards/accuracies"]) == (pytest.approx(0, abs=1e-6), 0.5)
+    start = request.start
+    end = PolicyFiles("end", start.directory, tmp_path / "out") if lora else PolicyFiles("end", tmp_path / "out")
+    before, after = scores(bench, start, examples), scores(bench, end, examples)
+    margins = (after["chosen_logps"] - before["chosen_logps"]) - (after["rejected_logps"] - before["rejected_logps"])
+    assert bool((margins > 0).all())
+
+
+@BOTH
+def test_the_rates_are_those_of_the_middle_of_each_step(
+    request_for: RequestFor, bench: Workbench, tmp_path: Path, lora: LoraConfig | None
+) -> None:
+    metrics = train(request_for("run", lora=lora), bench, tmp_path / "out", silent)
+    assert [line["learning_rate"] for line in metrics] == [
+        learning_rate_at(share, peak=1e-3, warmup=0.1, schedule="linear") for share in (1 / 8, 3 / 8, 5 / 8, 7 / 8)
+    ]
+
+
+@BOTH
+def test_training_again_gives_the_same_bytes(
+    request_for: RequestFor, bench: Workbench, tmp_path: Path, lora: LoraConfig | None
+) -> None:
+    one, again = (train(request_for(name, lora=lora), bench, tmp_path / name / "out", silent) for name in "ab")
+    assert one == again
+    assert weights_file(tmp_path / "a" / "out") == weights_file(tmp_path / "b" / "out")
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "killed", [("score with ref", 3), ("train", 1), ("train", 3)], ids=lambda at: "-".join(map(str, at))
+)
+def test_a_killed_train_step_goes_on_to_the_same_bytes(
+    request_for: RequestFor, bench: Workbench, tmp_path: Path, lora: LoraConfig | None, killed: tuple[str, int]
+) -> None:
+    """Killed while the reference is scored, before the first checkpoint, and after it."""
+    whole = train(request_for("whole", lora=lora), bench, tmp_path / "whole" / "out", silent)
+    request = request_for("cut", lora=lora, tokens_per_batch=100)
+    with pytest.raises(KeyboardInterrupt):
+        train(request, bench, tmp_path / "cut" / "out", killed_at(*killed))
+    again: list[int] = []
+    resumed = train(
+        request, bench, tmp_path / "cut" / "out", lambda what, done, _: again.append(done) if what == "train" else None
+    )
+    assert again == ([3, 4] if killed == ("train", 3) else [1, 2, 3, 4])
+    assert resumed == whole
+    assert weights_file(tmp_path / "cut" / "out") == weights_file(tmp_path / "whole" / "out")
+
+
+@BOTH
+def test_optimiser_and_schedule_go_on_over_the_blocks_of_a_round(
+    request_for: RequestFor, bench: Workbench, examples: list[TokenExample], tmp_path: Path, lora: LoraConfig | None
+) -> None:
+    """Two blocks equal one engine with one optimiser that runs through both plans."""
+    first = request_for("first", lora=lora, block=BlockOfRound(0, 2, None), seed=1)
+    metrics = train(first, bench, tmp_path / "first" / "model", silent)
+    start, out = first.start, tmp_path / "first" / "model"
+    middle = PolicyFiles("middle", start.directory, out) if lora else PolicyFiles("middle", out)
+    (state,) = (tmp_path / "first").glob("checkpoint-*/state.safetensors")
+    second = request_for(
+        "second", lora=lora, block=BlockOfRound(1, 2, state), seed=2, start=middle, references={"ref": start}
+    )
+    metrics += train(second, bench, tmp_path / "second" / "model", silent)
+    assert not list((tmp_path / "second").glob("checkpoint-*"))
+
+    data = {name: torch.from_numpy(values) for name, values in example_data(examples, ("chosen", "rejected")).items()}
+    frozen = {
+        key: torch.tensor(values, dtype=torch.float64)
+        for key, values in json.loads((first.scratch / "ref-scores.json").read_text(encoding="utf-8")).items()
+    }
+    with bench.for_training(start, lora, seed=1) as trainable:
+        optimizer = torch.optim.AdamW(trainable.parameters().values(), lr=1e-3, weight_decay=0.01)
+        engine = PlainEngine(
+            trainable, LossOfPlan(first.objective, {"beta": 0.1}, data, {"ref": frozen}), examples, optimizer, 1.0, 100
+        )
+        plan = [*step_plan(7, 4, 2, seed=1), *step_plan(7, 4, 2, seed=2)]
+        for number, indices in enumerate(plan):
+            rate = learning_rate_at((number + 0.5) / 8, peak=1e-3, warmup=0.1, schedule="linear")
+            expected = engine.step(indices, rate)
+            assert metrics[number]["learning_rate"] == pytest.approx(rate, rel=1e-12)
+            assert metrics[number]["loss"] == pytest.approx(expected["loss"], abs=2e-6)
+        trainable.save(tmp_path / "through")
+    found, expected_weights = (
+        load_file(next(folder.glob("*model.safetensors")))
+        for folder in (tmp_path / "second" / "model", tmp_path / "through")
+    )
+    for name, tensor in found.items():
+        torch.testing.assert_close(tensor, expected_weights[name], rtol=0, atol=1e-5)
+
+
+def test_kept_reference_scores_are_not_computed_again(
+    request_for: RequestFor, bench: Workbench, tmp_path: Path
+) -> None:
+    request = request_for("run")
+    said: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        train(request, bench, tmp_path / "out", killed_at("train", 1))
+    train(request, bench, tmp_path / "out", lambda what, _done, _count: said.append(what))
+    assert set(said) == {"train"}
+
+
+def test_altered_reference_scores_stop_training_before_its_first_step(
+    request_for: RequestFor, bench: Workbench, tmp_path: Path
+) -> None:
+    request = request_for("run")
+    with pytest.raises(KeyboardInterrupt):
+        train(request, bench, tmp_path / "out", killed_at("train", 1))
+    kept = request.scratch / "ref-scores.json"
+    saved = json.loads(kept.read_text(encoding="utf-8"))
+    saved["rejected_logps"] = [value - 0.01 for value in saved["rejected_logps"]]
+    kept.write_text(json.dumps(saved), encoding="utf-8")
+    with pytest.raises(CheckFailedError, match="ref_rejected_logps of the start policy, nats a token: differs by"):
+        train(request, bench, tmp_path / "out", silent)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_reference_of_other_weights_is_read_from_those(
+    request_for: RequestFor, bench: Workbench, examples: list[TokenExample], tmp_path: Path
+) -> None:
+    trained = train(request_for("first"), bench, tmp_path / "first" / "out", silent)
+    assert len(trained) == 4
+    moved = PolicyFiles("moved", tmp_path / "first" / "out")
+    request = request_for("second", references={"ref": moved})
+    train(request, bench, tmp_path / "second" / "out", silent)
+    kept = json.loads((request.scratch / "ref-scores.json").read_text(encoding="utf-8"))
+    expected = scores(bench, moved, examples)
+    for name, values in expected.items():
+        assert kept[name] == pytest.approx(values.tolist(), abs=1e-3)
+        assert kept[name] != pytest.approx(scores(bench, request.start, examples)[name].tolist(), abs=1e-3)
+
+
+# --------------------------------------------------------------------------------------------------- checkpoints
+
+
+def parameters() -> dict[str, torch.nn.Parameter]:
+    generator = torch.Generator().manual_seed(0)
+    return {name: torch.nn.Parameter(torch.randn(3, generator=generator)) for name in ("a.b", "c")}
+
+
+def adam(of: dict[str, torch.nn.Parameter], steps: int) -> torch.optim.AdamW:
+    optimizer = torch.optim.AdamW(of.values(), lr=0.1)
+    for number in range(steps):
+        optimizer.zero_grad()
+        sum((parameter.sin() * (number + 1)).sum() for parameter in of.values()).backward()
+        optimizer.step()
+    return optimizer
+
+
+def test_a_checkpoint_restores_weights_and_optimiser_bit_for_bit(tmp_path: Path) -> None:
+    one = parameters()
+    save_checkpoint(tmp_path, 3, [{"loss": 0.1 + 0.2}], optimizer_tensors(one, adam(one, 3)))
+    found = latest_checkpoint(tmp_path)
+    assert found is not None
+    state, step, metrics = found
+    assert (step, metrics) == (3, [{"loss": 0.1 + 0.2}])
+    other = parameters()
+    optimizer = torch.optim.AdamW(other.values(), lr=0.1)
+    restore(state, other, optimizer)
+    expected = optimizer_tensors(one, adam(parameters(), 0)) | load_file(state)
+    restored = optimizer_tensors(other, optimizer)
+    assert restored.keys() == expected.keys()
+    assert all(torch.equal(restored[name], expected[name]) for name in expected)
+    assert {name.split("/")[0] for name in restored} == {"weights", "step", "exp_avg", "exp_avg_sq"}
+
+
+def test_only_the_newest_checkpoint_is_kept(tmp_path: Path) -> None:
+    of = parameters()
+    for step in (2, 4, 10):
+        save_checkpoint(tmp_path, step, [], optimizer_tensors(of, adam(of, 1)))
+    assert [folder.name for folder in tmp_path.iterdir()] == ["checkpoint-00000010"]
+
+
+def test_a_half_written_checkpoint_is_not_read(tmp_path: Path) -> None:
+    assert latest_checkpoint(tmp_path) is None
+    (tmp_path / "checkpoint-writing").mkdir()
+    (tmp_path / "checkpoint-writing" / "state.safetensors").write_bytes(b"half")
+    assert latest_checkpoint(tmp_path) is None
+    of = parameters()
+    save_checkpoint(tmp_path, 1, [], optimizer_tensors(of, adam(of, 1)))
+    assert latest_checkpoint(tmp_path) is not None
