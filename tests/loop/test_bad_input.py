@@ -20,7 +20,7 @@ MISTAKES: Sequence[tuple[str, Sequence[str], str]] = [
     ("a value out of range", ["samples.top_p=1.5"], f"{TINY}: samples.top_p: Input should be less than or equal to 1, found 1.5."),
     ("a wrong type of step", ["pairs.type=pear"], f"{TINY}: pairs: type is 'pear'. Did you mean 'pair'?"),
     ("an unknown judge", ["judgments.judge=vadr"], f"{TINY}: judgments.judge.type is 'vadr'. Did you mean 'vader'?"),
-    ("a wrong field of a judge", ["judgments.judge.bias=1"], f"{TINY}: judgments.judge.bias is not a setting. Did you mean 'length_bias'?"),
+    ("a wrong field of a judge", ["judgments.judge.lenght_bias=1"], f"{TINY}: judgments.judge.lenght_bias is not a setting. Did you mean 'length_bias'?"),
     ("an unknown objective", ["policy.objective=dppo"], f"{TINY}: policy.objective.name is 'dppo', which is not registered. Did you mean 'dpo'?"),
     ("an unknown hyper-parameter", ["policy.objective.bta=1"], f"{TINY}: policy.objective.bta is not an option of dpo. Did you mean 'beta'?"),
     ("a hyper-parameter out of range", ["policy.objective.beta=-1"], f"{TINY}: policy.objective.beta: Input should be greater than 0, found -1. dpo takes beta."),
@@ -34,7 +34,7 @@ MISTAKES: Sequence[tuple[str, Sequence[str], str]] = [
     ("a step that reads nothing", ["block=[prompts, samples, pairs, policy]"], f"{TINY}: 'judgments' is neither a recipe key nor a step of this recipe."),
     ("steps in the wrong order", ["block=[prompts, judgments, samples, pairs, policy]"], f"{TINY}: judgments: it reads prompts, but no step before it makes them."),
     ("a name that reads forward", ["judgments.reads=[pairs]"], f"{TINY}: judgments: 'pairs' has not been made when it is read."),
-    ("a missing model", ["model=models/none"], "models/none: no such directory. Expected a directory with config.json, builtin:NAME or org/name@revision."),
+    ("a missing model", ["model=./models/none"], "./models/none: no such directory. Expected a directory with config.json, builtin:NAME or org/name@revision."),
     ("an unknown built-in", ["model=builtin:tinny"], "builtin:tinny"),
     ("more prompts than there are", ["prompts.count=100000"], f"{TINY}: prompts: prompts.count is 100000, but the set has 162 prompts."),
     ("a missing prompt file", ["prompts.data=none.jsonl"], f"{TINY}: prompts: none.jsonl: no such file."),
@@ -82,6 +82,7 @@ def test_a_model_without_a_chat_template_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         (tmp_path / "model" / name).write_text("{}")
+    (tmp_path / "model" / "model.safetensors").touch()
 
     with pytest.raises(PrefloopError, match="has no chat template. Use an instruction-tuned model"):
         run_recipe(load_recipe("loop.tiny", [f"model={tmp_path / 'model'}"]), tmp_path / "run", Progress())

@@ -52,11 +52,10 @@ def run_recipe(
         PrefloopError: of the kind that says how the process should end. Before the folder is made where possible.
     """
     recipe = loaded.recipe
-    for note in loaded.notes:
-        progress.note(note)
     if until is not None:
         check_until(until, recipe, loaded.where)
     _check_folders(run, reuse)
+    rehearse(loaded)
     transformers_logging.disable_progress_bar()
     check_model(recipe.model.path)
     source = resolve_model(recipe.model.path)
@@ -66,7 +65,8 @@ def run_recipe(
         check_model(recipe.initial)
         other = resolve_model(recipe.initial)
         initial = model_artifact(_model_identity(other, recipe.model.chat_template_kwargs), other.directory)
-    rehearse(loaded, initial, model)
+    for note in loaded.notes:
+        progress.note(note)
     _prepare(loaded, run, progress)
     resources = Resources(source, recipe.model.chat_template_kwargs, recipe.machine)
     with Stage(run, resources, progress, reuse) as stage:

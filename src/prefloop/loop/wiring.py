@@ -59,10 +59,11 @@ class Rehearsal:
         return Decision("accepted", ())
 
 
-def rehearse(loaded: LoadedRecipe, initial: Artifact, model: Artifact) -> None:
+def rehearse(loaded: LoadedRecipe) -> None:
     """Walks through the first rounds of a recipe (RecipeError or DataError where it cannot work)."""
     recipe = loaded.recipe
-    scope = Scope(recipe, initial, model)
+    model = model_artifact("not looked at", Path())
+    scope = Scope(recipe, model, model)
     for _ in takewhile(
         lambda artifact: (artifact.place.round or 0) < REHEARSED_ROUNDS, rounds(recipe, scope, Rehearsal(loaded.where))
     ):
