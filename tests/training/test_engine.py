@@ -108,7 +108,7 @@ def gradients(model: LlamaForCausalLM) -> list[Tensor]:
     return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
 
 
-@pytest.mark.parametrize(("tokens_per_batch", "batches"), [(1, 5), (32, 4), (44, 3), (60, 2), (EVERYTHING, 1)])
+@pytest.mark.parametrize(("tokens_per_batch", "batches"), [(1, 5), (36, 4), (54, 3), (60, 2), (EVERYTHING, 1)])
 def test_loss_and_gradient_are_the_mean_over_the_step_however_it_is_split(tokens_per_batch: int, batches: int) -> None:
     """Normalised once, by the number of examples of the whole step; weights multiply and are not divided out."""
     found = engine(tokens_per_batch)
@@ -239,10 +239,11 @@ def test_an_altered_reference_score_is_found_before_training(role: str) -> None:
     with pytest.raises(CheckFailedError) as raised:
         found.check_start(STEP, ["ref"])
     tokens = len(EXAMPLES[4].rows[role].answer_ids)
-    assert str(raised.value) == (
-        f"training: ref_{role}_logps of the start policy, nats a token: differs by {1e-3 / tokens:.2g}, expected at most "
-        "1e-06. The cached reference scores do not belong to these weights: remove the step's folder and run again; if "
-        "it persists the model is not deterministic."
+    message = str(raised.value)
+    assert message.startswith(
+        f"training: ref_{role}_logps of the start policy, nats a token: differs by {1e-3 / tokens:.2g}, "
+        "expected at most 1e-06. The cached reference scores do not belong to these weights: run again with a fresh "
+        "--run folder"
     )
 
 

@@ -73,7 +73,7 @@ def test_training_starts_at_log_2_and_learns_the_preferences(
     end = PolicyFiles("end", start.directory, tmp_path / "out") if lora else PolicyFiles("end", tmp_path / "out")
     before, after = scores(bench, start, examples), scores(bench, end, examples)
     margins = (after["chosen_logps"] - before["chosen_logps"]) - (after["rejected_logps"] - before["rejected_logps"])
-    assert bool((margins > 0).all())
+    assert margins.mean() > 0.1
 
 
 @BOTH
@@ -146,15 +146,10 @@ def test_optimiser_and_schedule_go_on_over_the_blocks_of_a_round(
         for number, indices in enumerate(plan):
             rate = learning_rate_at((number + 0.5) / 8, peak=1e-3, warmup=0.1, schedule="linear")
             expected = engine.step(indices, rate)
-            assert metrics[number]["learning_rate"] == pytest.approx(rate, rel=1e-12)
-            assert metrics[number]["loss"] == pytest.approx(expected["loss"], abs=2e-6)
+            assert metrics[number]["learning_rate"] == rate
+            assert metrics[number]["loss"] == expected["loss"]
         trainable.save(tmp_path / "through")
-    found, expected_weights = (
-        load_file(next(folder.glob("*model.safetensors")))
-        for folder in (tmp_path / "second" / "model", tmp_path / "through")
-    )
-    for name, tensor in found.items():
-        torch.testing.assert_close(tensor, expected_weights[name], rtol=0, atol=1e-5)
+    assert weights_file(tmp_path / "second" / "model") == weights_file(tmp_path / "through")
 
 
 def test_kept_reference_scores_are_not_computed_again(

@@ -12,8 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 from prefloop.errors import DataError, did_you_mean
 from prefloop.records import Message, digest, file_digest
 
-SHIPPED = {"everyday": "everyday.jsonl"}
-"""Shipped sets; `NAME` is the training part, `NAME:heldout` the part kept for evaluation."""
+SHIPPED = {"everyday": ("everyday.jsonl", "train"), "everyday_pairs": ("everyday_pairs.jsonl", None)}
+"""Shipped sets with their default part; `everyday:heldout` is kept for evaluation."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,10 @@ def find_source(name: str) -> DataSource:
         DataError: there is no such file or shipped set.
     """
     stem, _, split = name.removeprefix("builtin:").partition(":")
-    if stem in SHIPPED and split in {"", "train", "heldout"}:
-        with as_file(files("prefloop.data") / SHIPPED[stem]) as path:
-            return DataSource(path, split or "train")
+    if stem in SHIPPED:
+        file, default = SHIPPED[stem]
+        with as_file(files("prefloop.data") / file) as path:
+            return DataSource(path, split or default)
     path = Path(name)
     if not path.is_file():
         raise DataError(

@@ -15,7 +15,7 @@ from prefloop.sampling.draws import together
 from prefloop.sampling.protocol import Answer, Draw, SamplingSettings
 
 DEFAULT_ROWS = 128
-"""Beyond it two cores win nothing (benchmarks/results/decode.md)."""
+"""Beyond it two cores win little (benchmarks/results/decode.md)."""
 
 _WORTH_SHARING = 64
 """Prompt tokens that a pass over what prompts share must save."""
@@ -46,7 +46,7 @@ class LocalSampler:
             yield from self._sample(portion, settings)
 
     def _sample(self, prompts: list[tuple[Draw, ...]], settings: SamplingSettings) -> Iterator[Answer]:
-        eos = torch.tensor(sorted(self.eos_ids), device=self.model.device)
+        eos = torch.tensor(sorted(self.eos_ids), dtype=torch.long, device=self.model.device)
         batch, logits = self._prefilled(prompts, settings)
         for position in range(settings.max_new_tokens):
             choice = choose(logits, batch.uniforms[:, position], settings)
