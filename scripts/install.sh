@@ -31,8 +31,9 @@ PYTHON
 has_nvidia_driver() { [ -e /proc/driver/nvidia/version ] || nvidia-smi >/dev/null 2>&1; }
 
 # On Linux without an NVIDIA driver the CPU wheels are a tenth of the size; elsewhere the plain index is right.
+wants_cpu_wheels() { [ "$(uname -s)" = Linux ] && ! has_nvidia_driver; }
 cpu_index_answers() {
-    [ "$(uname -s)" = Linux ] && ! has_nvidia_driver && timeout 10 "$venv_python" - "$cpu_index" >/dev/null 2>&1 <<'PYTHON'
+    wants_cpu_wheels && timeout 10 "$venv_python" - "$cpu_index" >/dev/null 2>&1 <<'PYTHON'
 import sys, urllib.request
 urllib.request.urlopen(sys.argv[1] + "/torch/", timeout=5).read(1)
 PYTHON
@@ -55,8 +56,20 @@ make_venv() {
     fi
 }
 
+# uv does not read pip's configuration, where a mirror that has CPU wheels may be named: where the CPU index is closed,
+# pip gets torch, and uv the rest.
+torch_with_pip() {
+    local pip=("$venv_python" -m pip --disable-pip-version-check "${quiet[@]}" install -c constraints.txt)
+    uv pip install -q --python "$venv_python" -c constraints.txt pip
+    "${pip[@]}" -qq --dry-run --report .venv/report.json torch
+    "$venv_python" scripts/download_size.py .venv/report.json
+    "${pip[@]}" --no-compile torch
+    kept_torch=$(usable_torch "$venv_python") || kept_torch=
+}
+
 install_with_uv() {
     local options=(--python "$venv_python" -c constraints.txt)
+    if [ -z "$kept_torch" ] && wants_cpu_wheels && ! cpu_index_answers; then torch_with_pip; fi
     if [ -n "$kept_torch" ]; then  # uv does not look outside .venv: tell it that torch is not its business
         echo 'torch; python_version < "0"' >.venv/overrides.txt && options+=(--overrides .venv/overrides.txt)
     elif cpu_index_answers; then

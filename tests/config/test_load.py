@@ -16,9 +16,7 @@ def written(tmp_path: Path, text: str) -> str:
 
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_every_shipped_recipe_loads_and_has_a_twin(name: str) -> None:
-    overrides = [] if "tiny" in name or "loop" not in name else []
-    source = ["data.source=pairs.jsonl"] if name == "offline" else overrides
-    recipe = load_recipe(name, source).recipe
+    recipe = load_recipe(name, ["data.source=pairs.jsonl"] if name == "offline" else []).recipe
 
     assert recipe.title
     if not name.endswith(".tiny"):

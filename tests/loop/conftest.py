@@ -16,7 +16,16 @@ SMALL = (
     "evaluation={suite: everyday, count: 5, resamples: 100}",
     "machine={threads: 1}",
 )
-VOLATILE = ("journal.sqlite", "environment.json", ".lock", "report/", ".making", ".scratch", "recipe.yaml", "superseded/")
+VOLATILE = (
+    "journal.sqlite",
+    "environment.json",
+    ".lock",
+    "report/",
+    ".making",
+    ".scratch",
+    "recipe.yaml",
+    "superseded/",
+)
 
 
 @pytest.fixture

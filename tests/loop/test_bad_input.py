@@ -14,32 +14,120 @@ from prefloop.loop import Progress, run_recipe
 TINY = "recipe loop.tiny"
 
 MISTAKES: Sequence[tuple[str, Sequence[str], str]] = [
-    ("an unknown key", ["polcy.epochs=2"], f"{TINY}: 'polcy' is neither a recipe key nor a step of this recipe. Did you mean 'policy'?"),
-    ("an unknown setting", ["samples.num_sample=2"], f"{TINY}: samples.num_sample is not a setting. Did you mean 'num_samples'?"),
-    ("a wrong type", ["rounds=many"], f"{TINY}: rounds: Input should be a valid integer, unable to parse string as an integer, found 'many'."),
-    ("a value out of range", ["samples.top_p=1.5"], f"{TINY}: samples.top_p: Input should be less than or equal to 1, found 1.5."),
+    (
+        "an unknown key",
+        ["polcy.epochs=2"],
+        f"{TINY}: 'polcy' is neither a recipe key nor a step of this recipe. Did you mean 'policy'?",
+    ),
+    (
+        "an unknown setting",
+        ["samples.num_sample=2"],
+        f"{TINY}: samples.num_sample is not a setting. Did you mean 'num_samples'?",
+    ),
+    (
+        "a wrong type",
+        ["rounds=many"],
+        f"{TINY}: rounds: Input should be a valid integer, unable to parse string as an integer, found 'many'.",
+    ),
+    (
+        "a value out of range",
+        ["samples.top_p=1.5"],
+        f"{TINY}: samples.top_p: Input should be less than or equal to 1, found 1.5.",
+    ),
     ("a wrong type of step", ["pairs.type=pear"], f"{TINY}: pairs: type is 'pear'. Did you mean 'pair'?"),
     ("an unknown judge", ["judgments.judge=vadr"], f"{TINY}: judgments.judge.type is 'vadr'. Did you mean 'vader'?"),
-    ("a wrong field of a judge", ["judgments.judge.lenght_bias=1"], f"{TINY}: judgments.judge.lenght_bias is not a setting. Did you mean 'length_bias'?"),
-    ("an unknown objective", ["policy.objective=dppo"], f"{TINY}: policy.objective.name is 'dppo', which is not registered. Did you mean 'dpo'?"),
-    ("an unknown hyper-parameter", ["policy.objective.bta=1"], f"{TINY}: policy.objective.bta is not an option of dpo. Did you mean 'beta'?"),
-    ("a hyper-parameter out of range", ["policy.objective.beta=-1"], f"{TINY}: policy.objective.beta: Input should be greater than 0, found -1. dpo takes beta."),
-    ("fitted where nothing fits", ["policy.objective.beta=fitted"], f"{TINY}: policy.objective.beta: Input should be a valid number"),
-    ("an unknown rule", ["pairs.rule=best_wurst"], f"{TINY}: pairs.rule is 'best_wurst', which is not a rule. Did you mean 'best_worst'?"),
-    ("an option of no rule", ["pairs.min_margn=1"], f"{TINY}: pairs.min_margn is not an option of best_worst. Did you mean 'min_margin'?"),
-    ("a missing reference", ["policy.references={}"], f"{TINY}: policy.references does not name 'ref', which dpo reads. Add {{ref: round_start}} or {{ref: initial}}."),
-    ("a reference that nobody reads", ["policy.references={ref: initial, prev: initial}"], f"{TINY}: policy.references names 'prev', but dpo reads ref. Remove it."),
-    ("a policy that does not exist", ["policy.references={ref: round_strat}"], f"{TINY}: policy: 'round_strat' has not been made when it is read."),
-    ("a rule without its data", ["pairs.rule=given"], f"{TINY}: pairs.rule is 'given', which reads pairs of a data set, but no step of type data is there."),
-    ("a step that reads nothing", ["block=[prompts, samples, pairs, policy]"], f"{TINY}: 'judgments' is neither a recipe key nor a step of this recipe."),
-    ("steps in the wrong order", ["block=[prompts, judgments, samples, pairs, policy]"], f"{TINY}: judgments: it reads prompts, but no step before it makes them."),
-    ("a name that reads forward", ["judgments.reads=[pairs]"], f"{TINY}: judgments: 'pairs' has not been made when it is read."),
-    ("a missing model", ["model=./models/none"], "./models/none: no such directory. Expected a directory with config.json, builtin:NAME or org/name@revision."),
+    (
+        "a wrong field of a judge",
+        ["judgments.judge.lenght_bias=1"],
+        f"{TINY}: judgments.judge.lenght_bias is not a setting. Did you mean 'length_bias'?",
+    ),
+    (
+        "an unknown objective",
+        ["policy.objective=dppo"],
+        f"{TINY}: policy.objective.name is 'dppo', which is not registered. Did you mean 'dpo'?",
+    ),
+    (
+        "an unknown hyper-parameter",
+        ["policy.objective.bta=1"],
+        f"{TINY}: policy.objective.bta is not an option of dpo. Did you mean 'beta'?",
+    ),
+    (
+        "a hyper-parameter out of range",
+        ["policy.objective.beta=-1"],
+        f"{TINY}: policy.objective.beta: Input should be greater than 0, found -1. dpo takes beta.",
+    ),
+    (
+        "fitted where nothing fits",
+        ["policy.objective.beta=fitted"],
+        f"{TINY}: policy.objective.beta: Input should be a valid number",
+    ),
+    (
+        "an unknown rule",
+        ["pairs.rule=best_wurst"],
+        f"{TINY}: pairs.rule is 'best_wurst', which is not a rule. Did you mean 'best_worst'?",
+    ),
+    (
+        "an option of no rule",
+        ["pairs.min_margn=1"],
+        f"{TINY}: pairs.min_margn is not an option of best_worst. Did you mean 'min_margin'?",
+    ),
+    (
+        "a missing reference",
+        ["policy.references={}"],
+        f"{TINY}: policy.references does not name 'ref', which dpo reads. Add {{ref: round_start}} or {{ref: init",
+    ),
+    (
+        "a reference that nobody reads",
+        ["policy.references={ref: initial, prev: initial}"],
+        f"{TINY}: policy.references names 'prev', but dpo reads ref. Remove it.",
+    ),
+    (
+        "a policy that does not exist",
+        ["policy.references={ref: round_strat}"],
+        f"{TINY}: policy: 'round_strat' has not been made when it is read.",
+    ),
+    (
+        "a rule without its data",
+        ["pairs.rule=given"],
+        f"{TINY}: pairs.rule is 'given', which reads pairs of a data set, but no step of type data is there.",
+    ),
+    (
+        "a step that reads nothing",
+        ["block=[prompts, samples, pairs, policy]"],
+        f"{TINY}: 'judgments' is neither a recipe key nor a step of this recipe.",
+    ),
+    (
+        "steps in the wrong order",
+        ["block=[prompts, judgments, samples, pairs, policy]"],
+        f"{TINY}: judgments: it reads prompts, but no step before it makes them.",
+    ),
+    (
+        "a name that reads forward",
+        ["judgments.reads=[pairs]"],
+        f"{TINY}: judgments: 'pairs' has not been made when it is read.",
+    ),
+    (
+        "a missing model",
+        ["model=./models/none"],
+        "./models/none: no such directory. Expected a directory with config.json, builtin:NAME or org/name@revision.",
+    ),
     ("an unknown built-in", ["model=builtin:tinny"], "builtin:tinny"),
-    ("more prompts than there are", ["prompts.count=100000"], f"{TINY}: prompts: prompts.count is 100000, but the set has 162 prompts."),
+    (
+        "more prompts than there are",
+        ["prompts.count=100000"],
+        f"{TINY}: prompts: prompts.count is 100000, but the set has 162 prompts.",
+    ),
     ("a missing prompt file", ["prompts.data=none.jsonl"], f"{TINY}: prompts: none.jsonl: no such file."),
-    ("an override without a value", ["rounds"], "--set rounds: expected KEY.KEY=VALUE, for example --set policy.learning_rate=1e-5."),
-    ("an alias beside its own name", ["policy.lr=1", "policy.learning_rate=1"], f"{TINY}: policy.lr and policy.learning_rate are the same setting."),
+    (
+        "an override without a value",
+        ["rounds"],
+        "--set rounds: expected KEY.KEY=VALUE, for example --set policy.learning_rate=1e-5.",
+    ),
+    (
+        "an alias beside its own name",
+        ["policy.lr=1", "policy.learning_rate=1"],
+        f"{TINY}: policy.lr and policy.learning_rate are the same setting.",
+    ),
 ]
 
 
@@ -61,8 +149,14 @@ def test_a_mistake_is_one_line_and_nothing_is_written(overrides: Sequence[str], 
         ('{"prompt": "Hello?"\n', "prompts.jsonl:1: not JSON: Expecting ',' delimiter"),
         ('{"prompt": "  "}\n', "prompts.jsonl:1: prompt[0].content is empty. Fill it in or remove the row."),
         ('{"question": "Hello?"}\n', "prompts.jsonl:1: has the keys ['question'], expected `prompt` or `messages`."),
-        ('{"messages": [{"role": "owner", "content": "x"}]}\n', "prompts.jsonl:1: messages[0].role: Input should be 'system'"),
-        ('{"messages": [{"role": "assistant", "content": "x"}]}\n', "prompts.jsonl:1: messages ends with an assistant turn"),
+        (
+            '{"messages": [{"role": "owner", "content": "x"}]}\n',
+            "prompts.jsonl:1: messages[0].role: Input should be 'system'",
+        ),
+        (
+            '{"messages": [{"role": "assistant", "content": "x"}]}\n',
+            "prompts.jsonl:1: messages ends with an assistant turn",
+        ),
         ("[1]\n", "prompts.jsonl:1: found list, expected a JSON object."),
         ("", "prompts.jsonl: has no prompts."),
     ],
@@ -84,7 +178,7 @@ def test_a_model_without_a_chat_template_is_refused(tmp_path: Path) -> None:
         (tmp_path / "model" / name).write_text("{}")
     (tmp_path / "model" / "model.safetensors").touch()
 
-    with pytest.raises(PrefloopError, match="has no chat template. Use an instruction-tuned model"):
+    with pytest.raises(PrefloopError, match=r"has no chat template. Use an instruction-tuned model"):
         run_recipe(load_recipe("loop.tiny", [f"model={tmp_path / 'model'}"]), tmp_path / "run", Progress())
 
 
@@ -107,9 +201,13 @@ def test_an_unwritable_place_is_said_before_anything_runs(tmp_path: Path, monkey
 def test_an_unknown_step_for_until_names_the_steps(tmp_path: Path) -> None:
     loaded = load_recipe("loop.tiny")
 
-    with pytest.raises(PrefloopError, match="--until pear: 'pear' is not a step of recipe loop.tiny. Did you mean 'pairs'?"):
+    with pytest.raises(
+        PrefloopError, match=r"--until pear: 'pear' is not a step of recipe loop.tiny. Did you mean 'pairs'\?"
+    ):
         run_recipe(loaded, tmp_path / "run", Progress(), until="pear")
-    with pytest.raises(PrefloopError, match="'round-07' is not a round of recipe loop.tiny. Known: round-00 to round-01."):
+    with pytest.raises(
+        PrefloopError, match=r"'round-07' is not a round of recipe loop.tiny. Known: round-00 to round-01."
+    ):
         run_recipe(loaded, tmp_path / "run", Progress(), until="round-07/pairs")
 
 
@@ -118,7 +216,11 @@ def test_the_command_line_says_one_line_and_exits_with_2(tmp_path: Path) -> None
     recipe.write_text("extends: loop\nmodel: builtin:tiny\npolicy: {objective: simp0}\n")
 
     done = subprocess.run(
-        [sys.executable, "-m", "prefloop", "run", "mine.yaml"], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "prefloop", "run", "mine.yaml"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
     assert done.returncode == 2

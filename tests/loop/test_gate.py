@@ -9,14 +9,18 @@ from prefloop.loop.gate import decide
 from prefloop.records import Alert
 
 
-def measured(previous: float, interval: tuple[float, float] | None, initial: float = 60.0, half_width: float = 10.0) -> dict[str, Any]:
+def measured(
+    previous: float, interval: tuple[float, float] | None, initial: float = 60.0, half_width: float = 10.0
+) -> dict[str, Any]:
     duel = {"win_rate": previous, "interval": interval, "clusters": 96}
     first = {"win_rate": initial, "interval": (initial - half_width, initial + half_width), "clusters": 96}
     return {"against": {"previous": {"judge": duel}, "initial": {"judge": first}}}
 
 
 def alert(action: str) -> Alert:
-    return Alert(monitor="length", metric="length/ratio", value=3, threshold=2, remedy="", action=action, message="too long")
+    return Alert(
+        monitor="length", metric="length/ratio", value=3, threshold=2, remedy="", action=action, message="too long"
+    )
 
 
 def test_a_round_that_is_not_shown_worse_is_accepted() -> None:
@@ -29,7 +33,8 @@ def test_a_round_that_is_shown_worse_is_rolled_back_and_says_what_could_be_seen(
     assert decision.name == "rolled_back"
     assert not decision.accepted
     assert decision.reason == (
-        "worse than the last accepted round: win rate 40.0 (31.0 to 49.0); 96 prompts can show a difference of 9.0 points"
+        "worse than the last accepted round: win rate 40.0 (31.0 to 49.0); "
+        "96 prompts can show a difference of 9.0 points"
     )
 
 
@@ -52,7 +57,9 @@ def test_a_fall_against_the_initial_model_by_more_than_its_half_width_is_refused
 
     assert decide(GateConfig(), measured(50, (41, 59), initial=61), earlier, ()).name == "accepted"
     refused = decide(GateConfig(), measured(50, (41, 59), initial=59), earlier, ())
-    assert refused.reason == "win rate against the initial model fell from 70.0 to 59.0, more than its half-width of 10.0"
+    assert (
+        refused.reason == "win rate against the initial model fell from 70.0 to 59.0, more than its half-width of 10.0"
+    )
 
 
 def test_the_most_severe_alarm_decides() -> None:

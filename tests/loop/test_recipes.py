@@ -38,7 +38,9 @@ def final_truth(tmp_path: Path, *overrides: str) -> dict[str, float]:
 
 @pytest.mark.slow
 def test_a_policy_that_hardly_moves_wins_half_of_the_time(tmp_path: Path) -> None:
-    loaded = load_recipe("quickstart.tiny", ["machine.threads=1", "policy.learning_rate=1e-12", "evaluation.num_samples=2"])
+    loaded = load_recipe(
+        "quickstart.tiny", ["machine.threads=1", "policy.learning_rate=1e-12", "evaluation.num_samples=2"]
+    )
     done = run_recipe(loaded, tmp_path / "run", Progress())
 
     for number in range(loaded.recipe.rounds):

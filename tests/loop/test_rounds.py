@@ -30,6 +30,7 @@ class Fake:
         return Artifact(name, recipe.type_of(name), f"{place}/{name}", scope.place, place, {}, {}, Path)
 
     def decision(self, summary: Artifact) -> Decision:
+        assert summary.step == "summary"
         return Decision(self.decisions.pop(0), ("because",))
 
 
@@ -43,7 +44,11 @@ def test_setup_runs_once_then_blocks_then_the_steps_of_the_round() -> None:
 
     list(rounds(recipe, Scope(recipe, MODEL, MODEL), stage))
 
-    assert stage.done[:3] == ["setup/evaluation-prompts", "setup/evaluation-initial", "setup/evaluation-initial-judgments"]
+    assert stage.done[:3] == [
+        "setup/evaluation-prompts",
+        "setup/evaluation-initial",
+        "setup/evaluation-initial-judgments",
+    ]
     block = ["prompts", "samples", "judgments", "pairs", "policy"]
     expected = [f"round-00/block-0{number}/{name}" for number in (0, 1) for name in block]
     expected += [f"round-00/{name}" for name in ("evaluation-samples", "evaluation-judgments", "evaluation", "summary")]

@@ -48,7 +48,9 @@ def test_more_rounds_run_nothing_old_again(small_run: SmallRun) -> None:
     assert {name: after[name] for name in before} == before
 
 
-def test_a_changed_value_runs_exactly_its_dependents_and_setting_it_back_finds_the_old_ones(small_run: SmallRun) -> None:
+def test_a_changed_value_runs_exactly_its_dependents_and_setting_it_back_finds_the_old_ones(
+    small_run: SmallRun,
+) -> None:
     before = stable_files(small_run().run)
 
     changed = small_run("policy.learning_rate=2e-3")
@@ -134,7 +136,8 @@ def test_blocks_go_on_with_one_optimiser_and_have_folders_of_their_own(small_run
     done = small_run("blocks=2")
 
     first, second = (done.run / "round-00" / f"block-0{number}" / "policy" for number in (0, 1))
-    rates = [json.loads(line)["learning_rate"]
+    rates = [
+        json.loads(line)["learning_rate"]
         for block in (first, second)
         for line in (block / "training.jsonl").read_text().splitlines()
     ]
@@ -178,7 +181,9 @@ def test_a_policy_is_an_ordinary_directory_for_transformers(small_run: SmallRun)
 
 
 def test_no_usable_pair_is_one_line_and_keeps_finished_steps(small_run: SmallRun, tmp_path: Path) -> None:
-    with pytest.raises(Exception, match=r"round-00/pairs: no usable pair in 6 prompts \(margin too small 6;.*Raise samples") as error:
+    with pytest.raises(
+        Exception, match=r"round-00/pairs: no usable pair in 6 prompts \(margin too small 6;.*Raise samples"
+    ) as error:
         small_run("pairs.min_margin=1000")
 
     assert error.type.__name__ == "DataError"

@@ -2,8 +2,10 @@
 
 import errno
 import json
+import os
 import signal
 import sys
+import warnings
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -89,6 +91,10 @@ def write_json(file: Path | None, result: dict[str, Any]) -> None:
 def main() -> None:
     """Entry point. Errors that a user can act on are one line; the exit code says what kind they are."""
     signal.signal(signal.SIGTERM, _terminated)
+    # Threads that spin while they wait make two busy cores many times slower; read when torch is first imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore", FutureWarning)  # what our libraries tell each other is not for our users
     try:
         app(standalone_mode=True)
     except PrefloopError as error:

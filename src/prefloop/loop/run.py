@@ -11,7 +11,6 @@ from typing import Any
 
 import yaml
 from pydantic import JsonValue
-
 from transformers.utils import logging as transformers_logging
 
 from prefloop.config import LoadedRecipe, is_mapping
