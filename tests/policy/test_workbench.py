@@ -15,7 +15,7 @@ from prefloop.config import LoraConfig
 from prefloop.errors import ModelError
 from prefloop.policy import ChatCodec, ModelSource, PolicyFiles, Trainable, Workbench, resolve_model
 
-LORA = LoraConfig(r=4, alpha=8.0)
+LORA = LoraConfig(r=4, alpha=8)
 IDS = torch.tensor([[3, 14, 15, 92, 65, 35], [8, 97, 93, 23, 84, 6]])
 
 
@@ -230,13 +230,18 @@ def test_a_saved_full_model_is_an_ordinary_directory(bench: Workbench, start: Po
             "policy: full fine-tuning cannot start from a LoRA adapter. Set policy.lora, or start from a merged model.",
         ),
         (
-            LoraConfig(r=8, alpha=8.0),
+            LoraConfig(r=8, alpha=8),
             "policy.lora has r 8 and alpha 8, but the adapter that is trained on has r 4 and alpha 8. "
             "An adapter keeps its shape over the rounds.",
         ),
         (
-            LoraConfig(r=4, alpha=16.0),
+            LoraConfig(r=4, alpha=16),
             "policy.lora has r 4 and alpha 16, but the adapter that is trained on has r 4 and alpha 8. "
+            "An adapter keeps its shape over the rounds.",
+        ),
+        (
+            LoraConfig(r=4, alpha=8, targets=("q_proj",)),
+            "policy.lora.targets differs from the layers of the adapter that is trained on. "
             "An adapter keeps its shape over the rounds.",
         ),
     ],

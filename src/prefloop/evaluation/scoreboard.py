@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from prefloop.errors import DataError
 from prefloop.evaluation.text import distinct_2
 from prefloop.records import Response, seed_for
 from prefloop.statistics import (
@@ -52,7 +53,11 @@ class Meeting:
 
 
 def meet(ours: Answers, theirs: Answers, judge: str) -> Meeting:
-    """Compares scores; an answer that the judge could not score meets nobody."""
+    """Compares scores; an answer that the judge could not score meets nobody.
+
+    Raises:
+        DataError: no answer met another.
+    """
     ours_scores, theirs_scores, opponents = ours.scores[judge], theirs.scores[judge], theirs.by_prompt()
     rows = [
         (
@@ -65,6 +70,10 @@ def meet(ours: Answers, theirs: Answers, judge: str) -> Meeting:
         for their in opponents.get(our.prompt_id, ())
         if our.response_id in ours_scores and their.response_id in theirs_scores
     ]
+    if not rows:
+        raise DataError(
+            f"no held-out prompt has an answer of both sides that {judge} could score. Look at its judgments."
+        )
     preferences, ours_length, theirs_length, prompts = zip(*rows, strict=True)
     return Meeting(np.array(preferences), np.array(ours_length), np.array(theirs_length), np.array(prompts))
 

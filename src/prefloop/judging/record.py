@@ -1,6 +1,7 @@
 """Asking a judge about all answers and recording what it said."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from math import isfinite
 
 from prefloop.errors import ResumableError
 from prefloop.judging.protocol import Ask, Judge
@@ -14,7 +15,7 @@ def ask_each(prompts: Iterable[Prompt], responses: Iterable[Response]) -> list[A
 
 
 def judgments(judge: Judge, asks: Sequence[Ask]) -> Iterator[Judgment]:
-    """What the judge said, in the order of the asks.
+    """What the judge said, in the order of the asks; a value that is no number is recorded as invalid.
 
     Raises:
         ResumableError: the judge left asks without a verdict.
@@ -31,7 +32,7 @@ def judgments(judge: Judge, asks: Sequence[Ask]) -> Iterator[Judgment]:
             judge=judge.name,
             kind=judge.kind,
             subjects=tuple(subject.response_id for subject in ask.subjects),
-            values=verdict.values,
+            values=tuple(value if value is not None and isfinite(value) else None for value in verdict.values),
             raw=verdict.raw,
             tokens_in=verdict.tokens_in,
             tokens_out=verdict.tokens_out,

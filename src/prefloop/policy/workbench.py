@@ -127,11 +127,7 @@ class Workbench:
         if start.adapter is not None:
             found = PeftLoraConfig.from_pretrained(str(start.adapter))
             assert isinstance(found, PeftLoraConfig)
-            if (found.r, found.lora_alpha) != (lora.r, lora.alpha):
-                raise ModelError(
-                    f"policy.lora has r {lora.r} and alpha {lora.alpha}, but the adapter that is trained on has r "
-                    f"{found.r} and alpha {found.lora_alpha}. An adapter keeps its shape over the rounds."
-                )
+            _require_same_shape(found, lora)
             model = PeftModel.from_pretrained(base, str(start.adapter), is_trainable=True)
         else:
             targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
@@ -158,3 +154,15 @@ class Workbench:
             directory, dtype=torch.float32, local_files_only=True, device_map={"": self.device}
         )
         return model.eval().requires_grad_(False)
+
+
+def _require_same_shape(found: PeftLoraConfig, lora: LoraConfig) -> None:
+    """An adapter that is trained on is the one that the recipe describes (ModelError where it is not)."""
+    keeps = "An adapter keeps its shape over the rounds."
+    if (found.r, found.lora_alpha) != (lora.r, lora.alpha):
+        raise ModelError(
+            f"policy.lora has r {lora.r} and alpha {lora.alpha}, but the adapter that is trained on has r {found.r} "
+            f"and alpha {found.lora_alpha}. {keeps}"
+        )
+    if not isinstance(lora.targets, str) and set(lora.targets) != found.target_modules:
+        raise ModelError(f"policy.lora.targets differs from the layers of the adapter that is trained on. {keeps}")

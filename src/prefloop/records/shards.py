@@ -56,7 +56,7 @@ def read_records(path: Path, kind: type[R]) -> Iterator[R]:
     Raises:
         DataError: a line is not a record of this kind; says the file, the line and what to look for.
     """
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
                 yield kind.model_validate_json(line)
