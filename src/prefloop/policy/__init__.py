@@ -1,5 +1,6 @@
 """Policies: where models come from, their chat template, what they say about answers, and who owns them."""
 
+from prefloop.policy.beginning import can_have_gaps, shared_length
 from prefloop.policy.functionals import TokenRow, batches_within, response_logps, score_rows
 from prefloop.policy.source import ModelSource, check_model, resolve_model
 from prefloop.policy.template import ChatCodec
@@ -13,8 +14,10 @@ __all__ = [
     "Trainable",
     "Workbench",
     "batches_within",
+    "can_have_gaps",
     "check_model",
     "resolve_model",
     "response_logps",
     "score_rows",
+    "shared_length",
 ]

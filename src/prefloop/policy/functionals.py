@@ -8,7 +8,9 @@ import torch
 from jaxtyping import Float
 from peft import PeftModel
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
+
+from prefloop.policy.beginning import can_have_gaps, shared_length
 
 T = TypeVar("T")
 
@@ -30,24 +32,33 @@ def response_logps(model: PreTrainedModel | PeftModel, rows: Sequence[TokenRow])
     """Log pi(answer | prompt) of each row in nats, summed over its counted tokens; gradient flows.
 
     Rows are padded on the left, so that all answers end together and the language-model head runs on answers only.
+    What all prompts begin with passes once, where the model's cache allows a gap behind it.
     Each token is logit minus logsumexp, in the model's precision but at least float32; the sum is in float64.
     """
-    device = model.device
-    longest = max(len(row) for row in rows)
+    cache = DynamicCache(config=model.config)
+    shared = shared_length([row.prompt_ids for row in rows]) if can_have_gaps(cache) else 0
+    if shared:
+        beginning = torch.tensor([rows[0].prompt_ids[:shared]], device=model.device)
+        model(input_ids=beginning, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        cache.batch_repeat_interleave(len(rows))
     longest_answer = max(len(row.answer_ids) for row in rows)
-    input_ids = torch.zeros(len(rows), longest, dtype=torch.long, device=device)
-    is_real = torch.zeros_like(input_ids)
-    is_counted = torch.zeros(len(rows), longest_answer, dtype=torch.bool, device=device)
+    longest = max(len(row) for row in rows) - shared
+    input_ids = torch.zeros(len(rows), longest, dtype=torch.long, device=model.device)
+    is_real = torch.ones(len(rows), shared + longest, dtype=torch.long, device=model.device)
+    is_counted = torch.zeros(len(rows), longest_answer, dtype=torch.bool, device=model.device)
     for number, row in enumerate(rows):
-        input_ids[number, longest - len(row) :] = torch.tensor((*row.prompt_ids, *row.answer_ids), device=device)
-        is_real[number, longest - len(row) :] = 1
-        is_counted[number, longest_answer - len(row.answer_ids) :] = torch.tensor(row.counted, device=device)
+        padding = longest - (len(row) - shared)
+        ids = (*row.prompt_ids[shared:], *row.answer_ids)
+        input_ids[number, padding:] = torch.tensor(ids, device=model.device)
+        is_real[number, shared : shared + padding] = 0
+        is_counted[number, longest_answer - len(row.answer_ids) :] = torch.tensor(row.counted, device=model.device)
     logits = model(
         input_ids=input_ids,
         attention_mask=is_real,
-        position_ids=(is_real.cumsum(1) - 1).clamp(min=0),
+        position_ids=(is_real.cumsum(1) - 1).clamp(min=0)[:, shared:],
+        past_key_values=cache if shared else None,
+        use_cache=bool(shared),
         logits_to_keep=longest_answer + 1,
-        use_cache=False,
     ).logits[:, :-1]
     logits = logits if logits.dtype == torch.float64 else logits.float()
     answer_ids = input_ids[:, longest - longest_answer :]

@@ -66,8 +66,3 @@ def roomy_cache(config: PreTrainedConfig) -> DynamicCache:
     cache = DynamicCache(config=config)
     cache.layers = [RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
-
-
-def can_have_gaps(cache: DynamicCache) -> bool:
-    """Whether padding may stand between seen tokens; a sliding window would count it."""
-    return all(isinstance(layer, RoomyLayer) for layer in cache.layers)

@@ -9,16 +9,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from prefloop.sampling.cache import can_have_gaps, roomy_cache
+from prefloop.policy import can_have_gaps, shared_length
+from prefloop.sampling.cache import roomy_cache
 from prefloop.sampling.choice import choose
 from prefloop.sampling.draws import together
 from prefloop.sampling.protocol import Answer, Draw, SamplingSettings
 
 DEFAULT_ROWS = 128
 """Beyond it two cores win little (benchmarks/results/decode.md)."""
-
-_WORTH_SHARING = 64
-"""Prompt tokens that a pass over what prompts share must save."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ class LocalSampler:
         """Pass what all prompts share once, then the rest of every prompt once, then repeat it for each draw."""
         sequences = [of_prompt[0].prompt_ids for of_prompt in prompts]
         cache = roomy_cache(self.model.config)
-        shared = _shared_length(sequences) if can_have_gaps(cache) else 0
+        shared = shared_length(sequences) if can_have_gaps(cache) else 0
         if shared:
             beginning = torch.tensor([sequences[0][:shared]], device=self.model.device)
             self._next_logits(beginning, torch.ones_like(beginning, dtype=torch.bool), cache)
@@ -167,14 +165,6 @@ def _portions(draws: Sequence[Draw], rows: int) -> Iterator[list[tuple[Draw, ...
             filled += len(part)
     if portion:
         yield portion
-
-
-def _shared_length(sequences: Sequence[tuple[int, ...]]) -> int:
-    """Tokens that all sequences begin with, if a pass of its own pays; a token is left to each sequence."""
-    first, last = min(sequences), max(sequences)
-    longest = min(map(len, sequences)) - 1
-    shared = next((n for n in range(longest) if first[n] != last[n]), longest)
-    return shared if shared * (len(sequences) - 1) >= _WORTH_SHARING else 0
 
 
 def _left_padded(sequences: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "rows tokens"], Bool[Tensor, "rows tokens"]]:

@@ -11,7 +11,7 @@ from prefloop.loop.steps.work import StepType, Work
 from prefloop.policy import TokenRow, score_rows
 from prefloop.records import Judgment, Prompt, Response, seed_for
 
-KL_TOKENS_PER_BATCH = 2048
+KL_TOKENS_PER_BATCH = 4096
 
 
 def make_evaluation(work: Work) -> Mapping[str, float]:
