@@ -90,7 +90,8 @@ def write_json(file: Path | None, result: dict[str, Any]) -> None:
 
 def main() -> None:
     """Entry point. Errors that a user can act on are one line; the exit code says what kind they are."""
-    signal.signal(signal.SIGTERM, _terminated)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stopped)
     # Threads that spin while they wait make two busy cores many times slower; read when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if not sys.warnoptions:
@@ -100,9 +101,6 @@ def main() -> None:
     except PrefloopError as error:
         _say(str(error))
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        _say("interrupted. The same command goes on from here.")
-        sys.exit(130)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             _say("the disk is full. Make room and run the same command again; it goes on from here.")
@@ -113,9 +111,9 @@ def main() -> None:
         raise
 
 
-def _terminated(_signal: int, _frame: FrameType | None) -> None:
-    _say("terminated. The same command goes on from here.")
-    sys.exit(143)
+def _stopped(number: int, _frame: FrameType | None) -> None:
+    _say(f"{signal.strsignal(number)}. The same command goes on from here.")
+    sys.exit(128 + number)
 
 
 def _say(text: str) -> None:

@@ -206,10 +206,11 @@ def _first(error: ValidationError, prefix: str, kind: type[Config]) -> str:
     """The first problem of a validation error as "key: what is wrong, found ...", with a hint for unknown keys."""
     found = error.errors()[0]
     path = [str(part) for part in found["loc"]]
-    fields = _fields_at(kind, path[:-1])
-    shown = ".".join([prefix, *(part for part in path if part not in {"vader", "shorter"})] if prefix else path)
-    if found["type"] == "extra_forbidden":
-        return f"{shown} is not a setting. {did_you_mean(path[-1], fields)}"
+    unknown = [path.pop()] if found["type"] == "extra_forbidden" else []
+    keys, fields = _followed(kind, path)
+    shown = ".".join(part for part in (prefix, *keys, *unknown) if part)
+    if unknown:
+        return f"{shown} is not a setting. {did_you_mean(unknown[0], fields)}"
     if found["type"] == "missing":
         return f"{shown} is missing and has no default."
     if found["type"] == "union_tag_invalid":
@@ -219,22 +220,28 @@ def _first(error: ValidationError, prefix: str, kind: type[Config]) -> str:
     return f"{shown}: {found['msg']}, found {found['input']!r}."
 
 
-def _fields_at(kind: Any, path: Sequence[str]) -> list[str]:
-    """Field names of the configuration class that a path of keys leads to."""
+def _followed(kind: Any, path: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The keys of pydantic's path as the user wrote them, and the fields that are known where it leads.
+
+    In the path also stands which alternative was tried ("judge", "vader", "bias"), which nobody wrote.
+    """
+    keys: list[str] = []
     for part in path:
-        options = [kind, *_leaves(kind)]
-        classes = [option for option in options if isinstance(option, type) and issubclass(option, Config)]
+        classes = _classes(kind)
         inner = [cls.model_fields[part].annotation for cls in classes if part in cls.model_fields]
-        tagged = [
-            cls
-            for cls in classes
-            if "type" in cls.model_fields and part in get_args(cls.model_fields["type"].annotation)
-        ]
-        kind = inner[0] if inner else (tagged[0] if tagged else kind)
-    classes = [option for option in (kind, *_leaves(kind)) if isinstance(option, type) and issubclass(option, Config)]
-    return [name for cls in classes for name in cls.model_fields]
+        if inner:
+            keys.append(part)
+            kind = inner[0]
+        else:
+            kind = next((cls for cls in classes if part in _tags(cls)), kind)
+    return keys, [name for cls in _classes(kind) for name in cls.model_fields]
 
 
-def _leaves(kind: Any) -> list[Any]:
-    """The alternatives inside unions and annotations, flattened."""
-    return [leaf for part in get_args(kind) for leaf in (part, *_leaves(part))]
+def _classes(kind: Any) -> list[type[Config]]:
+    """The configuration classes in a type: itself, or the alternatives inside its unions and annotations."""
+    inside = [found for part in get_args(kind) for found in _classes(part)]
+    return [kind, *inside] if isinstance(kind, type) and issubclass(kind, Config) else inside
+
+
+def _tags(cls: type[Config]) -> tuple[str, ...]:
+    return get_args(cls.model_fields["type"].annotation) if "type" in cls.model_fields else ()
