@@ -48,9 +48,10 @@ class LossOfPlan:
 
 
 def micro_batches(examples: Sequence[TokenExample], step: Sequence[int], tokens_per_batch: int) -> Iterator[list[int]]:
-    """The examples of an optimiser step in pieces that fit a forward pass."""
-    sizes = [examples[index].longest * len(examples[index].rows) for index in step]
-    return batches_within(step, sizes, tokens_per_batch)
+    """The examples of an optimiser step in pieces that fit a forward pass, examples of similar length together."""
+    ordered = sorted(step, key=lambda index: examples[index].longest)
+    sizes = [examples[index].longest * len(examples[index].rows) for index in ordered]
+    return batches_within(ordered, sizes, tokens_per_batch)
 
 
 def answer_scores(
@@ -94,22 +95,22 @@ class PlainEngine:
         Raises:
             CheckFailedError: the loss or its gradient is not finite; no weight has been changed.
         """
-        roles = self.loss.objective.roles
-        losses = torch.empty(len(indices), dtype=torch.float64)
-        policy = {f"{role}_logps": torch.empty(len(indices), dtype=torch.float64) for role in roles}
-        done = 0
+        batches = list(micro_batches(self.examples, indices, self.tokens_per_batch))
+        order = [index for batch in batches for index in batch]
+        weights, roles = self.loss.data["weights"], self.loss.objective.roles
+        losses: list[Tensor] = []
+        scores: list[dict[str, Tensor]] = []
         self.optimizer.zero_grad(set_to_none=True)
-        for batch in micro_batches(self.examples, indices, self.tokens_per_batch):
-            scores = answer_scores(self.trainable.model, [self.examples[index] for index in batch], roles)
-            batch_losses = self.loss(batch, {name: values.cpu() for name, values in scores.items()})
-            (batch_losses * self.loss.data["weights"][batch]).sum().div(len(indices)).backward()
-            losses[done : done + len(batch)] = batch_losses.detach()
-            for name, values in scores.items():
-                policy[name][done : done + len(batch)] = values.detach()
-            done += len(batch)
+        for batch in batches:
+            answers = answer_scores(self.trainable.model, [self.examples[index] for index in batch], roles)
+            of_batch = self.loss(batch, {name: values.cpu() for name, values in answers.items()})
+            (of_batch * weights[batch]).sum().div(len(order)).backward()
+            losses.append(of_batch.detach())
+            scores.append({name: values.detach().cpu() for name, values in answers.items()})
+        loss = (torch.cat(losses) * weights[order]).sum() / len(order)
         parameters = list(self.trainable.parameters().values())
         grad_norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
-        if not bool(losses.isfinite().all() and grad_norm.isfinite()):
+        if not bool(loss.isfinite() and grad_norm.isfinite()):
             raise CheckFailedError(
                 "training: the loss or its gradient is not finite; the weights before this step are kept. "
                 "Lower policy.learning_rate."
@@ -117,9 +118,8 @@ class PlainEngine:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()
-        weights = self.loss.data["weights"][list(indices)]
-        mean_loss = (losses * weights).sum() / len(indices)
-        return {"loss": float(mean_loss), **self.metrics(indices, policy), "grad_norm": float(grad_norm)}
+        policy = {name: torch.cat([of_batch[name] for of_batch in scores]) for name in scores[0]}
+        return {"loss": float(loss), **self.metrics(order, policy), "grad_norm": float(grad_norm)}
 
     def metrics(self, indices: Sequence[int], policy: Mapping[str, Tensor]) -> dict[str, float]:
         """Log-probabilities, implicit rewards, margins and accuracies; a tie is half a win."""
