@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from prefloop.config import load_recipe
+from prefloop.errors import CheckFailedError
 
 
 def run_command(
@@ -17,7 +18,11 @@ def run_command(
 
     run = folder if folder is not None else Path("runs") / loaded.recipe.name
     progress = Progress()
-    result = run_recipe(loaded, run, progress, until=until, reuse=reuse)
+    try:
+        result = run_recipe(loaded, run, progress, until=until, reuse=reuse)
+    except CheckFailedError:
+        report_command(run)
+        raise
     if not result.made:
         progress.note(f"{run} is done already: nothing ran.")
     reported = report_command(run)
