@@ -19,9 +19,9 @@ def module_lines() -> str:
         name = file.relative_to(package).as_posix()
         if file.name == "__init__.py":
             name = file.parent.relative_to(package).as_posix() + "/" if file.parent != package else "prefloop/"
-            lines.append(f"{name:34}{first}")
+            lines.append(f"{name:36}{first}")
         else:
-            lines.append(f"  {name:32}{first}")
+            lines.append(f"  {name:34}{first}")
     return "\n".join([*lines, "```", ""])
 
 

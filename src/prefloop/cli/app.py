@@ -95,6 +95,7 @@ def main() -> None:
     # Threads that wait for each other spin for some 10 microseconds, then sleep. OpenMP's own milliseconds make busy
     # cores many times slower; no spinning at all costs a quarter of the speed. Read when torch is first imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # progress is ours to show
     if not sys.warnoptions:
         warnings.simplefilter("ignore", FutureWarning)  # what our libraries tell each other is not for our users
     try:

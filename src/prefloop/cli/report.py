@@ -9,15 +9,20 @@ from rich.table import Table
 
 from prefloop.report import RoundRow, closing_table, text_table, write_report
 
+PLAIN_WIDTH = 120
+"""Columns where the output is no terminal."""
+
 
 def report_command(run: Path) -> dict[str, Any]:
     """Writes the page and prints the table of rounds."""
     page = write_report(run)
     rows = closing_table(run)
-    console = Console()
+    console = Console() if Console().is_terminal else Console(width=PLAIN_WIDTH)
     if rows:
         shown = text_table(rows)
-        table = Table(*shown.headings)
+        table = Table()
+        for heading in shown.headings:
+            table.add_column(heading, overflow="fold")
         for line in shown.lines:
             table.add_row(*line)
         console.print(table)

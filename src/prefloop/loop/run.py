@@ -57,6 +57,7 @@ def run_recipe(
     rehearse(loaded)
     transformers_logging.disable_progress_bar()
     check_model(recipe.model.path)
+    progress.note(f"model: {recipe.model.path}")
     source = resolve_model(recipe.model.path)
     model = model_artifact(_model_identity(source, recipe.model.chat_template_kwargs), source.directory)
     initial = model

@@ -1,4 +1,4 @@
-"""What a model says about an answer: the plain, obviously right way that faster paths are checked against."""
+"""What a model says about an answer: the plain way, one forward pass a batch, that faster ones are checked against."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """Sampling: answers drawn from a policy, each with its own random numbers."""
 
-from prefloop.sampling.draws import draws_for, waves
+from prefloop.sampling.draws import draws_for
 from prefloop.sampling.local import DEFAULT_ROWS, LocalSampler
 from prefloop.sampling.protocol import Answer, Draw, Sampler, SamplingSettings
 
@@ -12,5 +12,4 @@ __all__ = [
     "Sampler",
     "SamplingSettings",
     "draws_for",
-    "waves",
 ]

@@ -1,6 +1,6 @@
-"""Which answers are to be drawn, and in what portions: functions of the recipe alone."""
+"""Which answers are to be drawn, and with which random numbers: a function of the recipe alone."""
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable
 
 from prefloop.records import seed_for
 from prefloop.sampling.protocol import Draw
@@ -36,22 +36,6 @@ def draws_for(
         )
         for index in range(num_samples)
     )
-
-
-def waves(draws: Sequence[Draw], size: int) -> Iterator[tuple[Draw, ...]]:
-    """Portions of at most `size` draws, a prompt's draws together; what is journaled as one.
-
-    A prompt with more draws than `size` has a wave of its own.
-    """
-    prompts = together(draws, key=[draw.prompt_id for draw in draws])
-    wave: tuple[Draw, ...] = ()
-    for of_prompt in prompts:
-        if wave and len(wave) + len(of_prompt) > size:
-            yield wave
-            wave = ()
-        wave += of_prompt
-    if wave:
-        yield wave
 
 
 def together(draws: Iterable[Draw], key: Iterable[Hashable]) -> list[tuple[Draw, ...]]:
