@@ -9,7 +9,7 @@ WORTH_SHARING = 64
 """Tokens that a pass over the shared beginning must save."""
 
 
-def shared_length(sequences: Sequence[Sequence[int]]) -> int:
+def shared_length(sequences: Sequence[tuple[int, ...]]) -> int:
     """Tokens that all sequences begin with, if a pass of its own pays; a token is left to each sequence."""
     first, last = min(sequences), max(sequences)
     longest = min(map(len, sequences)) - 1

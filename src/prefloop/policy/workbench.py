@@ -164,5 +164,5 @@ def _require_same_shape(found: PeftLoraConfig, lora: LoraConfig) -> None:
             f"policy.lora has r {lora.r} and alpha {lora.alpha}, but the adapter that is trained on has r {found.r} "
             f"and alpha {found.lora_alpha}. {keeps}"
         )
-    if not isinstance(lora.targets, str) and set(lora.targets) != found.target_modules:
+    if not isinstance(lora.targets, str) and sorted(lora.targets) != sorted(found.target_modules or ()):
         raise ModelError(f"policy.lora.targets differs from the layers of the adapter that is trained on. {keeps}")
