@@ -135,7 +135,7 @@ def test_optimiser_and_schedule_go_on_over_the_blocks_of_a_round(
     data = {name: torch.from_numpy(values) for name, values in example_data(examples, ("chosen", "rejected")).items()}
     frozen = {
         key: torch.tensor(values, dtype=torch.float64)
-        for key, values in json.loads((first.scratch / "ref-scores.json").read_text(encoding="utf-8")).items()
+        for key, values in json.loads(next(first.scratch.glob("ref-scores-*.json")).read_text(encoding="utf-8")).items()
     }
     with bench.for_training(start, lora, seed=1) as trainable:
         optimizer = torch.optim.AdamW(trainable.parameters().values(), lr=1e-3, weight_decay=0.01)
@@ -169,7 +169,7 @@ def test_altered_reference_scores_stop_training_before_its_first_step(
     request = request_for("run")
     with pytest.raises(KeyboardInterrupt):
         train(request, bench, tmp_path / "out", killed_at("train", 1))
-    kept = request.scratch / "ref-scores.json"
+    kept = next(request.scratch.glob("ref-scores-*.json"))
     saved = json.loads(kept.read_text(encoding="utf-8"))
     saved["rejected_logps"] = [value - 0.01 for value in saved["rejected_logps"]]
     kept.write_text(json.dumps(saved), encoding="utf-8")
@@ -186,7 +186,7 @@ def test_a_reference_of_other_weights_is_read_from_those(
     moved = PolicyFiles("moved", tmp_path / "first" / "out")
     request = request_for("second", references={"ref": moved})
     train(request, bench, tmp_path / "second" / "out", silent)
-    kept = json.loads((request.scratch / "ref-scores.json").read_text(encoding="utf-8"))
+    kept = json.loads(next(request.scratch.glob("ref-scores-*.json")).read_text(encoding="utf-8"))
     expected = scores(bench, moved, examples)
     for name, values in expected.items():
         assert kept[name] == pytest.approx(values.tolist(), abs=1e-3)

@@ -23,7 +23,7 @@ def run_command(
     except CheckFailedError:
         report_command(run)
         raise
-    if not result.made:
+    if not result.made and not result.copied:
         progress.note(f"{run} is done already: nothing ran.")
     reported = report_command(run)
     return {"run": str(run), "made": list(result.made), **reported}

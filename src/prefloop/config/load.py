@@ -1,5 +1,6 @@
 """From a recipe file or a shipped name to a checked recipe; every mistake is one line that says where."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -16,6 +17,7 @@ from prefloop.config.suite import expand_evaluations
 from prefloop.errors import RecipeError, did_you_mean
 
 Raw = dict[str, Any]
+SCIENTIFIC = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 TOP_LEVEL = frozenset(Recipe.model_fields) - {"steps"}
 
 
@@ -54,7 +56,8 @@ def load_recipe(spec: str, overrides: Sequence[str] = ()) -> LoadedRecipe:
     raw, where = _read(spec)
     raw = _extended(raw, where, seen=(where,))
     for override in overrides:
-        raw = merge(raw, _override(override, raw))
+        for key, value in _override(override, raw).items():
+            raw = {**raw, **merge({key: raw.get(key)}, {key: value})} if key != "name" else {**raw, key: value}
     notes: list[str] = []
     raw = _checked_steps(raw, where, notes)
     full = expand_evaluations(raw, notes)
@@ -65,6 +68,10 @@ def load_recipe(spec: str, overrides: Sequence[str] = ()) -> LoadedRecipe:
 def _read(spec: str) -> tuple[Raw, str]:
     path = Path(spec)
     if path.is_file():
+        try:
+            path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise RecipeError(f"{spec}: not UTF-8 text at byte {error.start}. Is this a recipe?") from error
         text, where = path.read_text(encoding="utf-8"), spec
         stem = path.name.removesuffix(".yaml").removesuffix(".yml")
     elif spec in shipped_recipes():
@@ -127,6 +134,8 @@ def _number_or_yaml(text: str) -> Any:
         return float(text) if "e" in text.lower() else yaml.safe_load(text)
     except ValueError:
         return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set ...={text}: not YAML: {' '.join(str(error).split())}") from error
 
 
 def _numbers(value: Any) -> Any:
@@ -135,14 +144,18 @@ def _numbers(value: Any) -> Any:
         return {key: _numbers(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_numbers(item) for item in cast("list[Any]", value)]
-    if isinstance(value, str) and value[:1] in "0123456789.-+" and "e" in value.lower():
-        return _number_or_yaml(value)
+    if isinstance(value, str) and SCIENTIFIC.fullmatch(value):
+        return float(value)
     return value
 
 
 def _checked_steps(raw: Raw, where: str, notes: list[str]) -> Raw:
     """Every key is a recipe key or a step, every step has a known type, aliases are translated."""
-    listed = [name for group in ("setup", "block", "round") for name in raw.get(group) or ()]
+    listed = [name for group in ("setup", "block", "round") for name in _names(raw, group, where)]
+    for name in listed:
+        if listed.count(name) > 1 or name == "summary":
+            why = "every round ends with one already" if name == "summary" else "it is listed twice"
+            raise RecipeError(f"{where}: step '{name}': {why}. Give each step a name of its own.")
     checked: Raw = {}
     for key, value in raw.items():
         if key in TOP_LEVEL:
@@ -155,7 +168,7 @@ def _checked_steps(raw: Raw, where: str, notes: list[str]) -> Raw:
             )
         if not is_mapping(value):
             raise RecipeError(f"{where}: {key}: found {value!r}, expected the settings of a step, with its `type`.")
-        if value.get("type") not in STEP_CLASSES:
+        if value.get("type") not in (*STEP_CLASSES,):
             found = f"type is '{value['type']}'" if "type" in value else "it has no `type`"
             raise RecipeError(f"{where}: {key}: {found}. {did_you_mean(str(value.get('type', '')), STEP_CLASSES)}")
         checked[key] = _translated(_numbers(value), key, where, notes)
@@ -163,6 +176,13 @@ def _checked_steps(raw: Raw, where: str, notes: list[str]) -> Raw:
         if name not in checked:
             raise RecipeError(f"{where}: step '{name}' is listed but has no settings. Add `{name}: {{type: ...}}`.")
     return checked
+
+
+def _names(raw: Raw, group: str, where: str) -> list[str]:
+    names = raw.get(group, [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in cast("list[Any]", names)):
+        raise RecipeError(f"{where}: {group}: found {names!r}, expected a list of step names.")
+    return cast("list[str]", names)
 
 
 def _translated(step: Raw, name: str, where: str, notes: list[str]) -> Raw:

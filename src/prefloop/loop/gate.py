@@ -56,8 +56,8 @@ def decide(
 
 def refusals_of(gate: GateConfig, evaluation: Mapping[str, Any], earlier: Mapping[str, Any] | None) -> list[str]:
     """Why the gate refuses a round; empty where it does not. Each reason says what this suite could have shown."""
-    latest, first = evaluation["against"]["previous"]["judge"], evaluation["against"]["initial"]["judge"]
-    if latest["interval"] is None:
+    latest, first = evaluation["against"].get("previous", {}).get("judge"), evaluation["against"]["initial"]["judge"]
+    if latest is None or latest["interval"] is None:
         return []
     low, high = latest["interval"]
     seen = f"win rate {latest['win_rate']:.1f} ({low:.1f} to {high:.1f})"

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from pydantic import JsonValue
 from transformers.utils import logging as transformers_logging
@@ -33,6 +34,8 @@ class RunResult:
     run: Path
     made: tuple[str, ...]
     """Steps that ran in this call; empty when everything was there."""
+    copied: tuple[str, ...]
+    """Steps that were copied from the run that may be reused."""
 
 
 def run_recipe(
@@ -54,6 +57,8 @@ def run_recipe(
     if until is not None:
         check_until(until, recipe, loaded.where)
     _check_folders(run, reuse)
+    if recipe.machine.device == "cuda" and not torch.cuda.is_available():
+        raise RecipeError(f"{loaded.where}: machine.device is cuda, but torch sees no CUDA device. Use auto or cpu.")
     rehearse(loaded)
     transformers_logging.disable_progress_bar()
     check_model(recipe.model.path)
@@ -74,7 +79,7 @@ def run_recipe(
         for artifact in rounds(recipe, Scope(recipe, initial, model), stage):
             if until is not None and until in {artifact.step, f"round-{artifact.place.round or 0:02d}/{artifact.step}"}:
                 break
-        return RunResult(run, tuple(stage.made))
+        return RunResult(run, tuple(stage.made), tuple(stage.copied))
 
 
 def changes_between(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -109,7 +114,7 @@ def _prepare(loaded: LoadedRecipe, run: Path, progress: Progress) -> None:
     saved = run / "recipe.yaml"
     if saved.is_file():
         before = yaml.safe_load(saved.read_text(encoding="utf-8"))
-        changed = [line for line in changes_between(before, loaded.raw) if not line.startswith("machine")]
+        changed = [line for line in changes_between(before or {}, loaded.raw) if not line.startswith("machine")]
         for line in changed:
             progress.note(f"changed: {line}")
         if changed:
@@ -117,7 +122,9 @@ def _prepare(loaded: LoadedRecipe, run: Path, progress: Progress) -> None:
 
 
 def _write_head(loaded: LoadedRecipe, run: Path) -> None:
-    (run / "recipe.yaml").write_text(yaml.safe_dump(loaded.raw, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    aside = run / ".recipe.yaml.writing"
+    aside.write_text(yaml.safe_dump(loaded.raw, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    aside.replace(run / "recipe.yaml")
     environment = {
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -1,5 +1,6 @@
 """From the names that a recipe uses to the artifacts and policies that they mean at this point of the run."""
 
+import re
 from dataclasses import dataclass, field
 
 from prefloop.config import Recipe
@@ -7,6 +8,7 @@ from prefloop.errors import RecipeError, did_you_mean
 from prefloop.loop.artifact import Artifact, Place
 
 POLICY_NAMES = ("initial", "round_start", "current")
+EARLIER = re.compile(r"((?P<all>all)|previous(-(?P<back>[1-9]\d*))?)\.(?P<step>.+)")
 
 
 @dataclass
@@ -76,8 +78,10 @@ class Scope:
         return "policy" if "policy" in trained or not trained else trained[-1]
 
     def made_before(self) -> list[Artifact]:
-        """What was made earlier in this block, or in the set-up, in order."""
-        return list(self.rounds[-1].blocks[-1].values()) if self.rounds else list(self.setup.values())
+        """What was made earlier in this block and after it, or in the set-up, in order."""
+        if not self.rounds:
+            return list(self.setup.values())
+        return [*self.rounds[-1].blocks[-1].values(), *self.rounds[-1].after.values()]
 
     def find(self, name: str) -> tuple[Artifact, ...]:
         """The artifacts that a name means: `x`, `previous.x`, `previous-2.x`, `all.x`, or a step of the set-up.
@@ -87,12 +91,14 @@ class Scope:
         Raises:
             RecipeError: no step of this name has run before.
         """
-        prefix, dot, step = name.partition(".")
         accepted = [done for done in self.rounds[:-1] if done.accepted]
-        if dot and prefix == "all":
-            return tuple(found for done in accepted if (found := done.find(step)) is not None)
-        if dot and prefix.startswith("previous"):
-            back = int(prefix.removeprefix("previous").removeprefix("-") or 1)
+        if earlier := EARLIER.fullmatch(name):
+            step = earlier["step"]
+            if step not in self.recipe.names():
+                raise RecipeError(f"'{name}': there is no step '{step}'. {did_you_mean(step, self.recipe.names())}")
+            if earlier["all"]:
+                return tuple(found for done in accepted if (found := done.find(step)) is not None)
+            back = int(earlier["back"] or 1)
             found = accepted[-back].find(step) if back <= len(accepted) else None
             return (found,) if found is not None else ()
         found = self.rounds[-1].find(name) if self.rounds else None
@@ -117,6 +123,8 @@ class Scope:
                 return self.current
             case _:
                 stem, dot, origin = name.rpartition(".")
-                if dot and origin in {"start", "ref"}:
-                    return self.policy(stem).inputs[origin][0]
-                return self.find(name)[0]
+                is_origin = dot and origin in {"start", "ref"}
+                found = self.policy(stem).inputs.get(origin, ()) if is_origin else self.find(name)
+                if not found or found[0].step_type not in {"train", "model"}:
+                    raise RecipeError(f"'{name}' is no policy here. Name {', '.join(POLICY_NAMES)} or a train step.")
+                return found[0]

@@ -33,6 +33,8 @@ class Stage:
         self.reuse = reuse
         self._lock = _locked(run)
         self.journal = Journal(run)
+        self.copied: list[str] = []
+        """The same of steps that were copied from the run that may be reused."""
         self.made: list[str] = []
         """Places and names of the steps that really ran in this process."""
 
@@ -89,6 +91,7 @@ class Stage:
         target = self.run / entry.path
         if making.exists() and content_of(making) == dict(entry.content):
             _remove(target)
+            target.parent.mkdir(parents=True, exist_ok=True)
             making.rename(target)
         if target.exists() and content_of(target) == dict(entry.content):
             self.journal.commit(entry.identity)
@@ -114,6 +117,7 @@ class Stage:
             source, counts = found
             making.parent.mkdir(parents=True, exist_ok=True)
             shutil.copytree(source, making) if source.is_dir() else shutil.copy2(source, making)
+            self.copied.append(path)
             self.progress.note(f"{path} is copied from {self.reuse}")
         else:
             reads = [read for slot in artifact.inputs.values() for read in slot]
@@ -153,8 +157,9 @@ class Stage:
 def derive(name: str, recipe: Recipe, scope: Scope, ensure: Callable[[], Path]) -> Artifact:
     """The artifact of a step here, by what makes it this one and no other, whether it exists or not.
 
-    Its identity is the step, its type's format, its settings resolved for this round and block, the identities of what
-    it reads, and the recipe's seed. Never bytes, machine settings, the run's name or the number of rounds.
+    Its identity is the step, its type's format, its settings resolved for this round and block, round, block and how
+    many blocks there are, the identities of what it reads, and the recipe's seed. Never bytes, machine settings, the
+    run's name or the number of rounds.
     """
     kind = STEP_TYPES[recipe.type_of(name)]
     settings = recipe.step(name, scope.place.round or 0)
@@ -166,6 +171,7 @@ def derive(name: str, recipe: Recipe, scope: Scope, ensure: Callable[[], Path]) 
             "settings": settings.model_dump(mode="json", exclude={"reads"}),
             "round": scope.place.round,
             "block": scope.place.block,
+            "blocks": 1 if scope.place.round is None else recipe.blocks,
             "inputs": {slot: [artifact.identity for artifact in artifacts] for slot, artifacts in inputs.items()},
             "external": dict(kind.external(settings)),
             "seed": recipe.seed,

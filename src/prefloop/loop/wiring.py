@@ -112,7 +112,7 @@ def check_roles(settings: TrainStep, artifact: Artifact, place: str, recipe: Rec
     """The rule that makes the examples gives every role that the objective reads."""
     objective = find_objective(settings.objective.name, place)
     for examples in artifact.inputs["examples"]:
-        made_by = recipe.step(examples.step)
+        made_by = recipe.step(examples.step, examples.place.round or 0)
         assert isinstance(made_by, PairStep)
         rule = find_rule(made_by.rule, place)
         for role in objective.roles:
@@ -140,6 +140,8 @@ def check_until(until: str, recipe: Recipe, where: str) -> None:
     round_name, slash, step = until.rpartition("/")
     if step not in set(recipe.names()):
         raise RecipeError(f"--until {until}: '{step}' is not a step of {where}. {did_you_mean(step, recipe.names())}")
+    if slash and step in recipe.setup:
+        raise RecipeError(f"--until {until}: '{step}' is done in the set-up. Use --until {step}.")
     known = [f"round-{number:02d}" for number in range(recipe.rounds)]
     if slash and round_name not in known:
         raise RecipeError(

@@ -47,6 +47,10 @@ class Trainable:
     def save(self, directory: Path) -> None:
         """Writes an ordinary Hugging Face directory: the model or the adapter, and what is needed to talk to it."""
         if isinstance(self.model, PeftModel):
+            config = self.model.peft_config[TRAINED]
+            assert isinstance(config, PeftLoraConfig)
+            if isinstance(config.target_modules, set):  # a set is written in another order by every process
+                config.target_modules = sorted(config.target_modules)
             self.model.save_pretrained(str(directory), save_embedding_layers=False)
             (directory / "README.md").unlink(missing_ok=True)
         else:
@@ -122,6 +126,11 @@ class Workbench:
                 )
             yield Trainable(self._load(start.directory).requires_grad_(True), None, start.directory)
             return
+        if start.directory != self.source.directory:
+            raise ModelError(
+                "policy: with LoRA the adapter belongs to the recipe's model, but policy.start is another one. "
+                "Name that one as `model:`, or train all weights."
+            )
         self._sampling = None
         base = self.base(start.directory)
         if start.adapter is not None:

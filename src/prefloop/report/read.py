@@ -45,7 +45,8 @@ def read_run(run: Path) -> RunView:
         DataError: the folder is no run, or one of its files is not what it must be.
     """
     recipe, text = _recipe(run)
-    rounds = tuple(_round(folder) for folder in sorted(run.glob("round-[0-9]*")) if folder.is_dir())
+    folders = sorted(folder for folder in run.glob("round-[0-9]*") if folder.is_dir())
+    rounds = tuple(map(_round, folders[: recipe.rounds]))  # later ones belong to a recipe with more rounds
     shown = last_accepted(rounds)
     return RunView(
         recipe=recipe,

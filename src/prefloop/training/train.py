@@ -109,7 +109,8 @@ def _reference(
 ) -> Scores:
     """Scores of a frozen policy for all examples, computed once and kept in the scratch folder."""
     roles, count = request.objective.roles, len(request.examples)
-    kept = request.scratch / f"{name}-scores.json"
+    layout = f"{bench.device.type}-{request.tokens_per_batch}"  # rounding differs between layouts
+    kept = request.scratch / f"{name}-scores-{layout}.json"
     if kept.is_file():
         saved: dict[str, list[float]] = json.loads(kept.read_text(encoding="utf-8"))
         return {key: torch.tensor(values, dtype=torch.float64) for key, values in saved.items()}

@@ -23,7 +23,11 @@ def make_summary(work: Work) -> Mapping[str, float]:
     metrics = list(_training(work))
     alerts = alerts_of(settings.monitors, metrics, evaluation)
     decision = decide(settings.gate, evaluation, earlier, alerts)
-    judges = [work.recipe.step(name) for name in work.recipe.names() if work.recipe.type_of(name) == "judge"]
+    judges = [
+        work.recipe.step(name, work.artifact.place.round or 0)
+        for name in work.recipe.names()
+        if work.recipe.type_of(name) == "judge"
+    ]
     summary = RoundSummary(
         round=work.artifact.place.round or 0,
         decision=decision.name,

@@ -20,14 +20,14 @@ def make_evaluation(work: Work) -> Mapping[str, float]:
     assert isinstance(settings, EvaluateStep)
     ours = _answers(work, "samples", "judgments", "truth")
     initial = _answers(work, "initial", "initial_judgments", "initial_truth")
-    earlier = (
-        _answers(work, "previous", "previous_judgments", "previous_truth")
-        if work.artifact.inputs["previous"]
-        else initial
-    )
+    opponents = {"initial": initial}
+    if work.artifact.inputs["previous"]:
+        opponents["previous"] = _answers(work, "previous", "previous_judgments", "previous_truth")
+    elif _baseline(work) == work.artifact.inputs["round_start"][0].identity:
+        opponents["previous"] = initial
     board = scoreboard(
         ours,
-        {"initial": initial, "previous": earlier},
+        opponents,
         _log_ratios(work, ours),
         seed=seed_for(work.recipe.seed, work.artifact.step, "bootstrap"),
         resamples=settings.resamples,
@@ -40,6 +40,11 @@ def make_evaluation(work: Work) -> Mapping[str, float]:
     }
     work.out.write_text(json.dumps({**head, **board}, indent=1) + "\n", encoding="utf-8")
     return {"answers": len(ours.responses)}
+
+
+def _baseline(work: Work) -> str:
+    """Identity of the policy that gave the fixed opponent's answers."""
+    return work.artifact.inputs["initial"][0].inputs["policy"][0].identity
 
 
 def _answers(work: Work, responses: str, judged: str, truth: str) -> Answers:
@@ -96,7 +101,7 @@ def _inputs(name: str, settings: StepConfig, scope: Scope) -> Inputs:
     }
     slots = {slot: scope.find(step) for slot, step in steps.items()}
     slots |= {slot: scope.find(step) if has_truth else () for slot, step in truths.items()}
-    return {**slots, "policy_initial": (scope.policy("initial"),)}
+    return {**slots, "policy_initial": (scope.initial,), "round_start": (scope.round_start,)}
 
 
 EVALUATE = StepType(make_evaluation, _inputs, suffix=".json")

@@ -1,5 +1,6 @@
 """Step type `sample`: K answers a prompt from a policy, wave by wave."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 
 from prefloop.config import SampleStep, StepConfig
@@ -24,6 +25,8 @@ def make_samples(work: Work) -> Mapping[str, float]:
             if not kept.exists():
                 aside = kept.with_suffix(".writing")
                 write_records(aside, sampled(work, settings, prompts, done, total))
+                with aside.open("rb") as written:
+                    os.fsync(written.fileno())
                 aside.rename(kept)
             responses += read_records(kept, Response)
             done += len(prompts) * settings.num_samples

@@ -72,10 +72,11 @@ def resolved_hyper(
 
 
 def _block(work: Work) -> BlockOfRound:
-    number = work.artifact.place.block or 0
+    if (number := work.artifact.place.block) is None:
+        return BlockOfRound(0, 1, None)
     state: Path | None = None
     start = work.artifact.inputs["start"][0]
-    if number > 0 and start.step_type == "train" and start.place.round == work.artifact.place.round:
+    if number > 0 and start.step == work.artifact.step and start.place.round == work.artifact.place.round:
         (state,) = work.path("start").glob("checkpoint-*/state.safetensors")
     return BlockOfRound(number, work.recipe.blocks, state)
 
