@@ -107,6 +107,24 @@ MISTAKES: Sequence[tuple[str, Sequence[str], str]] = [
         f"{TINY}: judgments: 'pairs' has not been made when it is read.",
     ),
     (
+        "an earlier step that there is not",
+        ["policy.references={ref: previous.plicy}"],
+        f"{TINY}: policy: 'previous.plicy': there is no step 'plicy'. Did you mean 'policy'?",
+    ),
+    ("prompts as a policy", ["samples.policy=prompts"], f"{TINY}: samples: 'prompts' is no policy here."),
+    (
+        "the start of what was not trained",
+        ["policy.references={ref: initial.start}"],
+        f"{TINY}: policy: 'initial.start' is no policy here.",
+    ),
+    ("steps that are no list", ["setup=5"], f"{TINY}: setup: found 5, expected a list of step names."),
+    (
+        "a step listed twice",
+        ["block=[prompts, samples, samples, judgments, pairs, policy]"],
+        f"{TINY}: step 'samples': it is listed twice.",
+    ),
+    ("an override that is no YAML", ["policy.epochs=[1"], "--set ...=[1: not YAML:"),
+    (
         "a missing model",
         ["model=./models/none"],
         "./models/none: no such directory. Expected a directory with config.json, builtin:NAME or org/name@revision.",

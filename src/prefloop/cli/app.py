@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import warnings
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -36,7 +37,9 @@ def run(
     """Run a recipe: offline training or the whole loop. The same command again resumes."""
     from prefloop.cli.run import run_command
 
-    write_json(json_file, run_command(recipe, folder, overrides or [], until, reuse))
+    with human_text(json_file):
+        result = run_command(recipe, folder, overrides or [], until, reuse)
+    write_json(json_file, result)
 
 
 @app.command(epilog="Example: prefloop report runs/quickstart")
@@ -47,7 +50,9 @@ def report(
     """Write the run's report, one static page, and print its table."""
     from prefloop.cli.report import report_command
 
-    write_json(json_file, report_command(folder))
+    with human_text(json_file):
+        result = report_command(folder)
+    write_json(json_file, result)
 
 
 @app.command("import-gguf", epilog="Example: prefloop import-gguf model.gguf models/mine")
@@ -59,7 +64,8 @@ def import_gguf(
     """Rebuild a GGUF file as an ordinary Hugging Face model directory."""
     from prefloop.cli.import_gguf import import_gguf as command
 
-    command(file, out)
+    with human_text(json_file):
+        command(file, out)
     write_json(json_file, {"model": str(out)})
 
 
@@ -71,10 +77,16 @@ def verify(
     """Check this installation's numbers against published ones."""
     from prefloop.cli.verify import verify_command
 
-    result, passed = verify_command(vectors)
+    with human_text(json_file):
+        result, passed = verify_command(vectors)
     write_json(json_file, result)
     if not passed:
         raise typer.Exit(1)
+
+
+def human_text(json_file: Path | None) -> AbstractContextManager[object]:
+    """Where `--json -` has standard output, what people read goes to standard error."""
+    return redirect_stdout(sys.stderr) if json_file == Path("-") else nullcontext()
 
 
 def write_json(file: Path | None, result: dict[str, Any]) -> None:

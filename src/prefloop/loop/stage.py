@@ -95,6 +95,7 @@ class Stage:
             making.rename(target)
         if target.exists() and content_of(target) == dict(entry.content):
             self.journal.commit(entry.identity)
+            _remove(self.run / SCRATCH / entry.identity[:16])
         else:
             self.journal.forget(entry.identity)
 
