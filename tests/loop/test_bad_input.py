@@ -117,6 +117,7 @@ MISTAKES: Sequence[tuple[str, Sequence[str], str]] = [
         ["policy.references={ref: initial.start}"],
         f"{TINY}: policy: 'initial.start' is no policy here.",
     ),
+    ("reads where nothing is read", ["prompts.reads=[pairs]"], f"{TINY}: prompts.reads is not a setting."),
     ("steps that are no list", ["setup=5"], f"{TINY}: setup: found 5, expected a list of step names."),
     (
         "a step listed twice",

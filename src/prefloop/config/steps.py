@@ -39,7 +39,11 @@ JudgeConfig = Annotated[VaderJudge | ShorterJudge, Field(discriminator="type")]
 
 
 class StepConfig(Config):
-    """What every step has."""
+    """Settings of a step."""
+
+
+class ReadingStep(StepConfig):
+    """A step that reads what others made."""
 
     reads: tuple[str, ...] = ()
     """Names of what it reads, where the steps before it in its block are not meant."""
@@ -71,7 +75,7 @@ class LocalSamplerConfig(Config):
     type: Literal["local"] = "local"
 
 
-class SampleStep(StepConfig):
+class SampleStep(ReadingStep):
     """How responses are drawn from a policy."""
 
     main: ClassVar[str | None] = "policy"
@@ -97,7 +101,7 @@ class SampleStep(StepConfig):
     """Prompts that are sampled and journaled together: what a crash can cost."""
 
 
-class JudgeStep(StepConfig):
+class JudgeStep(ReadingStep):
     """Who scores the responses."""
 
     main: ClassVar[str | None] = "judge"
@@ -106,7 +110,7 @@ class JudgeStep(StepConfig):
     """The judge by `type`, with its own fields."""
 
 
-class PairStep(StepConfig):
+class PairStep(ReadingStep):
     """Which responses become examples. The rule's own options stand beside `rule`."""
 
     main: ClassVar[str | None] = "rule"
@@ -155,7 +159,7 @@ class LoraConfig(Config):
     """The adapter is trained on over the rounds; every round keeps a frozen snapshot."""
 
 
-class TrainStep(StepConfig):
+class TrainStep(ReadingStep):
     """One train step: an objective on a round's examples."""
 
     main: ClassVar[str | None] = "objective"

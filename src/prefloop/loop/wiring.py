@@ -15,8 +15,8 @@ from prefloop.loop.stage import derive
 from prefloop.objectives import find_objective
 from prefloop.pairing import find_rule
 
-REHEARSED_ROUNDS = 3
-"""After this many rounds every name means the same kind of thing as in the round before."""
+REHEARSED_ROUNDS = 10
+"""After three rounds every name means the same kind of thing as before; numbers by round may still change."""
 
 OPTIONAL_SLOTS = {"evaluate": {"previous", "previous_judgments", "initial_truth", "truth", "previous_truth"}}
 

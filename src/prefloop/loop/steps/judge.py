@@ -26,6 +26,7 @@ def make_judgments(work: Work) -> Mapping[str, float]:
 
 
 def _inputs(_name: str, settings: StepConfig, scope: Scope) -> Inputs:
+    assert isinstance(settings, JudgeStep)
     responses = nearest(settings, scope, Response)
     prompts = {asked.identity: asked for answers in responses for asked in answers.inputs.get("prompts", (answers,))}
     return {"prompts": tuple(prompts.values()), "responses": responses}

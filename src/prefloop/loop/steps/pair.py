@@ -58,6 +58,7 @@ def make_pairs(work: Work) -> Mapping[str, float]:
 
 
 def _inputs(_name: str, settings: StepConfig, scope: Scope) -> Inputs:
+    assert isinstance(settings, PairStep)
     kinds: Mapping[str, type[Record]] = {"prompts": Prompt, "responses": Response, "judgments": Judgment}
     return {slot: nearest(settings, scope, kind, all_earlier=True) for slot, kind in kinds.items()}
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from pydantic import JsonValue
 
-from prefloop.config import MachineConfig, Recipe, StepConfig
+from prefloop.config import MachineConfig, ReadingStep, Recipe, StepConfig
 from prefloop.loop.artifact import Artifact, Inputs
 from prefloop.loop.progress import Report
 from prefloop.loop.scope import Scope
@@ -97,7 +97,7 @@ class Work:
 
 
 def nearest(
-    settings: StepConfig, scope: Scope, kind: type[Record], *, all_earlier: bool = False
+    settings: ReadingStep, scope: Scope, kind: type[Record], *, all_earlier: bool = False
 ) -> tuple[Artifact, ...]:
     """What a step reads of a kind: what `reads` names, or the last such artifact before it in its block (or all)."""
     if settings.reads:
