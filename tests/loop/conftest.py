@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,9 +33,9 @@ VOLATILE = (
 def small_run(tmp_path: Path) -> Callable[..., RunResult]:
     """Runs the small recipe with overrides in a folder of the test."""
 
-    def run(*overrides: str, name: str = "run", recipe: str = "loop.tiny", **options: object) -> RunResult:
+    def run(*overrides: str, name: str = "run", recipe: str = "loop.tiny", **options: Any) -> RunResult:
         loaded = load_recipe(recipe, (*SMALL, *overrides))
-        return run_recipe(loaded, tmp_path / name, Progress(), **options)  # type: ignore[arg-type]
+        return run_recipe(loaded, tmp_path / name, Progress(), **options)
 
     return run
 

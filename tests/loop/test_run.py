@@ -126,7 +126,7 @@ def test_a_second_writer_is_refused(small_run: SmallRun) -> None:
     first = small_run(until="prompts")
 
     with (
-        Stage(first.run, None, Progress()),  # type: ignore[arg-type]  # the lock needs no resources
+        Stage(first.run, None, Progress()),  # the lock needs no resources
         pytest.raises(RunLockedError, match=r"run: process \d+ is writing this run\. Wait for it"),
     ):
         small_run()

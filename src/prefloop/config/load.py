@@ -68,11 +68,11 @@ def load_recipe(spec: str, overrides: Sequence[str] = ()) -> LoadedRecipe:
 def _read(spec: str) -> tuple[Raw, str]:
     path = Path(spec)
     if path.is_file():
+        where = spec
         try:
-            path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise RecipeError(f"{spec}: not UTF-8 text at byte {error.start}. Is this a recipe?") from error
-        text, where = path.read_text(encoding="utf-8"), spec
         stem = path.name.removesuffix(".yaml").removesuffix(".yml")
     elif spec in shipped_recipes():
         text, where, stem = (
