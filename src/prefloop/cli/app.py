@@ -55,6 +55,20 @@ def report(
     write_json(json_file, result)
 
 
+@app.command(epilog="Example: prefloop compare runs/quickstart runs/quickstart_plain")
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders. The first one's arm is compared with all others.")],
+    out: Annotated[Path | None, typer.Option(help="The page. Default: compare/index.html beside the first run.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Compare runs on the same prompts: one page and one table. Runs that differ only in the seed are pooled."""
+    from prefloop.cli.compare import compare_command
+
+    with human_text(json_file):
+        result = compare_command(runs, out)
+    write_json(json_file, result)
+
+
 @app.command("import-gguf", epilog="Example: prefloop import-gguf model.gguf models/mine")
 def import_gguf(
     file: Annotated[Path, typer.Argument(help="A GGUF file.")],

@@ -1,5 +1,9 @@
 """Report: a run folder as one static page, and its table of rounds."""
 
+from prefloop.report.compare import RunComparison, read_comparison
+from prefloop.report.compare_page import comparison_path, write_comparison
+from prefloop.report.compare_table import comparison_table
+from prefloop.report.compare_wording import comparison_caveats, comparison_meaning
 from prefloop.report.page import page_of, write_report
 from prefloop.report.read import RunView, read_run
 from prefloop.report.table import RoundRow, TextTable, closing_table, round_rows, text_table
@@ -7,13 +11,20 @@ from prefloop.report.wording import headline
 
 __all__ = [
     "RoundRow",
+    "RunComparison",
     "RunView",
     "TextTable",
     "closing_table",
+    "comparison_caveats",
+    "comparison_meaning",
+    "comparison_path",
+    "comparison_table",
     "headline",
     "page_of",
+    "read_comparison",
     "read_run",
     "round_rows",
     "text_table",
+    "write_comparison",
     "write_report",
 ]

@@ -3,6 +3,7 @@
 from prefloop.statistics.bootstrap import ClusteredEstimate, cluster_bootstrap, clustered_mean
 from prefloop.statistics.kl import KlEstimate, k1, k2, k3, kl_estimate
 from prefloop.statistics.logistic import LengthSlope, LogisticFit, length_slope, soft_logistic
+from prefloop.statistics.paired import Statistic, clustered_statistic, detectable_difference, totals_by_cluster
 from prefloop.statistics.winrate import (
     LengthControlled,
     WinRate,
@@ -20,10 +21,13 @@ __all__ = [
     "LengthControlled",
     "LengthSlope",
     "LogisticFit",
+    "Statistic",
     "WinRate",
     "at_equal_lengths",
     "cluster_bootstrap",
     "clustered_mean",
+    "clustered_statistic",
+    "detectable_difference",
     "k1",
     "k2",
     "k3",
@@ -34,5 +38,6 @@ __all__ = [
     "length_slope",
     "length_terms",
     "soft_logistic",
+    "totals_by_cluster",
     "win_rate",
 ]

@@ -1,0 +1,40 @@
+"""`prefloop compare`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+from rich.console import Console
+from rich.table import Table
+
+from prefloop.cli.report import PLAIN_WIDTH
+from prefloop.report import (
+    RunComparison,
+    comparison_caveats,
+    comparison_meaning,
+    comparison_path,
+    comparison_table,
+    read_comparison,
+    write_comparison,
+)
+
+
+def compare_command(runs: Sequence[Path], out: Path | None) -> dict[str, Any]:
+    """Compares runs, writes the page and prints the table."""
+    comparison = read_comparison(runs)
+    page = write_comparison(comparison, runs, comparison_path(runs) if out is None else out)
+    console = Console() if Console().is_terminal else Console(width=PLAIN_WIDTH)
+    shown = comparison_table(comparison)
+    table = Table()
+    for heading in shown.headings:
+        table.add_column(heading, overflow="fold")
+    for line in shown.lines:
+        table.add_row(*line)
+    console.print(table)
+    said = {"meaning": comparison_meaning(comparison), "caveats": comparison_caveats(comparison)}
+    for line in (*said["meaning"], *said["caveats"]):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.print(f"comparison: {page}", highlight=False, markup=False, soft_wrap=True)
+    found = TypeAdapter(RunComparison).dump_python(comparison, mode="json")
+    return {"page": str(page), **found, **{name: list(lines) for name, lines in said.items()}}

@@ -1,0 +1,283 @@
+"""The plots of a comparison: win rate against length, and the win rates of each arm by round."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+from prefloop.records import Estimate
+from prefloop.report.compare import Arm, Measured, RunComparison
+from prefloop.report.figures import compact, fixed, with_interval
+from prefloop.report.plots import Frame, Level, Plot, Point, Series, nice_ticks, spread
+
+LOOKS = 8
+"""Colours and shapes of arms; more arms begin anew, and are told apart by their labels."""
+
+_WIDTH, _HEIGHT = 470.0, 380.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 42.0, 14.0, 26.0, 42.0
+_CHARACTER = 6.9
+_LINE = 14.0
+_EVEN = 50.0
+_SHAPES = (
+    "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0 -10 0Z",
+    "M-4.6 -4.6h9.2v9.2h-9.2Z",
+    "M0 -6l5.8 10.4h-11.6Z",
+    "M0 -6.4l6.4 6.4l-6.4 6.4l-6.4 -6.4Z",
+    "M0 6l5.8 -10.4h-11.6Z",
+    "M-2 -6h4v4h4v4h-4v4h-4v-4h-4v-4h4Z",
+    "M0 -6.2l5.4 3.1v6.2l-5.4 3.1l-5.4 -3.1v-6.2Z",
+    "M-6 -3h12v6h-12Z",
+)
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A measured point of a trajectory: times the initial length, and percent won."""
+
+    label: str
+    """The round; empty for the seeds' own last rounds and for their mean."""
+    length: Estimate
+    wins: Estimate
+
+
+@dataclass(frozen=True)
+class Track:
+    """One arm, from its initial model round by round."""
+
+    label: str
+    look: int
+    rounds: tuple[Stop, ...]
+    last: Stop
+    """All seeds after their last accepted round: the large mark with intervals and the arm's name."""
+    seeds: tuple[Stop, ...]
+    """Each seed's own; empty where there is one."""
+
+
+@dataclass(frozen=True)
+class TrackPlot:
+    """Win rate, by one judge, against length."""
+
+    name: str
+    title: str
+    caption: str
+    tracks: tuple[Track, ...]
+
+
+def against_length(comparison: RunComparison) -> tuple[TrackPlot, ...]:
+    """One plot for the truth, where it was recorded, and one for the judge."""
+    described = {
+        "truth": (
+            "By the truth",
+            "What the loop never saw: the judge without its planted flaw. Up is better; right is longer.",
+        ),
+        "judge": (
+            "By the judge",
+            "What the loop was paid for. Right and up together is a judge that length has bought.",
+        ),
+    }
+    plots = (
+        TrackPlot(f"{judge}-against-length", title, caption, tuple(_tracks(comparison.arms, judge)))
+        for judge, (title, caption) in described.items()
+    )
+    return tuple(plot for plot in plots if plot.tracks)
+
+
+def by_round(comparison: RunComparison) -> tuple[Plot, ...]:
+    """For each arm its win rates round by round, all on one scale."""
+    shown = [arm for arm in comparison.arms if arm.rounds]
+    ends = [end for arm in shown for one in arm.rounds for end in _ends(one.measured)]
+    scale = (min([*ends, 40.0]), max([*ends, 60.0]))
+    return tuple(_by_round(arm, f"arm-{number}-by-round", scale) for number, arm in enumerate(shown))
+
+
+def svg_of(plot: TrackPlot, scale: Sequence[TrackPlot]) -> Markup:
+    """The plot as SVG, on the axes that all of `scale` fit on."""
+    frame, x_ticks, y_ticks = _frame(scale)
+    parts = [
+        *_axes(frame, x_ticks, y_ticks),
+        *(part for track in plot.tracks for part in _path(track, frame)),
+        *(part for track in plot.tracks for part in _marks(track, frame)),
+        *_labels(plot.tracks, frame),
+    ]
+    head = Markup(
+        '<svg viewBox="0 0 {} {}" role="img" aria-labelledby="{name}-title {name}-text">'
+        '<title id="{name}-title">Win rate against length: {title}</title><desc id="{name}-text">{text}</desc>'
+    ).format(compact(_WIDTH), compact(_HEIGHT), name=plot.name, title=plot.title, text=described(plot))
+    return head + Markup("").join(parts) + Markup("</svg>")
+
+
+def described(plot: TrackPlot) -> str:
+    """The plot in words."""
+    return " ".join(
+        f"{track.label}: "
+        + "".join(
+            f"after round {stop.label} {fixed(stop.length.value, 2)} times the length, {fixed(stop.wins.value, 1)} %; "
+            for stop in track.rounds
+        )
+        + "after the last accepted round "
+        + f"{with_interval(track.last.length, 2)} times, {with_interval(track.last.wins)} %."
+        for track in plot.tracks
+    )
+
+
+def marker(look: int) -> Markup:
+    """The arm's mark, for a key."""
+    return Markup(
+        '<svg class="key-mark arm-{}" viewBox="-8 -8 16 16" aria-hidden="true"><path class="mark" d="{}"/></svg>'
+    ).format(look, _SHAPES[look])
+
+
+def _tracks(arms: Sequence[Arm], judge: str) -> Iterator[Track]:
+    for number, arm in enumerate(arms):
+        last = _stop("", arm.last, judge)
+        rounds = [_stop(one.label + ("†" if one.refused else ""), one.measured, judge) for one in arm.rounds]
+        seeds = [_stop("", one.measured, judge) for one in arm.seeds] if len(arm.seeds) > 1 else []
+        if last is not None:
+            yield Track(
+                label=arm.label,
+                look=number % LOOKS,
+                rounds=tuple(stop for stop in rounds if stop is not None),
+                last=last,
+                seeds=tuple(stop for stop in seeds if stop is not None),
+            )
+
+
+def _stop(label: str, measured: Measured, judge: str) -> Stop | None:
+    wins = measured.truth if judge == "truth" else measured.judge
+    return None if wins is None else Stop(label, measured.length, wins)
+
+
+def _frame(plots: Sequence[TrackPlot]) -> tuple[Frame, tuple[float, ...], tuple[float, ...]]:
+    tracks = [track for plot in plots for track in plot.tracks]
+    stops = [stop for track in tracks for stop in (*track.rounds, *track.seeds, track.last)]
+    xs = [
+        1.0,
+        *(stop.length.value for stop in stops),
+        *(end for track in tracks for end in track.last.length.interval or ()),
+    ]
+    ys = [
+        _EVEN,
+        *(stop.wins.value for stop in stops),
+        *(end for track in tracks for end in track.last.wins.interval or ()),
+    ]
+    x_ticks = nice_ticks(min(0.9, *xs), max(1.1, *xs))
+    y_ticks = nice_ticks(min(45.0, *ys), max(55.0, *ys))
+    frame = Frame(_LEFT, _WIDTH - _RIGHT, _TOP, _HEIGHT - _BOTTOM, (x_ticks[0], x_ticks[-1]), (y_ticks[0], y_ticks[-1]))
+    return frame, x_ticks, y_ticks
+
+
+def _axes(frame: Frame, x_ticks: Sequence[float], y_ticks: Sequence[float]) -> Iterator[Markup]:
+    for tick in y_ticks:
+        yield _line("grid", frame.left, frame.y(tick), frame.right, frame.y(tick))
+        yield _text("tick end", frame.left - 6, frame.y(tick) + 4, compact(tick))
+    for tick in x_ticks:
+        yield _line("grid", frame.x(tick), frame.top, frame.x(tick), frame.bottom)
+        yield _text("tick middle", frame.x(tick), frame.bottom + 16, compact(tick))
+    yield _line("level", frame.left, frame.y(_EVEN), frame.right, frame.y(_EVEN))
+    yield _line("level", frame.x(1.0), frame.top, frame.x(1.0), frame.bottom)
+    yield _text("axis-name", 2, 13, "win rate against the initial model, %")
+    yield _text("axis-name end", frame.right, frame.bottom + 33, "length of answers, times the initial model's")
+
+
+def _path(track: Track, frame: Frame) -> Iterator[Markup]:
+    """From the initial model through the rounds; the intervals of the result; the seeds, faint."""
+    stops = [(1.0, _EVEN), *((stop.length.value, stop.wins.value) for stop in track.rounds)]
+    path = "L".join(f"{frame.x(x):.1f} {frame.y(y):.1f}" for x, y in stops)
+    yield Markup('<path class="track arm-{}" d="M{}"/>').format(track.look, path)
+    last = track.last
+    x, y = frame.x(last.length.value), frame.y(last.wins.value)
+    if last.length.interval is not None:
+        low, high = map(frame.x, last.length.interval)
+        yield _line(f"error arm-{track.look}", low, y, high, y)
+    if last.wins.interval is not None:
+        low, high = map(frame.y, last.wins.interval)
+        yield _line(f"error arm-{track.look}", x, low, x, high)
+    for seed in track.seeds:
+        yield _mark("seed", track.look, frame, seed, 0.8)
+
+
+def _marks(track: Track, frame: Frame) -> Iterator[Markup]:
+    """The rounds with their numbers inside, and a ring around where the arm stands."""
+    for stop in track.rounds:
+        x, y = frame.x(stop.length.value), frame.y(stop.wins.value)
+        yield _mark("mark", track.look, frame, stop, 1.6)
+        yield _text("round middle", x, y + 3.6, stop.label)
+    yield _mark("last", track.look, frame, track.last, 2.3)
+
+
+def _mark(kind: str, look: int, frame: Frame, stop: Stop, size: float) -> Markup:
+    return Markup(
+        '<path class="{} arm-{}" transform="translate({} {}) scale({})" d="{}"><title>{} times, {} %</title></path>'
+    ).format(
+        kind,
+        look,
+        f"{frame.x(stop.length.value):.1f}",
+        f"{frame.y(stop.wins.value):.1f}",
+        size,
+        _SHAPES[look],
+        fixed(stop.length.value, 2),
+        fixed(stop.wins.value, 1),
+    )
+
+
+def _labels(tracks: Sequence[Track], frame: Frame) -> Iterator[Markup]:
+    """Names beside the large marks, on the side with more room, none on another."""
+    yield _text("start", frame.x(1.0) + 5, frame.y(_EVEN) + 14, "initial")
+    middle = (frame.left + frame.right) / 2
+    for on_left in (True, False):
+        side = [track for track in tracks if (frame.x(track.last.length.value) > middle) is on_left]
+        wanted = [frame.y(track.last.wins.value) + (24 if on_left else -14) for track in side]
+        for track, y in zip(side, spread(wanted, _LINE, frame.top + 8, frame.bottom - 4), strict=True):
+            x = frame.x(track.last.length.value)
+            text = Markup('<text class="name arm-{} {}" x="{}" y="{}">{}</text>')
+            yield text.format(
+                track.look, "end" if on_left else "", f"{x - 12 if on_left else x + 12:.1f}", f"{y:.1f}", track.label
+            )
+
+
+def _by_round(arm: Arm, name: str, scale: tuple[float, float]) -> Plot:
+    initial = Point(0, _EVEN, _EVEN, _EVEN)
+    kinds = {
+        "truth": [(one.number, one.measured.truth) for one in arm.rounds],
+        "controlled": [(one.number, one.measured.controlled) for one in arm.rounds],
+        "judge": [(one.number, one.measured.judge) for one in arm.rounds],
+    }
+    series = [
+        Series(kind, kind, ((initial, *(_point(number, wins) for number, wins in found if wins is not None)),))
+        for kind, found in kinds.items()
+        if any(wins is not None for _, wins in found)
+    ]
+    return Plot(
+        name=name,
+        title=arm.label,
+        caption="Win rate against the initial model. Bands: 95 % intervals.",
+        y_label="win rate, %",
+        x_label="round",
+        ticks=((0.0, "initial"), *((one.number + 1.0, one.label + ("†" if one.refused else "")) for one in arm.rounds)),
+        series=tuple(series),
+        at_least=scale,
+        levels=(Level(_EVEN, ""),),
+        width=340.0,
+        height=240.0,
+    )
+
+
+def _point(number: int, wins: Estimate) -> Point:
+    low, high = wins.interval or (None, None)
+    return Point(number + 1, wins.value, low, high)
+
+
+def _ends(measured: Measured) -> Iterator[float]:
+    for wins in (measured.truth, measured.judge, measured.controlled):
+        if wins is not None:
+            yield from (wins.value, *(wins.interval or ()))
+
+
+def _line(kind: str, x1: float, y1: float, x2: float, y2: float) -> Markup:
+    return Markup('<path class="{}" d="M{} {}L{} {}"/>').format(
+        kind, f"{x1:.1f}", f"{y1:.1f}", f"{x2:.1f}", f"{y2:.1f}"
+    )
+
+
+def _text(kind: str, x: float, y: float, text: str) -> Markup:
+    return Markup('<text class="{}" x="{}" y="{}">{}</text>').format(kind, f"{x:.1f}", f"{y:.1f}", escape(text))

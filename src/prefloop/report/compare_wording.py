@@ -1,0 +1,203 @@
+"""A comparison in words. What an interval does not show is not claimed."""
+
+from collections.abc import Iterator
+
+from prefloop.records import Estimate
+from prefloop.report.compare import Against, Arm, Difference, RoundMeasured, RunComparison, SeedMeasured
+from prefloop.report.figures import fixed, interval, rate, with_interval
+
+EVEN = 50.0
+MOSTLY_FINISHED = 95.0
+"""Below this share of finished answers, percent, the length limit is part of the result and is said."""
+
+_JUDGES = {"truth": "the truth", "judge": "the judge"}
+
+
+def comparison_title(comparison: RunComparison) -> str:
+    """What was compared, as a title."""
+    first, *others = (arm.name for arm in comparison.arms)
+    if not others:
+        return f"{first}: {_count(len(comparison.arms[0].seeds), 'seed')} together"
+    return f"{others[0] if len(others) == 1 else _count(len(others), 'arm')} against {first}"
+
+
+def comparison_meaning(comparison: RunComparison) -> tuple[str, ...]:
+    """What the figures show, a sentence or two each."""
+    return (
+        *(_claim(arm) for arm in comparison.arms),
+        *(said for arm in comparison.arms if (said := _judge_against_truth(arm)) is not None),
+        *(said for one in comparison.against for said in _compared(one)),
+    )
+
+
+def comparison_caveats(comparison: RunComparison) -> tuple[str, ...]:
+    """What has to be known beside the figures."""
+    return (
+        *(said for arm in comparison.arms for said in _about(arm)),
+        *(said for one in comparison.against for said in _paired(one)),
+        *_several(len(comparison.against)),
+    )
+
+
+def _claim(arm: Arm) -> str:
+    if all(one.last_accepted is None for one in arm.seeds):
+        return f"{arm.name}: no round was accepted, so it stands where it began, on its initial model."
+    wins, judge = arm.last.truth, "by the truth"
+    if wins is None:
+        wins, judge = arm.last.controlled, "by the judge with length controlled"
+    ratio = f"its answers are {with_interval(arm.last.length, 2)} times as long"
+    if wins is None:
+        return f"{arm.name} was never judged against its initial model; {ratio}."
+    over = f" over {len(arm.seeds)} seeds" if len(arm.seeds) > 1 else ""
+    seen = f"{rate(wins)} {judge}{over}"
+    if wins.interval is None:
+        return (
+            f"{arm.name} wins {seen} against its initial model, and {ratio}; without an interval, this may be chance."
+        )
+    low, high = wins.interval
+    if low > EVEN:
+        return f"{arm.name} is better than its initial model: it wins {seen}, and {ratio}."
+    if high < EVEN:
+        return f"{arm.name} is worse than its initial model: it wins only {seen}, and {ratio}."
+    return (
+        f"{arm.name} is not shown to differ from its initial model: it wins {seen}, and the interval contains 50 %; "
+        f"{ratio}."
+    )
+
+
+def _judge_against_truth(arm: Arm) -> str | None:
+    gap, controlled = arm.judge_over_truth, arm.controlled_over_truth
+    if gap is None or controlled is None or gap.interval is None or controlled.interval is None:
+        return None
+    if _shows_sign(gap):
+        more = "more" if gap.value > 0 else "fewer"
+        first = f"The judge gives {arm.name} {_points(_size(gap))} {more} than the truth does"
+    else:
+        first = f"Judge and truth are not shown to differ about {arm.name}: {_points(gap)}"
+    shown = "" if _shows_sign(controlled) else ", not shown to differ from zero"
+    return f"{first}. With length controlled the gap is {_points(controlled)}{shown}."
+
+
+def _compared(one: Against) -> Iterator[str]:
+    for judge in ("truth", "judge"):
+        if (found := one.differences.get(judge)) is not None:
+            yield _rates_compared(one, judge, found)
+    yield _lengths_compared(one, one.differences["length"])
+    for judge, duel in one.duels.items():
+        yield _duelled(one, judge, duel)
+
+
+def _rates_compared(one: Against, judge: str, found: Difference) -> str:
+    gap = found.estimate
+    if _shows_sign(gap):
+        more = "more" if gap.value > 0 else "fewer"
+        won = f"{one.arm} wins {_points(_size(gap))} {more} than {one.first} against the initial model"
+        return f"By {_JUDGES[judge]}, {won}{_on_seeds(one, found)}."
+    return (
+        f"By {_JUDGES[judge]}, {one.arm} and {one.first} are not shown to differ in how often they beat the initial "
+        f"model: {_points(gap)}.{_could_see(found, 'points', 1)}"
+    )
+
+
+def _lengths_compared(one: Against, found: Difference) -> str:
+    gap = found.estimate
+    if _shows_sign(gap):
+        longer = "longer" if gap.value > 0 else "shorter"
+        by = f"by {with_interval(_size(gap), 2)} times the initial length"
+        return f"{one.arm} answers {longer} than {one.first}, {by}{_on_seeds(one, found)}."
+    return (
+        f"{one.arm} and {one.first} are not shown to differ in length: {with_interval(gap, 2)} times the initial "
+        f"length.{_could_see(found, 'times the initial length', 2)}"
+    )
+
+
+def _duelled(one: Against, judge: str, duel: Estimate) -> str:
+    met = f"Answer against answer, {one.arm} beats {one.first} in {rate(duel)} by {_JUDGES[judge]}"
+    shown = duel.interval is not None and not duel.interval[0] <= EVEN <= duel.interval[1]
+    return f"{met}." if shown else f"{met}, which does not show that either is better."
+
+
+def _could_see(found: Difference, unit: str, digits: int) -> str:
+    if found.detectable is None:
+        return ""
+    return f" A difference of {fixed(found.detectable, digits)} {unit} would have been detected four times in five."
+
+
+def _on_seeds(one: Against, found: Difference) -> str:
+    return f", the same way on {len(found.same_sign)} of {len(one.seeds)} seeds" if len(one.seeds) > 1 else ""
+
+
+def _about(arm: Arm) -> Iterator[str]:
+    for one in arm.seeds:
+        yield from _about_seed(arm, one)
+    for one in arm.rounds:
+        yield from _about_round(arm, one)
+    finished = arm.last.finished
+    if finished.value < MOSTLY_FINISHED:
+        yield (
+            f"{arm.name}: {rate(finished)} of its answers end by themselves. The length limit cuts the others, "
+            "so its length is understated."
+        )
+
+
+def _about_seed(arm: Arm, one: SeedMeasured) -> Iterator[str]:
+    name = f"{arm.name}, seed {one.seed}" if len(arm.seeds) > 1 else arm.name
+    if one.ended < one.planned:
+        rounds = f"{one.ended} of {_count(one.planned, 'round')}"
+        yield f"{name}: {rounds} with answers so far, of which the last accepted one is counted."
+    if one.last_accepted is None:
+        yield f"{name}: no round was accepted, so its initial model is counted: 50 % at its own length."
+
+
+def _about_round(arm: Arm, one: RoundMeasured) -> Iterator[str]:
+    if one.refused:
+        where = f" on {len(one.refused)} of {_count(len(one.seeds), 'seed')}" if len(arm.seeds) > 1 else ""
+        yield f"{arm.name}: round {one.label} was not accepted{where}; the plots show it (†), the result does not."
+    if len(one.seeds) < len(arm.seeds):
+        yield f"{arm.name}: round {one.label} was measured on {len(one.seeds)} of {len(arm.seeds)} seeds."
+
+
+def _paired(one: Against) -> Iterator[str]:
+    if one.seeds:
+        seeds = f"and {'seed' if len(one.seeds) == 1 else 'seeds'} {', '.join(map(str, one.seeds))}"
+    else:
+        seeds = "only, as they have no seed in common"
+    yield f"{one.arm} and {one.first} are paired on {_count(one.prompts, 'prompt')} {seeds}."
+    if one.left_out:
+        left_out = _count(one.left_out, "prompt")
+        yield f"{left_out} that only one of {one.arm} and {one.first} answered: left out of their difference."
+    for judge in one.not_comparable:
+        yield (
+            f"{one.arm} and {one.first} were not scored by the same judge ({judge}), so differences and duels by it "
+            "would mean nothing and are left out."
+        )
+
+
+def _several(comparisons: int) -> Iterator[str]:
+    if comparisons > 1:
+        yield (
+            f"{comparisons} arms are compared with the first, and no interval is adjusted for it: if no arm differed, "
+            f"one of the {comparisons} would still seem to with a probability of up to {min(100, 5 * comparisons)} %, "
+            "for each measure."
+        )
+
+
+def _shows_sign(estimate: Estimate) -> bool:
+    return estimate.interval is not None and not estimate.interval[0] <= 0 <= estimate.interval[1]
+
+
+def _size(estimate: Estimate) -> Estimate:
+    """Without its sign, for sentences that say it in words."""
+    if estimate.value >= 0 or estimate.interval is None:
+        return estimate
+    low, high = estimate.interval
+    return Estimate(value=-estimate.value, interval=(-high, -low))
+
+
+def _points(estimate: Estimate) -> str:
+    """`−2.1 points (−8.0 to 3.9)`."""
+    return f"{fixed(estimate.value, 1)} points ({interval(estimate, 1) or 'no interval'})"
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
