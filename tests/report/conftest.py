@@ -83,6 +83,11 @@ def evaluation(number: int, *, truth: bool = True, **other: Any) -> dict[str, An
     }
 
 
+def policy(number: int) -> str:
+    """Identity of the policy with which a round begins."""
+    return f"{number:064x}"
+
+
 def summary(number: int, decision: str = "accepted", alerts: tuple[Alert, ...] = ()) -> RoundSummary:
     return RoundSummary.model_validate(
         {
@@ -91,7 +96,7 @@ def summary(number: int, decision: str = "accepted", alerts: tuple[Alert, ...] =
             "reasons": [
                 "not shown worse than the last accepted round; this suite could have seen a change of 10 points"
             ],
-            "policies": {"initial": "a" * 64, "round_start": "b" * 64, "current": "c" * 64},
+            "policies": {"initial": policy(0), "round_start": policy(number), "current": policy(number + 1)},
             "counts": {
                 "samples": {"responses": 256, "cut": 3},
                 "pairs": {"groups": 64, "examples": 57 + number, "cut answers": 3, "dropped: tie": 4},
@@ -182,6 +187,10 @@ def journal(run: Path, rounds: int) -> None:
     )
     for number, path in enumerate(paths):
         place, step = path.rsplit("/", 1)
+        counts = {
+            "pairs": {"groups": 64, "examples": 57, "cut answers": 3, "dropped: tie": 4, "dropped: same text": 3},
+            "judgments": {"judgments": 256, "invalid": 0},
+        }
         row = (
             f"{number:064x}"[::-1],
             step,
@@ -189,7 +198,7 @@ def journal(run: Path, rounds: int) -> None:
             path,
             "committed",
             "{}",
-            '{"responses": 1256, "cut": 3}',
+            json.dumps(counts.get(step, {"responses": 1256, "cut": 3} if "samples" in step else {})),
             1e9 + number,
             1.25 + number,
         )

@@ -33,7 +33,7 @@ addEventListener("load", () => {
   const beyond = free.filter((e) => e.getBoundingClientRect().right > wide + 0.5);
   parent.document.documentElement.dataset.measured = JSON.stringify({
     wide, scroll: document.documentElement.scrollWidth, beyond: beyond.map((e) => e.outerHTML.slice(0, 90)),
-    narrowest: Math.min(...[...document.querySelectorAll("svg")].map((e) => e.getBoundingClientRect().width)),
+    narrowest: Math.min(...[...document.querySelectorAll("figure svg")].map((e) => e.getBoundingClientRect().width)),
   });
 });
 </script></body>"""

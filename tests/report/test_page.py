@@ -1,3 +1,4 @@
+import hashlib
 import json
 import re
 from html.parser import HTMLParser
@@ -67,7 +68,7 @@ def test_the_closing_table_has_a_row_for_the_initial_model_and_one_a_round(build
 
 def test_columns_in_which_nothing_was_measured_are_left_out(build_run: BuildRun) -> None:
     table = text_table(closing_table(build_run(1, evaluated=False)))
-    assert table.headings == ("after round", "pairs", "decision")
+    assert table.headings == ("round", "pairs", "decision")
     assert table.lines == (("1", "57", "accepted"),)
 
 
@@ -109,8 +110,8 @@ def test_every_anchor_leads_to_a_section(build_run: BuildRun) -> None:
 
 
 def test_every_plot_is_well_formed_and_described(build_run: BuildRun) -> None:
-    plots = re.findall(r"<svg.*?</svg>", page(build_run()), flags=re.DOTALL)
-    assert len(plots) == 9
+    plots = re.findall(r"<figure.*?(<svg.*?</svg>)", page(build_run()), flags=re.DOTALL)
+    assert len(plots) == 13
     for plot in plots:
         root = ElementTree.fromstring(plot)
         assert root.get("role") == "img"
@@ -150,12 +151,17 @@ def test_superseded_artifacts_are_not_among_the_stages(build_run: BuildRun) -> N
     assert not [path for path in stages if path.startswith("superseded")]
 
 
-def test_the_first_twelve_prompts_are_compared_in_file_order(build_run: BuildRun) -> None:
-    compared = read_run(build_run()).comparisons
-    assert [one.prompt for one in compared] == [prompt(number).messages[-1].content for number in range(12)]
-    assert compared[3].before.cut
-    assert compared[1].before.scores == {"judge": 0.1, "truth": 0.1}
-    assert compared[1].after.scores["truth"] == pytest.approx(0.25)
+def test_the_prompts_that_are_shown_are_the_first_by_the_hash_of_their_id(build_run: BuildRun) -> None:
+    run = build_run()
+    prompts = {prompt(number).prompt_id: number for number in range(15)}
+    order = sorted(prompts, key=lambda name: hashlib.sha256(f'"{name}"'.encode()).hexdigest())
+    compared = read_run(run).comparisons
+    assert [one.prompt for one in compared] == [prompt(prompts[name]).messages[-1].content for name in order[:8]]
+    for one, name in zip(compared, order, strict=False):
+        assert one.before.scores == {judge: pytest.approx(0.1 * (prompts[name] % 7)) for judge in ("judge", "truth")}
+        assert one.after.scores["truth"] == pytest.approx(0.1 * (prompts[name] % 7) + 0.15)
+        assert one.before.cut == (prompts[name] == 3)
+    assert "of 15 held-out prompts the first 8 in the order of the SHA-256 of their id" in page(run)
 
 
 def test_the_answers_are_those_of_the_last_accepted_round(build_run: BuildRun) -> None:
@@ -194,15 +200,16 @@ def test_the_headline_claims_what_the_interval_shows(
     rate, ends = truth
     measured["against"]["initial"]["truth"] |= {"win_rate": rate, "interval": ends}
     write_json(run / "round-02/evaluation.json", measured)
-    sentence = headline(read_run(run))
+    sentence = headline(read_run(run)).replace("\N{NO-BREAK SPACE}", " ")
     assert claim in sentence
     assert "by the judge's truth, at 1.08 times its length" in sentence
 
 
 def test_without_a_truth_the_headline_takes_the_length_controlled_judge(build_run: BuildRun) -> None:
     run = build_run(truth=False)
-    assert "wins 70.7 % (63.6–77.8) of held-out prompts by the judge with length controlled" in headline(read_run(run))  # noqa: RUF001
-    assert "win % truth" not in page(run)
+    sentence = headline(read_run(run)).replace("\N{NO-BREAK SPACE}", " ")
+    assert "wins 70.7 % (63.6–77.8) of held-out prompts by the judge with length controlled" in sentence  # noqa: RUF001
+    assert ">truth, %<" not in page(run)
 
 
 def test_a_run_that_was_never_evaluated_claims_nothing(build_run: BuildRun) -> None:
@@ -210,7 +217,8 @@ def test_a_run_that_was_never_evaluated_claims_nothing(build_run: BuildRun) -> N
     assert headline(read_run(run)).endswith("it was not evaluated: this page cannot say whether it is better.")
     text = page(run)
     assert "Training loss" in text
-    assert "Does it win?" not in text
+    assert "Judge, raw" not in text
+    assert "What this means" not in text
 
 
 def test_a_run_of_which_no_round_was_accepted_says_so(build_run: BuildRun) -> None:
@@ -233,12 +241,12 @@ def test_a_round_that_is_under_way_is_shown_as_such(build_run: BuildRun) -> None
     (run / "round-01/policy/fitted.json").unlink()
     text = page(run)
     assert "1 of 3 rounds has finished." in text
-    assert [row.decision for row in closing_table(run)] == ["", "accepted", "not finished"]
+    assert [row.decision for row in closing_table(run)] == ["", "accepted", "unfinished"]
 
 
 def test_a_bare_recipe_is_enough(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("name: mine\n")
-    assert "<h1>mine</h1>" in page(tmp_path)
+    assert '<h1 id="title">mine</h1>' in page(tmp_path)
 
 
 def test_training_in_blocks_is_found(build_run: BuildRun) -> None:
@@ -257,7 +265,7 @@ def test_training_in_blocks_is_found(build_run: BuildRun) -> None:
 def test_losses_that_are_no_numbers_are_left_out(build_run: BuildRun) -> None:
     run = build_run(1)
     (run / "round-00/policy/training.jsonl").write_text('{"step": 1, "loss": NaN}\n{"step": 2, "loss": 0.5}\n')
-    assert "nan" not in page(run).lower().replace("nanosecond", "")
+    assert not re.search(r"\bnan\b", page(run), flags=re.IGNORECASE)
 
 
 def test_long_training_and_many_rounds_stay_under_a_megabyte(build_run: BuildRun) -> None:

@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from prefloop.report import RoundRow, closing_table, text_table, write_report
+from prefloop.report import TABLE_CAPTION, RoundRow, closing_table, text_table, with_coarse_interval, write_report
 
 PLAIN_WIDTH = 120
 """Columns where the output is no terminal."""
@@ -19,10 +20,10 @@ def report_command(run: Path) -> dict[str, Any]:
     rows = closing_table(run)
     console = Console() if Console().is_terminal else Console(width=PLAIN_WIDTH)
     if rows:
-        shown = text_table(rows)
-        table = Table()
-        for heading in shown.headings:
-            table.add_column(heading, overflow="fold")
+        shown = text_table(rows, with_coarse_interval)
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=TABLE_CAPTION, caption_justify="left")
+        for heading, *column in zip(shown.headings, *shown.lines, strict=True):
+            table.add_column(heading, overflow="fold", min_width=min(8, max(map(len, column))))
         for line in shown.lines:
             table.add_row(*line)
         console.print(table)

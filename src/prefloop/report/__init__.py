@@ -4,12 +4,14 @@ from prefloop.report.compare import RunComparison, read_comparison
 from prefloop.report.compare_page import comparison_path, write_comparison
 from prefloop.report.compare_table import comparison_table
 from prefloop.report.compare_wording import comparison_caveats, comparison_meaning
+from prefloop.report.figures import with_coarse_interval
 from prefloop.report.page import page_of, write_report
 from prefloop.report.read import RunView, read_run
-from prefloop.report.table import RoundRow, TextTable, closing_table, round_rows, text_table
+from prefloop.report.table import TABLE_CAPTION, RoundRow, TextTable, closing_table, round_rows, text_table
 from prefloop.report.wording import headline
 
 __all__ = [
+    "TABLE_CAPTION",
     "RoundRow",
     "RunComparison",
     "RunView",
@@ -25,6 +27,7 @@ __all__ = [
     "read_run",
     "round_rows",
     "text_table",
+    "with_coarse_interval",
     "write_comparison",
     "write_report",
 ]

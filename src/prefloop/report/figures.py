@@ -1,6 +1,6 @@
 """Numbers as text, the same on the page and in the terminal."""
 
-from math import isfinite
+from math import ceil, floor, isfinite
 
 from prefloop.records import Estimate
 
@@ -48,10 +48,18 @@ def with_interval(estimate: Estimate, digits: int = 1) -> str:
     return fixed(estimate.value, digits) + (f" ({ends})" if ends else "")
 
 
+def with_coarse_interval(estimate: Estimate) -> str:
+    """`68.1 (61–75)`: ends as whole numbers, rounded outwards so that they never claim more than was shown."""
+    if estimate.interval is None:
+        return fixed(estimate.value, 1)
+    low, high = estimate.interval
+    return f"{fixed(estimate.value, 1)} ({fixed(floor(low), 0)}{_DASH}{fixed(ceil(high), 0)})"
+
+
 def rate(estimate: Estimate) -> str:
-    """A percentage in a sentence: `68.1 % (61.2–75.0)`."""
+    """A percentage in a sentence: `68.1 % (61.2–75.0)`; number and sign stay on one line."""
     ends = interval(estimate, 1)
-    return f"{fixed(estimate.value, 1)} %" + (f" ({ends})" if ends else "")
+    return f"{fixed(estimate.value, 1)}\N{NO-BREAK SPACE}%" + (f" ({ends})" if ends else "")
 
 
 def with_error(estimate: Estimate, digits: int = 2) -> str:

@@ -1,4 +1,4 @@
-"""Line plots as inline SVG: pure functions from numbers to text. Colours and fonts are the page's (page.css)."""
+"""Plots as inline SVG, in words and as tables: pure functions of numbers. Colours and fonts are in page.css."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,12 +7,16 @@ from math import ceil, floor, log10
 
 from markupsafe import Markup, escape
 
-from prefloop.report.figures import compact, fixed
+from prefloop.report.figures import ABSENT, compact, fixed
 
 _CHARACTER = 7.2  # of bold figures in a wide sans serif at the page's 11.5 px
 _LINE = 13.5
 _TOP = 26.0
-_BOTTOM = 38.0
+_BOTTOM = 40.0
+FEW_TICKS = 10
+"""So few are not crowded; the first may stand away from the axis."""
+MOST_LINES = 60
+"""Of a table of numbers beside a plot."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,31 @@ class Series:
 
 
 @dataclass(frozen=True)
+class Cloud:
+    """Single dots, with a mark at their mean; `kind` chooses their look."""
+
+    label: str
+    """Written at the mean."""
+    kind: str
+    dots: tuple[tuple[float, float], ...]
+
+    @property
+    def mean(self) -> tuple[float, float]:
+        """The middle of the dots."""
+        count = len(self.dots)
+        return sum(x for x, _ in self.dots) / count, sum(y for _, y in self.dots) / count
+
+
+@dataclass(frozen=True)
+class DataTable:
+    """The numbers of a plot, for those who cannot or would rather not read it off the picture."""
+
+    headings: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Level:
     """A horizontal line to compare with."""
 
@@ -69,8 +98,18 @@ class Plot:
     levels: tuple[Level, ...] = ()
     dividers: tuple[float, ...] = ()
     """Vertical lines between rounds."""
+    clouds: tuple[Cloud, ...] = ()
+    source: str = ""
+    """Which files the numbers are from."""
+    data: DataTable | None = None
+    """Its numbers; None: every point of every curve."""
     width: float = 290.0
     height: float = 210.0
+
+    @property
+    def table(self) -> DataTable:
+        """The numbers behind the picture."""
+        return self.data or _points_table(self)
 
 
 @dataclass(frozen=True)
@@ -130,7 +169,9 @@ def svg(plot: Plot) -> Markup:
         *_x_axis(plot, frame),
         *(_line(frame.left, frame.y(level.y), frame.right, frame.y(level.y), "level") for level in plot.levels),
         *(band for series in plot.series for band in _bands(series, frame)),
+        *(_dots(cloud, frame) for cloud in plot.clouds),
         *(mark for series in plot.series for mark in _curve(series, frame)),
+        *_means(plot.clouds, frame),
         *_written(labels, frame),
         _text(2, 13, plot.y_label, "axis-name"),
     ]
@@ -156,7 +197,26 @@ def described(plot: Plot) -> str:
             sentences.append(head + ", ".join(f"{names.get(p.x, compact(p.x))}: {_valued(p)}" for p in points) + ".")
         else:
             sentences.append(f"{head}from {compact(points[0].y)} to {compact(points[-1].y)}.")
+    for cloud in plot.clouds:
+        x, y = map(compact, cloud.mean)
+        sentences.append(f"{cloud.label}: {len(cloud.dots)} dots, on average at {x} and {y}.")
     return " ".join(sentences)
+
+
+def _points_table(plot: Plot) -> DataTable:
+    """A line an x value, a column a curve; of long curves every second, third, ... value."""
+    names = dict(plot.ticks) if all(series.marked for series in plot.series) else {}
+    columns = [{point.x: _valued(point) for point in series.points} for series in plot.series]
+    xs = sorted({x for column in columns for x in column})
+    stride = max(1, ceil(len(xs) / MOST_LINES))
+    return DataTable(
+        headings=(
+            plot.x_label if names else "optimiser step",
+            *(f"{series.label or plot.title}, {plot.y_label}".removesuffix(", ") for series in plot.series),
+        ),
+        lines=tuple((names.get(x, compact(x)), *(column.get(x, ABSENT) for column in columns)) for x in xs[::stride]),
+        note=f"Every {stride}th of {len(xs)} values." if stride > 1 else "",
+    )
 
 
 def _valued(point: Point) -> str:
@@ -166,6 +226,7 @@ def _valued(point: Point) -> str:
 
 def _y_ticks(plot: Plot) -> tuple[float, ...]:
     values = [level.y for level in plot.levels] + list(plot.at_least or ())
+    values += [y for cloud in plot.clouds for _, y in cloud.dots]
     for point in (point for series in plot.series for point in series.points):
         values += [value for value in (point.y, point.low, point.high) if value is not None]
     return nice_ticks(min(values), max(values)) if values else (0.0, 1.0)
@@ -185,11 +246,12 @@ def _frame(plot: Plot, y_ticks: tuple[float, ...], labels: list[str]) -> Frame:
         [x for x, _ in plot.ticks]
         + [point.x for series in plot.series for point in series.points]
         + list(plot.dividers)
+        + [x for cloud in plot.clouds for x, _ in cloud.dots]
     )
     low, high = min(xs, default=0.0), max(xs, default=1.0)
     if low == high:
         low, high = low - 0.5, high + 0.5
-    pad = 0.04 * (high - low)
+    pad = (0.07 if len(plot.ticks) <= FEW_TICKS and not plot.clouds else 0.03) * (high - low)
     return Frame(left, right, _TOP, plot.height - _BOTTOM, (low - pad, high + pad), (y_ticks[0], y_ticks[-1]))
 
 
@@ -211,8 +273,8 @@ def _x_axis(plot: Plot, frame: Frame) -> Iterator[Markup]:
     for divider in plot.dividers:
         yield _line(frame.x(divider), frame.top, frame.x(divider), frame.bottom, "divider")
     for x, text in _readable(plot.ticks, frame):
-        yield _text(frame.x(x), frame.bottom + 15, text, "tick middle")
-    yield _text((frame.left + frame.right) / 2, frame.bottom + 31, plot.x_label, "axis-name middle")
+        yield _text(frame.x(x), frame.bottom + 17, text, "tick middle")
+    yield _text((frame.left + frame.right) / 2, frame.bottom + 33, plot.x_label, "axis-name middle")
 
 
 def _readable(ticks: tuple[tuple[float, str], ...], frame: Frame) -> tuple[tuple[float, str], ...]:
@@ -256,11 +318,31 @@ def _marker(kind: str, x: float, y: float, value: str) -> Markup:
         "controlled": f"M{x - 4:.1f} {y - 4:.1f}h8v8h-8Z",
         "truth": f"M{x:.1f} {y - 5.5:.1f}l5.2 9.4h-10.4Z",
         "rejected": f"M{x - 4:.1f} {y - 4:.1f}h8v8h-8Z",
+        "plain": f"M{x:.1f} {y - 5:.1f}l5 5l-5 5l-5 -5Z",
+        "after": f"M{x:.1f} {y - 7:.1f}l7 12.5h-14Z",
+        "before": f"M{x - 6:.1f} {y:.1f}a6 6 0 1 0 12 0a6 6 0 1 0 -12 0Z",
     }
     circle = f"M{x - 4.2:.1f} {y:.1f}a4.2 4.2 0 1 0 8.4 0a4.2 4.2 0 1 0 -8.4 0Z"
     return Markup('<path class="marker {}" d="{}"><title>{}</title></path>').format(
-        kind, shapes.get(kind, circle), value
+        kind, shapes.get(kind.split(maxsplit=1)[0], circle), value
     )
+
+
+def _dots(cloud: Cloud, frame: Frame) -> Markup:
+    """All dots as one path; circles or, for `after`, triangles."""
+    shape = "m0 -2.6l2.4 4.4h-4.8Z" if cloud.kind == "after" else "m-2 0a2 2 0 1 0 4 0a2 2 0 1 0 -4 0Z"
+    corners = "".join(f"M{frame.x(x):.1f} {frame.y(y):.1f}{shape}" for x, y in cloud.dots)
+    return Markup('<path class="dots {}" d="{}"/>').format(cloud.kind, corners)
+
+
+def _means(clouds: Sequence[Cloud], frame: Frame) -> Iterator[Markup]:
+    """A mark for each; the name of the leftmost stands above it, the others' below, so that they cannot meet."""
+    for rank, cloud in enumerate(sorted(clouds, key=lambda one: one.mean)):
+        x, y = frame.x(cloud.mean[0]), frame.y(cloud.mean[1])
+        yield _marker(f"{cloud.kind} mean", x, y, f"mean: {compact(cloud.mean[0])}, {compact(cloud.mean[1])}")
+        half = _CHARACTER * len(cloud.label) / 2
+        inside = min(max(x, frame.left + half), frame.right - half)
+        yield _text(inside, y + (21 if rank else -12), cloud.label, f"end-label halo middle {cloud.kind}")
 
 
 def _written(labels: list[tuple[float, str, str]], frame: Frame) -> Iterator[Markup]:

@@ -3,7 +3,7 @@
 import json
 import re
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -12,10 +12,11 @@ import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from prefloop.errors import DataError
-from prefloop.records import Judgment, Prompt, Response, RoundSummary, read_folder
+from prefloop.records import RoundSummary
+from prefloop.report.answers import NONE, comparisons, held_out, initial_answers, round_answers
+from prefloop.report.lineage import RoundOnDisk, left_over, recipe_of
+from prefloop.report.plain import comparable_curve
 from prefloop.report.view import (
-    Answer,
-    Comparison,
     Evaluation,
     Fitted,
     Recipe,
@@ -26,11 +27,7 @@ from prefloop.report.view import (
     last_accepted,
 )
 
-COMPARISONS = 12
-"""Held-out prompts on the page: the first of the file, so that nobody chose them."""
-
 _Parsed = TypeVar("_Parsed")
-_JUDGES = {"judge": "judgments", "truth": "truth"}
 _VERSION = re.compile(r"\d+(\.\d+)+([.+-]?\w+)*")
 _ABSOLUTE_PATH = re.compile(r"(?<![\w.:/~])(?:~|[A-Za-z]:)?[/\\](?:[^\s'\",/\\\[\]{}]+[/\\])+(?=[^\s'\",/\\\[\]{}])")
 _FITS = TypeAdapter(dict[str, Fitted])
@@ -39,22 +36,34 @@ _METRICS = TypeAdapter(dict[str, Any])
 
 
 def read_run(run: Path) -> RunView:
-    """Everything that the page shows of a run.
+    """Everything that the page shows of a run: only what belongs to the recipe that lies in the folder.
 
     Raises:
         DataError: the folder is no run, or one of its files is not what it must be.
     """
     recipe, text = _recipe(run)
+    journaled = tuple(_stages(run))
     folders = sorted(folder for folder in run.glob("round-[0-9]*") if folder.is_dir())
-    rounds = tuple(map(_round, folders[: recipe.rounds]))  # later ones belong to a recipe with more rounds
+    folders = folders[: recipe.rounds]  # later ones belong to a recipe with more rounds
+    stale = left_over(recipe_of(run), journaled, [_on_disk(folder) for folder in folders])
+    stages = tuple(stage for stage in journaled if stage.in_place and not _under(stage.path, stale))
+    rounds = tuple(_round(folder, stale, stages) for folder in folders if folder.name not in stale)
     shown = last_accepted(rounds)
+    before = NONE if "setup/evaluation-initial" in stale else initial_answers(run)
+    after = NONE if shown is None else round_answers(run, f"round-{shown.number:02d}")
+    prompts = held_out(run)
     return RunView(
         recipe=recipe,
         recipe_text=text,
         versions=dict(_versions(_environment(run / "environment.json"))),
         rounds=rounds,
-        comparisons=() if shown is None else tuple(_comparisons(run, f"round-{shown.number:02d}")),
-        stages=tuple(_stages(run)),
+        left_over=stale,
+        before=before,
+        after=after,
+        comparisons=tuple(comparisons(prompts, before, after)),
+        prompts=len(prompts),
+        stages=stages,
+        plain=comparable_curve(recipe),
     )
 
 
@@ -78,14 +87,35 @@ def _recipe(run: Path) -> tuple[Recipe, str]:
     return _checked("recipe.yaml", "recipe", text, parsed), text
 
 
-def _round(folder: Path) -> Round:
-    trained = sorted(path.parent for path in folder.rglob("training.jsonl"))
+def _on_disk(folder: Path) -> RoundOnDisk:
+    return RoundOnDisk(folder.name, _optional(folder / "summary.json", RoundSummary))
+
+
+def _round(folder: Path, stale: Sequence[str], stages: Sequence[Stage]) -> Round:
+    """A round without what an earlier recipe left in its folder."""
+
+    def fresh(path: Path) -> bool:
+        return not _under(path.relative_to(folder.parent).as_posix(), stale)
+
+    trained = sorted(path.parent for path in folder.rglob("training.jsonl") if fresh(path))
+    summary = _optional(folder / "summary.json", RoundSummary) if fresh(folder / "summary.json") else None
+    evaluation = folder / "evaluation.json"
+    journaled = {
+        stage.path.removeprefix(f"{folder.name}/"): stage.counts
+        for stage in stages
+        if stage.path.startswith(f"{folder.name}/")
+    }
     return Round(
         number=int(folder.name.removeprefix("round-")),
-        summary=_optional(folder / "summary.json", RoundSummary),
-        evaluation=_optional(folder / "evaluation.json", Evaluation),
+        summary=summary,
+        evaluation=_optional(evaluation, Evaluation) if fresh(evaluation) else None,
         training=tuple(_training(step, step.relative_to(folder.parent)) for step in trained),
+        counts=journaled or ({} if summary is None else summary.counts),
     )
+
+
+def _under(path: str, places: Sequence[str]) -> bool:
+    return any(path == place or path.startswith(f"{place}/") for place in places)
 
 
 def _training(folder: Path, place: Path) -> Training:
@@ -106,68 +136,32 @@ def _training(folder: Path, place: Path) -> Training:
     )
 
 
-def _comparisons(run: Path, place: str) -> Iterator[Comparison]:
-    """The first prompts in file order, with the first answer of each side."""
-    prompts = list(read_folder(run / "setup/evaluation-prompts", Prompt))[:COMPARISONS]
-    before = _first_answers(run, "setup", "evaluation-initial", "evaluation-initial")
-    after = _first_answers(run, place, "evaluation-samples", "evaluation")
-    for prompt in prompts:
-        if prompt.prompt_id in before and prompt.prompt_id in after:
-            yield Comparison(
-                prompt=next((m.content for m in reversed(prompt.messages) if m.role == "user"), ""),
-                earlier_turns=len(prompt.messages) - 1,
-                before=before[prompt.prompt_id],
-                after=after[prompt.prompt_id],
-            )
-
-
-def _first_answers(run: Path, place: str, answers: str, stem: str) -> dict[str, Answer]:
-    scores = {
-        judge: {
-            judgment.subjects[0]: judgment.values[0]
-            for judgment in read_folder(run / place / f"{stem}-{suffix}", Judgment)
-            if judgment.kind == "score" and judgment.values[0] is not None
-        }
-        for judge, suffix in _JUDGES.items()
-    }
-    return {
-        response.prompt_id: Answer(
-            text=response.text,
-            num_tokens=response.num_tokens,
-            cut=response.finish_reason == "length",
-            scores={
-                judge: given[response.response_id] for judge, given in scores.items() if response.response_id in given
-            },
-        )
-        for response in read_folder(run / place / answers, Response)
-        if response.index == 0
-    }
-
-
 def _stages(run: Path) -> Iterator[Stage]:
-    """What lies in the run by the journal, in the order in which a run makes it."""
+    """What the journal knows, in the order in which a run makes it; superseded artifacts too."""
     path = run / "journal.sqlite"
     if not path.is_file():
         return
-    query = (
-        "select path, identity, counts, seconds from artifacts where state = 'committed' "
-        "order by place != 'setup', place, started"
-    )
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
-            rows: list[tuple[str, str, str, float]] = connection.execute(query).fetchall()
+            columns = {row[1] for row in connection.execute("pragma table_info(artifacts)")}
+            made_from = "made_from" if "made_from" in columns else "null"
+            rows: list[tuple[str, str, str, float, str | None]] = connection.execute(
+                f"select path, identity, counts, seconds, {made_from} from artifacts where state = 'committed' "
+                "order by place != 'setup', place, started"
+            ).fetchall()
     except sqlite3.DatabaseError as error:
         raise DataError(
             f"journal.sqlite: not a journal ({error}). Was this file written by an older version?"
         ) from error
-    for place, identity, counts, seconds in rows:
-        if not place.startswith("superseded/"):
-            yield Stage(
-                place,
-                identity,
-                _checked(f"journal.sqlite: {place}", "set of counts", counts, _COUNTS.validate_json),
-                seconds,
-            )
+    for place, identity, counts, seconds, origin in rows:
+        where = f"journal.sqlite: {place}"
+        yield Stage(
+            path=place,
+            identity=identity,
+            counts=_checked(where, "set of counts", counts, _COUNTS.validate_json),
+            seconds=seconds,
+            made_from=None if origin is None else _checked(where, "record of origin", origin, _METRICS.validate_json),
+        )
 
 
 def _environment(path: Path) -> Any:

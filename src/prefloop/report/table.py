@@ -1,33 +1,41 @@
 """The table of rounds: what a run prints at its end and what the page shows."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from prefloop.records import Estimate
-from prefloop.report.figures import ABSENT, count, percent, with_error, with_interval
+from prefloop.report.figures import ABSENT, count, fixed, percent, with_error, with_interval
 from prefloop.report.read import read_run
 from prefloop.report.view import Duel, Evaluation, Round, RunView
 
 TABLE_HEADINGS = (
-    "after round",
-    "win % judge",
-    "win % judge, length-controlled",
-    "win % truth",
-    "length, tokens",
-    "finished %",
+    "round",
+    "judge, %",
+    "judge LC, %",
+    "truth, %",
+    "tokens",
+    "length \N{MULTIPLICATION SIGN}",
+    "ended, %",
     "KL, nats",
     "pairs",
     "decision",
 )
-"""Headings of `RoundRow.cells`. Win rates are against the initial model, with 95 % intervals; KL with its standard
-error."""
+"""Headings of `RoundRow.cells`."""
+
+TABLE_CAPTION = (
+    "Judge, judge LC (length-controlled) and truth: win rate against the initial model, %, with its 95 % interval over "
+    "prompts. "
+    "Tokens: mean length of an answer, and as a multiple of the initial model's. Ended: by themselves, not at the "
+    "length limit. KL: from the initial model, an answer, ± its standard error."
+)
+"""What the columns are."""
 
 DECISIONS = {
     "accepted": "accepted",
-    "warned": "accepted, with a warning",
+    "warned": "warned",
     "rolled_back": "rolled back",
-    "stopped": "stopped the run",
+    "stopped": "stopped",
 }
 
 
@@ -43,17 +51,23 @@ class RoundRow:
     truth: Estimate | None = None
     """By the judge without its planted flaws."""
     length: Estimate | None = None
+    length_ratio: float | None = None
+    """To the initial model's."""
     finish_rate: float | None = None
     kl: Estimate | None = None
     pairs: float | None = None
     decision: str = ""
 
-    def cells(self) -> tuple[str, ...]:
-        """The line as text, in the order of `TABLE_HEADINGS`."""
+    def cells(self, written: Callable[[Estimate], str] = with_interval) -> tuple[str, ...]:
+        """The line as text, in the order of `TABLE_HEADINGS`, estimates with intervals as `written` says."""
+
+        def known(estimate: Estimate | None) -> str:
+            return ABSENT if estimate is None else written(estimate)
+
         return (
             self.label,
-            *(ABSENT if rate is None else with_interval(rate) for rate in (self.judge, self.controlled, self.truth)),
-            ABSENT if self.length is None else with_interval(self.length),
+            *map(known, (self.judge, self.controlled, self.truth, self.length)),
+            ABSENT if self.length_ratio is None else fixed(self.length_ratio, 2),
             ABSENT if self.finish_rate is None else percent(self.finish_rate),
             ABSENT if self.kl is None else with_error(self.kl),
             ABSENT if self.pairs is None else count(self.pairs),
@@ -85,9 +99,9 @@ def round_rows(run: RunView) -> tuple[RoundRow, ...]:
     return (*initial, *(_row(one) for one in run.rounds))
 
 
-def text_table(rows: Sequence[RoundRow]) -> TextTable:
+def text_table(rows: Sequence[RoundRow], written: Callable[[Estimate], str] = with_interval) -> TextTable:
     """The rows as text, without the columns in which nothing was measured."""
-    columns = zip(TABLE_HEADINGS, *(row.cells() for row in rows), strict=True)
+    columns = zip(TABLE_HEADINGS, *(row.cells(written) for row in rows), strict=True)
     kept = [column for column in columns if any(cell != ABSENT for cell in column[1:])]
     headings, *lines = zip(*kept, strict=True) if kept else ((),)
     return TextTable(headings, tuple(lines))
@@ -103,6 +117,7 @@ def _initial_row(evaluation: Evaluation) -> RoundRow:
         controlled=even if "judge" in judges else None,
         truth=even if "truth" in judges else None,
         length=Estimate(value=evaluation.length.initial),
+        length_ratio=1.0,
         finish_rate=evaluation.finish_rate.initial,
         kl=None if evaluation.kl is None else Estimate(value=0.0),
     )
@@ -116,10 +131,11 @@ def _row(one: Round) -> RoundRow:
         controlled=None if judge is None else judge.controlled,
         truth=_raw(truth),
         length=None if evaluation is None else length_of(evaluation),
+        length_ratio=None if evaluation is None else evaluation.length.ratio,
         finish_rate=None if evaluation is None else evaluation.finish_rate.value,
         kl=None if evaluation is None else kl_of(evaluation),
         pairs=_pairs(one),
-        decision="not finished" if one.summary is None else DECISIONS[one.summary.decision],
+        decision="unfinished" if one.summary is None else DECISIONS[one.summary.decision],
     )
 
 
@@ -131,6 +147,13 @@ def length_of(evaluation: Evaluation) -> Estimate:
     """Mean answer length, tokens."""
     length = evaluation.length
     return Estimate(value=length.mean, standard_error=length.standard_error, interval=length.interval)
+
+
+def ratio_of(evaluation: Evaluation) -> Estimate:
+    """Mean answer length as a multiple of the initial model's, whose mean is taken as it is."""
+    length, initial = evaluation.length, evaluation.length.initial
+    ends = None if length.interval is None else (length.interval[0] / initial, length.interval[1] / initial)
+    return Estimate(value=length.ratio, interval=ends)
 
 
 def kl_of(evaluation: Evaluation) -> Estimate | None:

@@ -1,10 +1,12 @@
 """What the page shows of a run: frozen views of its files. Every part may be absent but the recipe."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
+from prefloop.config import is_mapping
 from prefloop.records import Estimate, RoundSummary
 
 
@@ -80,6 +82,29 @@ class Evaluation(View):
     kl: Divergence | None = None
 
 
+class PlainRound(View):
+    """One round of the committed curve; rates in percent."""
+
+    judge: Estimate
+    controlled: Estimate
+    truth: Estimate
+    length_ratio: Estimate
+    """Mean length as a multiple of the initial model's."""
+
+
+class PlainCurve(View):
+    """What the same recipe does with plain DPO, measured once and shipped (`plain_curve.json`)."""
+
+    name: str
+    """The recipe that was run."""
+    command: str
+    """What made the numbers."""
+    seeds: tuple[int, ...]
+    facts: dict[str, JsonValue]
+    """The settings on which a comparison rests: a run is compared only where its own are equal."""
+    rounds: tuple[PlainRound, ...]
+
+
 class Fitted(View):
     """A hyper-parameter that was fitted on a round's examples."""
 
@@ -89,18 +114,33 @@ class Fitted(View):
 
 
 class Recipe(View):
-    """The head of `recipe.yaml`."""
+    """`recipe.yaml`."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
 
     name: str = ""
     title: str = ""
     paper: str | None = None
     model: str | dict[str, JsonValue] = ""
     rounds: int = 1
+    seed: int = 0
 
     @property
     def model_path(self) -> str:
         """The model as the recipe names it."""
         return self.model if isinstance(self.model, str) else str(self.model.get("path", ""))
+
+    @property
+    def steps(self) -> Mapping[str, Mapping[str, Any]]:
+        """What each step is told, as the recipe writes it."""
+        return {name: value for name, value in (self.model_extra or {}).items() if is_mapping(value)}
+
+    def setting(self, step: str, *keys: str) -> Any:
+        """A setting of a step as it is written; None where the recipe does not say it."""
+        found: Any = self.steps.get(step)
+        for key in keys:
+            found = found.get(key) if is_mapping(found) else None
+        return found
 
 
 @dataclass(frozen=True)
@@ -110,6 +150,11 @@ class Training:
     place: str
     steps: tuple[Mapping[str, float], ...]
     fitted: Mapping[str, Fitted]
+
+    @property
+    def step(self) -> str:
+        """The name of the step."""
+        return self.place.rpartition("/")[2]
 
 
 @dataclass(frozen=True)
@@ -121,6 +166,8 @@ class Round:
     summary: RoundSummary | None
     evaluation: Evaluation | None
     training: tuple[Training, ...]
+    counts: Mapping[str, Mapping[str, float]] = field(default_factory=dict[str, Mapping[str, float]])
+    """What each finished step counted, by step; of a round that has no summary too."""
 
     @property
     def label(self) -> str:
@@ -149,6 +196,15 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Answers:
+    """All held-out answers of one policy."""
+
+    all: tuple[Answer, ...]
+    first: Mapping[str, Answer]
+    """The first answer to each prompt, by prompt id."""
+
+
+@dataclass(frozen=True)
 class Comparison:
     """One held-out prompt, answered by the initial model and by the last accepted round."""
 
@@ -166,6 +222,13 @@ class Stage:
     identity: str
     counts: Mapping[str, float]
     seconds: float
+    made_from: Mapping[str, Any] | None = None
+    """What its identity is the hash of; None: made by a version that did not keep it."""
+
+    @property
+    def in_place(self) -> bool:
+        """Whether nothing has replaced it."""
+        return not self.path.startswith("superseded/")
 
 
 @dataclass(frozen=True)
@@ -176,8 +239,19 @@ class RunView:
     recipe_text: str
     versions: Mapping[str, str]
     rounds: tuple[Round, ...]
+    """Those that belong to the recipe; what an earlier recipe left is not among them."""
+    left_over: tuple[str, ...]
+    """Rounds, and parts of rounds, that an earlier recipe made; the page shows nothing of them."""
+    before: Answers
+    """Of the initial model."""
+    after: Answers
+    """Of the last accepted round."""
     comparisons: tuple[Comparison, ...]
+    prompts: int
+    """Held-out prompts from which the comparisons are taken."""
     stages: tuple[Stage, ...]
+    plain: PlainCurve | None
+    """The committed curve of plain DPO, where this run may be compared with it."""
 
     @property
     def finished(self) -> tuple[Round, ...]:

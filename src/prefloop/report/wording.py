@@ -80,7 +80,7 @@ def _claim(after: str, wins: Estimate, judge: str, evaluation: Evaluation) -> st
         return f"{after} the policy is worse than the initial model: it wins only {share} of held-out {unit} {by}."
     return (
         f"{after} the policy is not shown to differ from the initial model: it wins {share} of held-out {unit} {by}, "
-        "and the interval contains 50 %."
+        "and the interval contains 50\N{NO-BREAK SPACE}%."
     )
 
 
@@ -96,6 +96,12 @@ def notes(run: RunView) -> tuple[str, ...]:
     refused = [one.label for one in run.finished if not one.accepted]
     if refused:
         lines.append(f"Not accepted: round {', '.join(refused)}.")
+    if run.left_over:
+        folders = dict.fromkeys(path.partition("/")[0] for path in run.left_over)
+        lines.append(
+            f"Not shown: what the recipe left in {', '.join(folders)} before its last change. "
+            "The same `prefloop run` without `--until` makes it anew."
+        )
     return tuple(lines)
 
 
@@ -122,7 +128,12 @@ def _round_text(one: Round) -> RoundText:
         for name, fit in training.fitted.items()
         if fit.warning and not any(fit.warning in reason for reason in summary.reasons)
     )
-    reasons = (*summary.reasons, *_against_previous(one), *warnings)
+    alarmed = {alert.message for alert in summary.alerts}
+    reasons = (
+        *(reason for reason in summary.reasons if reason not in alarmed),
+        *_against_previous(one),
+        *warnings,
+    )
     return RoundText(
         one.label,
         folder,
@@ -145,7 +156,7 @@ def _against_previous(one: Round) -> tuple[str, ...]:
 def _alert_text(alert: Alert) -> AlertText:
     return AlertText(
         title=f"{alert.monitor} ({_ACTIONS[alert.action]})",
-        message=alert.message,
+        message=alert.message.partition(" Remedy:")[0],
         measured=f"{alert.metric} is {compact(alert.value)}, the threshold {compact(alert.threshold)}",
         remedy=alert.remedy,
     )
