@@ -1,8 +1,9 @@
 """What a step made, before anybody has opened it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from prefloop.records import Record
 
@@ -37,3 +38,5 @@ class Artifact:
     """Kinds of records in it, and the subfolder of each ("." for its own folder)."""
     open: Callable[[], Path]
     """Verifies what is on disk, makes it again where it is missing or damaged, and returns its path."""
+    made_from: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What the identity is the hash of, by name."""

@@ -12,7 +12,7 @@ from prefloop.config import Recipe, StepConfig
 from prefloop.errors import DataError, RunLockedError
 from prefloop.loop.artifact import Artifact
 from prefloop.loop.gate import Decision, read_decision
-from prefloop.loop.journal import Entry, Journal
+from prefloop.loop.journal import SUPERSEDED, Entry, Journal, MadeFrom
 from prefloop.loop.progress import Progress
 from prefloop.loop.scope import Scope
 from prefloop.loop.steps import STEP_TYPES, Resources, Work
@@ -20,7 +20,7 @@ from prefloop.records import content_of, digest
 
 MAKING = ".making"
 SCRATCH = ".scratch"
-SUPERSEDED = "superseded"
+LOCK = ".lock"
 
 
 class Stage:
@@ -31,7 +31,7 @@ class Stage:
         self.resources = resources
         self.progress = progress
         self.reuse = reuse
-        self._lock = _locked(run)
+        self._lock = locked(run)
         self.journal = Journal(run)
         self.copied: list[str] = []
         """The same of steps that were copied from the run that may be reused."""
@@ -54,8 +54,11 @@ class Stage:
 
         artifact = derive(name, recipe, scope, ensure)
         self._settle(artifact)
-        if self.journal.find(artifact.identity) is None or not (self.run / artifact.path).exists():
+        entry = self.journal.find(artifact.identity)
+        if entry is None or not (self.run / artifact.path).exists():
             self._make(artifact, recipe, settings)
+        elif entry.made_from is None:
+            self.journal.explained(artifact.identity, artifact.made_from)
         return artifact
 
     def decision(self, summary: Artifact) -> Decision:
@@ -65,8 +68,10 @@ class Stage:
     def _ensure(self, artifact: Artifact, recipe: Recipe, settings: StepConfig) -> Path:
         entry = self.journal.find(artifact.identity)
         target = self.run / artifact.path
-        if entry is None or not target.exists() or content_of(target) != dict(entry.content):
-            self.progress.note(f"{artifact.path} is missing or damaged and is made again")
+        expected: Mapping[str, str] = {} if entry is None else entry.content
+        found = content_of(target)
+        if not found or found != expected:
+            self.progress.note(f"{artifact.path} runs again: {_damage(expected, found)}")
             _remove(target)
             self._make(artifact, recipe, settings)
         return target
@@ -83,7 +88,6 @@ class Stage:
             self._move(occupant, aside)
         entry = self.journal.find(identity)
         if entry is not None and entry.path != path:
-            self.progress.note(f"{path} is as it was before a change and is found again")
             self._move(entry, path)
 
     def _finish_rename(self, entry: Entry) -> None:
@@ -132,7 +136,14 @@ class Stage:
             self.made.append(path)
         _sync(making)
         entry = Entry(
-            artifact.identity, artifact.step, str(artifact.place), path, "renaming", content_of(making), counts
+            identity=artifact.identity,
+            step=artifact.step,
+            place=str(artifact.place),
+            path=path,
+            state="renaming",
+            content=content_of(making),
+            counts=counts,
+            made_from=artifact.made_from,
         )
         (self.run / path).parent.mkdir(parents=True, exist_ok=True)
         self.journal.begin(entry, time.monotonic() - started)
@@ -146,7 +157,7 @@ class Stage:
         """The same artifact in the run that may be reused, if it is whole."""
         if self.reuse is None:
             return None
-        journal = Journal(self.reuse)
+        journal = Journal(self.reuse, read_only=True)
         entry = journal.find(identity)
         journal.close()
         if entry is None:
@@ -165,25 +176,45 @@ def derive(name: str, recipe: Recipe, scope: Scope, ensure: Callable[[], Path]) 
     kind = STEP_TYPES[recipe.type_of(name)]
     settings = recipe.step(name, scope.place.round or 0)
     inputs = kind.inputs(name, settings, scope)
-    identity = digest(
-        {
-            "step": name,
-            "format": kind.format,
-            "settings": settings.model_dump(mode="json", exclude={"reads"}),
-            "round": scope.place.round,
-            "block": scope.place.block,
-            "blocks": 1 if scope.place.round is None else recipe.blocks,
-            "inputs": {slot: [artifact.identity for artifact in artifacts] for slot, artifacts in inputs.items()},
-            "external": dict(kind.external(settings)),
-            "seed": recipe.seed,
-        }
-    )
+    made_from: MadeFrom = {
+        "step": name,
+        "format": kind.format,
+        "settings": settings.model_dump(mode="json", exclude={"reads"}),
+        "round": scope.place.round,
+        "block": scope.place.block,
+        "blocks": 1 if scope.place.round is None else recipe.blocks,
+        "inputs": {slot: [artifact.identity for artifact in artifacts] for slot, artifacts in inputs.items()},
+        "external": dict(kind.external(settings)),
+        "seed": recipe.seed,
+    }
     path = f"{scope.place}/{name}{kind.suffix}"
-    return Artifact(name, recipe.type_of(name), identity, scope.place, path, inputs, kind.holds(settings), ensure)
+    return Artifact(
+        step=name,
+        step_type=recipe.type_of(name),
+        identity=digest(made_from),
+        place=scope.place,
+        path=path,
+        inputs=inputs,
+        holds=kind.holds(settings),
+        open=ensure,
+        made_from=made_from,
+    )
 
 
-def _locked(run: Path) -> IO[str]:
-    lock = (run / ".lock").open("a+", encoding="utf-8")
+def _damage(expected: Mapping[str, str], found: Mapping[str, str]) -> str:
+    """What is wrong with an artifact's files."""
+    if not found:
+        return "missing"
+    absent = sorted(expected.keys() - found.keys())
+    changed = sorted(name for name in found if expected.get(name) != found[name])
+    (first, *more), word = (absent, "missing") if absent else (changed, "damaged")
+    named = word if first == "." else f"{first} is {word}"
+    return f"{named} and {len(more)} more" if more else named
+
+
+def locked(run: Path) -> IO[str]:
+    """The lock of a run's only writer, held until it is closed (RunLockedError where somebody else holds it)."""
+    lock = (run / LOCK).open("a+", encoding="utf-8")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
