@@ -23,8 +23,8 @@ from prefloop.statistics import (
     cluster_bootstrap,
     clustered_statistic,
     detectable_difference,
-    length_controlled_statistic,
     totals_by_cluster,
+    warm_length_controlled_statistic,
 )
 
 Floats = NDArray[np.float64]
@@ -33,8 +33,6 @@ Words = NDArray[np.str_]
 SEED = 0
 """Of the bootstrap. One for all, so that no number depends on the order in which runs are named."""
 DRAWS = 1000
-CONTROLLED_DRAWS = 200
-"""Of the length-controlled win rate of pooled seeds, whose every resample is a fit."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +126,8 @@ class Against:
     """Prompts of either arm on which the other has no answer."""
     seeds: tuple[int, ...]
     """Paired seeds; empty where the arms share none, so that only prompts are paired."""
+    seeds_apart: int
+    """Seeds that only one of the arms has, where others are paired: they enter no difference."""
     differences: Mapping[str, Difference]
     """Of win rate against the initial model (`truth`, `judge`: points) and of `length` (multiples of the initial)."""
     duels: Mapping[str, Estimate]
@@ -285,12 +285,12 @@ def _win_rate(met: Meeting | None) -> Estimate | None:
 def _controlled(met: Meeting | None) -> Estimate | None:
     if met is None:
         return None
-    statistic = length_controlled_statistic(met.preferences, met.theirs_length, met.ours_length)
-    return _estimate(cluster_bootstrap(statistic, met.prompts, seed=SEED, draws=CONTROLLED_DRAWS))
+    statistic = warm_length_controlled_statistic(met.preferences, met.theirs_length, met.ours_length)
+    return _estimate(cluster_bootstrap(statistic, met.prompts, seed=SEED, draws=DRAWS))
 
 
 def _controlled_gap(judge: Meeting, truth: Meeting) -> Estimate:
-    controlled = length_controlled_statistic(judge.preferences, judge.theirs_length, judge.ours_length)
+    controlled = warm_length_controlled_statistic(judge.preferences, judge.theirs_length, judge.ours_length)
     rows = judge.preferences.size
 
     def gap(weights: Floats) -> Floats:
@@ -298,7 +298,7 @@ def _controlled_gap(judge: Meeting, truth: Meeting) -> Estimate:
         return controlled(weights[:, :rows]) - 100.0 * (counted @ truth.preferences) / counted.sum(-1)
 
     prompts = np.concatenate([judge.prompts, truth.prompts])
-    return _estimate(cluster_bootstrap(gap, prompts, seed=SEED, draws=CONTROLLED_DRAWS))
+    return _estimate(cluster_bootstrap(gap, prompts, seed=SEED, draws=DRAWS))
 
 
 def _kl(sides: Sequence[_Side]) -> Estimate | None:
@@ -333,15 +333,20 @@ def _recorded_kl(side: _Side) -> Estimate | None:
 def _pairing(first: ArmRuns, arm: ArmRuns) -> _Pairing:
     """Seeds that both have, where there are any; else all of them, paired by prompt only."""
     seeds = tuple(run.seed for run in first.runs if run.seed in {other.seed for other in arm.runs})
-    ours, theirs = (tuple(_last(run) for run in one.runs if run.seed in seeds or not seeds) for one in (arm, first))
-    our_prompts, their_prompts = (frozenset[str]().union(*(run.prompts for run in one.runs)) for one in (arm, first))
+    ours, theirs = ([run for run in one.runs if run.seed in seeds or not seeds] for one in (arm, first))
+    our_prompts, their_prompts = (frozenset[str]().union(*(run.prompts for run in runs)) for runs in (ours, theirs))
     if not our_prompts & their_prompts:
         raise DataError(
-            f"{arm.runs[0].path}: none of its {len(our_prompts)} held-out prompts is among the "
-            f"{len(their_prompts)} of {first.runs[0].path}, so nothing can be paired. "
-            "Compare runs that were evaluated on the same suite (evaluation.suite)."
+            f"{ours[0].path}: none of its {len(our_prompts)} held-out prompts is among the {len(their_prompts)} of "
+            f"{theirs[0].path}, so nothing can be paired. Compare runs that were evaluated on the same suite."
         )
-    return _Pairing(seeds, our_prompts & their_prompts, len(our_prompts ^ their_prompts), theirs, ours)
+    return _Pairing(
+        seeds=seeds,
+        prompts=our_prompts & their_prompts,
+        left_out=len(our_prompts ^ their_prompts),
+        first=tuple(map(_last, theirs)),
+        arm=tuple(map(_last, ours)),
+    )
 
 
 def _against(first: ArmRuns, arm: ArmRuns, pairing: _Pairing) -> Against:
@@ -354,6 +359,7 @@ def _against(first: ArmRuns, arm: ArmRuns, pairing: _Pairing) -> Against:
         prompts=len(pairing.prompts),
         left_out=pairing.left_out,
         seeds=pairing.seeds,
+        seeds_apart=len(first.runs) + len(arm.runs) - 2 * len(pairing.seeds) if pairing.seeds else 0,
         differences={
             **{judge: _difference(pairing, _winning(judge), _percent) for judge in alike},
             "length": _difference(pairing, _lengths, _ratio),

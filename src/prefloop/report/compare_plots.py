@@ -2,22 +2,39 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from math import hypot
 
 from markupsafe import Markup, escape
 
 from prefloop.records import Estimate
 from prefloop.report.compare import Arm, Measured, RunComparison
 from prefloop.report.figures import compact, fixed, with_interval
-from prefloop.report.plots import Frame, Level, Plot, Point, Series, nice_ticks, spread
+from prefloop.report.plots import Frame, Level, Plot, Point, Series, nice_ticks
 
 LOOKS = 8
 """Colours and shapes of arms; more arms begin anew, and are told apart by their labels."""
 
 _WIDTH, _HEIGHT = 470.0, 380.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 42.0, 14.0, 26.0, 42.0
-_CHARACTER = 6.9
+_CHARACTER = 7.6  # of bold letters in a wide sans serif at 12.5 px
 _LINE = 14.0
 _EVEN = 50.0
+_PLACES = (
+    (0.0, 16.0, 4.0),
+    (1.0, -16.0, 4.0),
+    (0.0, 12.0, -13.0),
+    (0.0, 12.0, 23.0),
+    (1.0, -12.0, -13.0),
+    (1.0, -12.0, 23.0),
+    (0.5, 0.0, -18.0),
+    (0.5, 0.0, 28.0),
+    (0.0, 26.0, -28.0),
+    (0.0, 26.0, 38.0),
+    (1.0, -26.0, -28.0),
+    (1.0, -26.0, 38.0),
+)
+"""Where a name may stand: the share of it that is left of the mark, and how far right and down of it."""
 _SHAPES = (
     "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0 -10 0Z",
     "M-4.6 -4.6h9.2v9.2h-9.2Z",
@@ -167,12 +184,12 @@ def _frame(plots: Sequence[TrackPlot]) -> tuple[Frame, tuple[float, ...], tuple[
 
 
 def _axes(frame: Frame, x_ticks: Sequence[float], y_ticks: Sequence[float]) -> Iterator[Markup]:
-    for tick in y_ticks:
+    for tick, text in zip(y_ticks, _tick_texts(y_ticks), strict=True):
         yield _line("grid", frame.left, frame.y(tick), frame.right, frame.y(tick))
-        yield _text("tick end", frame.left - 6, frame.y(tick) + 4, compact(tick))
-    for tick in x_ticks:
+        yield _text("tick end", frame.left - 6, frame.y(tick) + 4, text)
+    for tick, text in zip(x_ticks, _tick_texts(x_ticks), strict=True):
         yield _line("grid", frame.x(tick), frame.top, frame.x(tick), frame.bottom)
-        yield _text("tick middle", frame.x(tick), frame.bottom + 16, compact(tick))
+        yield _text("tick middle", frame.x(tick), frame.bottom + 16, text)
     yield _line("level", frame.left, frame.y(_EVEN), frame.right, frame.y(_EVEN))
     yield _line("level", frame.x(1.0), frame.top, frame.x(1.0), frame.bottom)
     yield _text("axis-name", 2, 13, "win rate against the initial model, %")
@@ -221,18 +238,47 @@ def _mark(kind: str, look: int, frame: Frame, stop: Stop, size: float) -> Markup
 
 
 def _labels(tracks: Sequence[Track], frame: Frame) -> Iterator[Markup]:
-    """Names beside the large marks, on the side with more room, none on another."""
+    """Names beside the ringed marks, each where it covers least."""
     yield _text("start", frame.x(1.0) + 5, frame.y(_EVEN) + 14, "initial")
-    middle = (frame.left + frame.right) / 2
-    for on_left in (True, False):
-        side = [track for track in tracks if (frame.x(track.last.length.value) > middle) is on_left]
-        wanted = [frame.y(track.last.wins.value) + (24 if on_left else -14) for track in side]
-        for track, y in zip(side, spread(wanted, _LINE, frame.top + 8, frame.bottom - 4), strict=True):
-            x = frame.x(track.last.length.value)
-            text = Markup('<text class="name arm-{} {}" x="{}" y="{}">{}</text>')
-            yield text.format(
-                track.look, "end" if on_left else "", f"{x - 12 if on_left else x + 12:.1f}", f"{y:.1f}", track.label
-            )
+    taken = [spot for track in tracks for spot in _spots(track, frame)]
+    for track in tracks:
+        x, y = frame.x(track.last.length.value), frame.y(track.last.wins.value)
+        wide = _CHARACTER * len(track.label)
+        places = [(x + shift - wide * share, y + fall, share) for share, shift, fall in _PLACES]
+        left, base, share = min(places, key=lambda place: _covered(place[0], place[1], wide, taken, frame))
+        taken += [(left + step, base - _LINE / 3) for step in range(0, int(wide), 6)]
+        anchor = {0.0: "", 0.5: "middle", 1.0: "end"}[share]
+        text = Markup('<text class="name arm-{} {}" x="{}" y="{}">{}</text>')
+        yield text.format(track.look, anchor, f"{left + wide * share:.1f}", f"{base:.1f}", track.label)
+
+
+def _spots(track: Track, frame: Frame) -> Iterator[tuple[float, float]]:
+    """Where marks and lines are: every mark twice, and the lines in steps."""
+    stops = [(frame.x(stop.length.value), frame.y(stop.wins.value)) for stop in (*track.rounds, *track.seeds)]
+    yield from stops * 2
+    path = [(frame.x(1.0), frame.y(_EVEN)), *stops[: len(track.rounds)]]
+    for (x1, y1), (x2, y2) in pairwise(path):
+        steps = max(1, int(hypot(x2 - x1, y2 - y1) / 8))
+        yield from ((x1 + (x2 - x1) * step / steps, y1 + (y2 - y1) * step / steps) for step in range(steps))
+
+
+def _covered(left: float, base: float, wide: float, taken: Sequence[tuple[float, float]], frame: Frame) -> float:
+    """How much a name would cover, and by far the worst: how much of it would be outside."""
+    outside = max(0.0, frame.left - left) + max(0.0, left + wide - frame.right)
+    outside += max(0.0, frame.top + _LINE - base) + max(0.0, base - frame.bottom)
+    margin = 6.0
+    inside = [
+        1
+        for x, y in taken
+        if left - margin < x < left + wide + margin and base - _LINE - margin / 2 < y < base + margin
+    ]
+    return 10.0 * outside + len(inside)
+
+
+def _tick_texts(ticks: Sequence[float]) -> list[str]:
+    """All with as many decimals as one of them needs."""
+    digits = next((digits for digits in range(4) if all(abs(round(tick, digits) - tick) < 1e-9 for tick in ticks)), 4)
+    return [fixed(tick, digits) for tick in ticks]
 
 
 def _by_round(arm: Arm, name: str, scale: tuple[float, float]) -> Plot:

@@ -162,7 +162,8 @@ def _paired(one: Against) -> Iterator[str]:
         seeds = f"and {'seed' if len(one.seeds) == 1 else 'seeds'} {', '.join(map(str, one.seeds))}"
     else:
         seeds = "only, as they have no seed in common"
-    yield f"{one.arm} and {one.first} are paired on {_count(one.prompts, 'prompt')} {seeds}."
+    apart = "" if one.seeds_apart == 0 else "; seeds that only one of them has enter its own figures alone"
+    yield f"{one.arm} and {one.first} are paired on {_count(one.prompts, 'prompt')} {seeds}{apart}."
     if one.left_out:
         left_out = _count(one.left_out, "prompt")
         yield f"{left_out} that only one of {one.arm} and {one.first} answered: left out of their difference."

@@ -4,6 +4,7 @@ from prefloop.statistics.bootstrap import ClusteredEstimate, cluster_bootstrap, 
 from prefloop.statistics.kl import KlEstimate, k1, k2, k3, kl_estimate
 from prefloop.statistics.logistic import LengthSlope, LogisticFit, length_slope, soft_logistic
 from prefloop.statistics.paired import Statistic, clustered_statistic, detectable_difference, totals_by_cluster
+from prefloop.statistics.warm_start import warm_length_controlled_statistic
 from prefloop.statistics.winrate import (
     LengthControlled,
     WinRate,
@@ -39,5 +40,6 @@ __all__ = [
     "length_terms",
     "soft_logistic",
     "totals_by_cluster",
+    "warm_length_controlled_statistic",
     "win_rate",
 ]
