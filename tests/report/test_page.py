@@ -2,6 +2,7 @@ import hashlib
 import json
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -10,9 +11,11 @@ import pytest
 from prefloop.errors import DataError
 from prefloop.records import Alert, Estimate
 from prefloop.report import closing_table, headline, page_of, read_run, text_table, write_report
-from prefloop.report.figures import with_interval
+from prefloop.report.curves import scatter, training, win_rates
+from prefloop.report.figures import with_coarse_interval, with_interval
+from prefloop.report.usable import usable_pairs
 
-from .conftest import BuildRun, evaluation, prompt, summary, write_json
+from .conftest import CONTROLLED, JUDGE, TRUTH, BuildRun, evaluation, prompt, summary, write_json
 
 ALERT = Alert(
     monitor="length",
@@ -268,8 +271,12 @@ def test_losses_that_are_no_numbers_are_left_out(build_run: BuildRun) -> None:
     assert not re.search(r"\bnan\b", page(run), flags=re.IGNORECASE)
 
 
-def test_long_training_and_many_rounds_stay_under_a_megabyte(build_run: BuildRun) -> None:
-    run = build_run(3, text="long answer " * 100_000)
+def test_the_page_of_an_ordinary_run_is_small(build_run: BuildRun) -> None:
+    assert len(page(build_run()).encode()) < 200_000
+
+
+def test_long_training_and_long_answers_stay_under_a_megabyte(build_run: BuildRun) -> None:
+    run = build_run(3, text="\N{CJK UNIFIED IDEOGRAPH-9577}'answer' " * 100_000)
     line = '{"loss": 0.5, "rewards/margins": 0.1, "logps/chosen": -50.123456, "logps/rejected": -60.0}\n'
     (run / "round-00/policy/training.jsonl").write_text(line * 20_000)
     text = page(run)
@@ -302,5 +309,84 @@ def test_a_damaged_file_is_named(build_run: BuildRun, file: str, content: str, m
     assert not (run / "report").exists()
 
 
+def test_coarse_intervals_are_rounded_outwards() -> None:
+    assert with_coarse_interval(Estimate(value=58.3, interval=(49.2, 67.1))) == "58.3 (49–68)"  # noqa: RUF001
+    assert with_coarse_interval(Estimate(value=58.3)) == "58.3"
+
+
 def test_intervals_below_zero_are_written_in_words() -> None:
     assert with_interval(Estimate(value=0.04, interval=(-0.31, 0.4))) == "0.0 (−0.3 to 0.4)"  # noqa: RUF001
+
+
+def test_the_first_screen_has_three_views_of_the_win_rate_on_one_scale(build_run: BuildRun) -> None:
+    found = win_rates(read_run(build_run()))
+    assert [plot.title for plot in found] == ["Judge, raw", "Judge, length-controlled", "Truth"]
+    assert len({plot.at_least for plot in found}) == 1
+    for plot, values in zip(found, (JUDGE, CONTROLLED, TRUTH), strict=True):
+        (line,) = plot.series
+        assert [point.y for point in line.points] == [50.0, *values]
+        assert line.points[1].low == pytest.approx(values[0] - 7.1)
+
+
+def test_every_figure_has_its_numbers_and_says_their_file(build_run: BuildRun) -> None:
+    text = page(build_run())
+    plots = re.findall(r"<figure.*?</figure>", text, flags=re.DOTALL)
+    for plot in plots:
+        assert "<summary>Numbers" in plot
+        assert re.search(r"<th scope=\"row\">.*?<td>.*?</td>", plot)
+        assert re.search(r"From (round-NN|setup)/[\w./-]+", plot)
+    origins = text.split("<summary>Files of each figure")[1]
+    for title in re.findall(r"<figcaption><strong>(.*?)</strong>", text):
+        assert title in origins
+
+
+def test_headings_go_down_one_level_at_a_time_and_landmarks_are_there(build_run: BuildRun) -> None:
+    text = page(build_run())
+    levels = [int(level) for level in re.findall(r"<h([1-6])", text)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    tags = [tag for tag, name, _ in Attributes(text).found if not name]
+    assert {"header", "nav", "main"} <= set(tags)
+    assert tags[tags.index("body") + 1] == "a"  # the skip link comes first
+    assert '<a class="skip" href="#content">' in text
+
+
+def test_the_log_ratios_are_rewards_divided_by_beta(build_run: BuildRun) -> None:
+    found = {plot.name: plot for plot in training(read_run(build_run(1)))}
+    chosen, rejected = found["log-ratios"].series
+    assert (found["log-ratios"].y_label, chosen.label, rejected.label) == ("nats an answer", "chosen", "rejected")
+    assert chosen.points[-1].y == pytest.approx(0.01 * 12 / 0.1)
+    assert rejected.points[-1].y == pytest.approx(-0.02 * 12 / 0.1)
+
+
+def test_without_a_beta_in_the_recipe_the_rewards_are_shown_as_they_are(build_run: BuildRun) -> None:
+    run = build_run(1)
+    (run / "recipe.yaml").write_text("name: mine\n")
+    found = {plot.name: plot for plot in training(read_run(run))}
+    assert found["log-ratios"].y_label == "reward units"
+    assert found["log-ratios"].series[0].points[-1].y == pytest.approx(0.12)
+
+
+def test_pairs_say_why_other_prompts_gave_none(build_run: BuildRun) -> None:
+    run = build_run(1)
+    (line,) = usable_pairs(read_run(run))
+    assert (line.label, line.prompts, line.usable, line.cut, line.answers) == ("1", 64, 57, 3, 1256)
+    assert line.dropped == (("tie", 4), ("same text", 3))
+    assert "<td>57 from 64 prompts</td>" in page(run)
+    assert "<td>tie: 4, same text: 3</td>" in page(run)
+
+
+def test_score_is_plotted_against_length_before_and_after(build_run: BuildRun) -> None:
+    judge, truth = scatter(read_run(build_run()))
+    assert (judge.title, truth.title) == ("Judge's score against length", "True score against length")
+    before, after = judge.clouds
+    assert (before.label, after.label) == ("initial", "after round 3")
+    assert before.dots[3] == (23.0, pytest.approx(0.3))
+    assert after.dots[3] == (23.0, pytest.approx(0.45))
+    assert before.mean[0] == 27.0
+    assert judge.table.lines[0] == ("1 to 6", "–", "–")  # noqa: RUF001
+
+
+def test_the_command_that_repeats_the_run_is_on_the_page(build_run: BuildRun) -> None:
+    assert "<code>prefloop run RUN/recipe.yaml --run ANOTHER</code> (seed 0" in page(build_run())
