@@ -1,9 +1,9 @@
 """The recipe's schema, how recipes extend each other, and options read off signatures. Never imports torch."""
 
-from prefloop.config.base import Config, Options, ScaledFit, check_options, is_mapping, options_class
+from prefloop.config.base import Config, LengthHeld, Options, ScaledFit, check_options, is_mapping, options_class
 from prefloop.config.gate import CollapseMonitor, GateConfig, LengthMonitor, MonitorsConfig
 from prefloop.config.load import LoadedRecipe, load_recipe, shipped_recipes
-from prefloop.config.recipe import MachineConfig, ModelConfig, Recipe
+from prefloop.config.recipe import MachineConfig, ModelConfig, Recipe, at_round
 from prefloop.config.steps import (
     STEP_CLASSES,
     CloseStep,
@@ -34,6 +34,7 @@ __all__ = [
     "GateConfig",
     "JudgeConfig",
     "JudgeStep",
+    "LengthHeld",
     "LengthMonitor",
     "LoadedRecipe",
     "LocalSamplerConfig",
@@ -53,6 +54,7 @@ __all__ = [
     "StepConfig",
     "TrainStep",
     "VaderJudge",
+    "at_round",
     "check_options",
     "is_mapping",
     "load_recipe",

@@ -32,21 +32,35 @@ class ScaledFit(Config):
     """Factor on the fitted value: 0.5 is half of it."""
 
 
+class LengthHeld(Config):
+    """The fitted value, corrected after every round so that the policy's own answers keep their length."""
+
+    length_ratio: Annotated[float, Field(gt=0)]
+    """Mean tokens of the policy's own answers that is aimed at, as a multiple of the first round's."""
+    gain: Annotated[float, Field(gt=0)] = 2.0
+    """How strongly a deviation is answered: nats of margin that a pair with a typical gap of lengths gets or loses when
+    the answers are e times as long as they should be. Large gains overshoot."""
+
+
 Options = dict[str, JsonValue]
 
 
-def options_class(function: Callable[..., object], fitted: Collection[str] = ()) -> type[Config]:
+def options_class(
+    function: Callable[..., object], fitted: Collection[str] = (), held: Collection[str] = ()
+) -> type[Config]:
     """The keyword-only parameters of a function as a configuration class: names, types, ranges, defaults.
 
     Args:
         function: whose signature is read; annotations carry the ranges.
         fitted: parameters that may also be `fitted` or `{fitted: factor}`.
+        held: those of them that may also be `{length_ratio: target}`.
     """
     hints = get_type_hints(function, include_extras=True)
     fields: dict[str, Any] = {}
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
             kind = hints[name] | ScaledFit if name in fitted else hints[name]
+            kind = kind | LengthHeld if name in held else kind
             fields[name] = (kind, ... if parameter.default is inspect.Parameter.empty else parameter.default)
     return create_model(function.__name__, __base__=Config, **fields)
 

@@ -1,8 +1,10 @@
 """A rehearsal of the whole run that makes nothing: what cannot work is said before a model is loaded."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import takewhile
 from pathlib import Path
+
+from pydantic import JsonValue
 
 from prefloop.config import LoadedRecipe, PairStep, PromptsStep, Recipe, StepConfig, TrainStep
 from prefloop.data import find_source, prompts_of_turn, read_prompts
@@ -14,11 +16,15 @@ from prefloop.loop.scope import Scope
 from prefloop.loop.stage import derive
 from prefloop.objectives import find_objective
 from prefloop.pairing import find_rule
+from prefloop.records import digest
 
 REHEARSED_ROUNDS = 10
 """After three rounds every name means the same kind of thing as before; numbers by round may still change."""
 
-OPTIONAL_SLOTS = {"evaluate": {"previous", "previous_judgments", "initial_truth", "truth", "previous_truth"}}
+OPTIONAL_SLOTS = {
+    "train": {"previous"},
+    "evaluate": {"previous", "previous_judgments", "initial_truth", "truth", "previous_truth"},
+}
 
 
 class Rehearsal:
@@ -128,6 +134,11 @@ CHECKS: dict[str, Callable[[StepConfig, str, Recipe], None]] = {
     "pair": check_pair,
     "train": check_train,
 }
+
+
+def identity_of(model: str, chat_template_kwargs: Mapping[str, JsonValue]) -> str:
+    """Identity of a model together with what its chat template is told."""
+    return digest([model, dict(chat_template_kwargs)]) if chat_template_kwargs else model
 
 
 def model_artifact(identity: str, directory: Path) -> Artifact:

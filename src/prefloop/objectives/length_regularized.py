@@ -37,7 +37,42 @@ def fitted_alpha(
     return Fit(value=fit.slope, warning=warning)
 
 
-@objective(source="arXiv:2403.19159 eq. 9; arXiv:2406.11817", aliases=("ilr_dpo", "r_dpo"), fit={"alpha": fitted_alpha})
+def length_correction(
+    chosen_lengths: NDArray[np.float64],
+    rejected_lengths: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    *,
+    deviation: float,
+    gain: float,
+) -> float:
+    r"""What a deviation of the policy's length adds to alpha: one step of dual ascent on a length constraint.
+
+    With d = log(mean length / wanted length) and g = |chosen| - |rejected| over the pairs:
+
+        correction = gain * d / sqrt(mean g^2)
+
+    so that a typical gap gets gain * d nats of margin, whatever the unit of length. Where the reference is the policy
+    from which a round starts, the tilts of the rounds add up in the policy, and with them the corrections: each round
+    adds its own. Where the reference stays, they are added up here (`loop.steps.train`).
+
+    Args:
+        chosen_lengths: tokens of the chosen answers.
+        rejected_lengths: tokens of the rejected answers.
+        weights: of the pairs, >= 0.
+        deviation: d, positive where the answers are too long.
+        gain: nats for a typical gap at d = 1.
+    """
+    gaps = chosen_lengths - rejected_lengths
+    typical = np.sqrt(np.average(gaps**2, weights=weights))
+    return float(gain * deviation / typical) if typical > 0 else 0.0
+
+
+@objective(
+    source="arXiv:2403.19159 eq. 9; arXiv:2406.11817",
+    aliases=("ilr_dpo", "r_dpo"),
+    fit={"alpha": fitted_alpha},
+    hold={"alpha": length_correction},
+)
 def length_regularized_dpo(
     policy_chosen_logps: Float[Tensor, " pairs"],
     policy_rejected_logps: Float[Tensor, " pairs"],
@@ -63,7 +98,8 @@ def length_regularized_dpo(
         chosen_lengths: tokens of the chosen answer, EOS included.
         rejected_lengths: tokens of the rejected answer, EOS included.
         beta: KL strength, > 0.
-        alpha: reward a token that is taken for bias, nats; outside beta. `fitted` is the slope of winning on length.
+        alpha: reward a token that is taken for bias, nats; outside beta. `fitted` is the slope of winning on length;
+            `{length_ratio: 1.0}` corrects it every round by the measured length of the policy's own answers.
 
     Returns:
         Loss of each pair, in nats.

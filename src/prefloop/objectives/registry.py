@@ -27,6 +27,8 @@ class Fit:
 
 FitFunction = Callable[..., Fit]
 """Takes data quantities of all examples by name, as float64 arrays."""
+HoldFunction = Callable[..., float]
+"""Takes the same, and `deviation` and `gain`: what is added to the fitted value."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Objective:
     options: type[Config]
     aliases: tuple[str, ...] = ()
     fit: Mapping[str, FitFunction] = field(default_factory=dict[str, FitFunction])
+    hold: Mapping[str, HoldFunction] = field(default_factory=dict[str, HoldFunction])
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -60,13 +63,32 @@ class Objective:
         function = self.fit[parameter]
         return function(**{name: data[name] for name in inspect.signature(function).parameters})
 
+    def correction(
+        self, parameter: str, data: Mapping[str, NDArray[np.float64]], *, deviation: float, gain: float
+    ) -> float:
+        """What holds the length of the policy's answers adds to a fitted hyper-parameter.
+
+        Args:
+            parameter: the hyper-parameter.
+            data: data quantities of a round's examples.
+            deviation: log of the answers' mean length over what it should be.
+            gain: of `LengthHeld`.
+        """
+        function = self.hold[parameter]
+        names = inspect.signature(function).parameters.keys() & data.keys()
+        return function(**{name: data[name] for name in names}, deviation=deviation, gain=gain)
+
 
 _REGISTRY: dict[str, Objective] = {}
 _ALIASES: dict[str, str] = {}
 
 
 def objective(
-    *, source: str, aliases: tuple[str, ...] = (), fit: Mapping[str, FitFunction] | None = None
+    *,
+    source: str,
+    aliases: tuple[str, ...] = (),
+    fit: Mapping[str, FitFunction] | None = None,
+    hold: Mapping[str, HoldFunction] | None = None,
 ) -> Callable[[F], F]:
     """Registers a function as an objective under its own name.
 
@@ -74,16 +96,16 @@ def objective(
         source: paper and equation.
         aliases: what the same formula is called elsewhere.
         fit: hyper-parameter -> function that fits it on a round's examples, where a recipe says `fitted`.
+        hold: hyper-parameter -> function that corrects the fitted value, where a recipe says `{length_ratio: target}`.
     """
 
     def register(function: F) -> F:
         name = getattr(function, "__name__", "")
         parameters = inspect.signature(function).parameters.values()
         quantities = tuple(parse_quantity(p.name) for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY)
-        fits = dict(fit or {})
-        _REGISTRY[name] = Objective(
-            name, function, source, quantities, options_class(function, tuple(fits)), aliases, fits
-        )
+        fits, holds = dict(fit or {}), dict(hold or {})
+        options = options_class(function, fits.keys(), holds.keys())
+        _REGISTRY[name] = Objective(name, function, source, quantities, options, aliases, fits, holds)
         _ALIASES.update(dict.fromkeys(aliases, name))
         return function
 

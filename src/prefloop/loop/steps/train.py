@@ -1,17 +1,22 @@
 """Step type `train`: an objective on a round's examples."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from math import log
 from pathlib import Path
+from typing import Any
 
-from prefloop.config import ScaledFit, StepConfig, TrainStep
+import numpy as np
+from numpy.typing import NDArray
+
+from prefloop.config import LengthHeld, ScaledFit, StepConfig, TrainStep
 from prefloop.errors import DataError
-from prefloop.loop.artifact import Inputs
+from prefloop.loop.artifact import Artifact, Inputs
 from prefloop.loop.scope import Scope
 from prefloop.loop.steps.work import StepType, Work, nearest
-from prefloop.objectives import Fit, Objective, find_objective
-from prefloop.records import Example, PolicyCard, content_of, seed_for
-from prefloop.training import BlockOfRound, TokenExample, TrainRequest, example_data, tokenised, train
+from prefloop.objectives import Objective, find_objective
+from prefloop.records import Example, PolicyCard, Response, content_of, seed_for
+from prefloop.training import BlockOfRound, TrainRequest, example_data, tokenised, train
 
 TOKENS_PER_BATCH = 2048
 """Padded tokens of a forward pass where the machine says `auto`: on CPU larger ones are not faster."""
@@ -31,7 +36,7 @@ def make_policy(work: Work) -> Mapping[str, float]:
             f"{work.artifact.place}/{work.artifact.step}: no example can be trained on ({reasons}). "
             f"Raise {work.artifact.step}.max_length."
         )
-    hyper, fits = resolved_hyper(objective, settings, examples)
+    hyper, fits = _resolved_hyper(work, settings, objective, example_data(examples, objective.roles))
     request = TrainRequest(
         settings=settings,
         objective=objective,
@@ -53,22 +58,54 @@ def make_policy(work: Work) -> Mapping[str, float]:
     return {"examples": len(examples), "steps": len(metrics), **dropped}
 
 
-def resolved_hyper(
-    objective: Objective, settings: TrainStep, examples: list[TokenExample]
-) -> tuple[dict[str, float], dict[str, dict[str, object]]]:
+def _resolved_hyper(
+    work: Work, settings: TrainStep, objective: Objective, data: Mapping[str, NDArray[np.float64]]
+) -> tuple[dict[str, float], dict[str, dict[str, Any]]]:
     """Hyper-parameters as numbers, and how the fitted ones came about."""
     options = objective.checked(settings.objective.options, "policy.objective")
-    data = example_data(examples, objective.roles)
     hyper: dict[str, float] = {}
-    fits: dict[str, dict[str, object]] = {}
+    fits: dict[str, dict[str, Any]] = {}
     for name in type(options).model_fields:
         value = getattr(options, name)
         if isinstance(value, ScaledFit):
-            fit: Fit = objective.fit_on(name, data)
+            fit = objective.fit_on(name, data)
             fits[name] = {"value": fit.value * value.fitted, "factor": value.fitted, "warning": fit.warning}
-            value = fit.value * value.fitted
+        elif isinstance(value, LengthHeld):
+            fit, ratio = objective.fit_on(name, data), _length_ratio(work)
+            correction = _carried(work, settings, name) + objective.correction(
+                name, data, deviation=log(ratio / value.length_ratio), gain=value.gain
+            )
+            fits[name] = {
+                "value": fit.value + correction,
+                "fitted": fit.value,
+                "correction": correction,
+                "length_ratio": ratio,
+                "target": value.length_ratio,
+                "warning": fit.warning,
+            }
+        if name in fits:
+            value = float(fits[name]["value"])
         hyper[name] = value
     return hyper, fits
+
+
+def _length_ratio(work: Work) -> float:
+    """Mean tokens of this round's own answers over those of the first round's, which the initial policy gave."""
+    means = [
+        np.mean([response.num_tokens for response in work.records(slot, Response)])
+        for slot in ("answers", "first_answers")
+    ]
+    return float(means[0] / means[1])
+
+
+def _carried(work: Work, settings: TrainStep, parameter: str) -> float:
+    """The corrections so far, where the reference stays while the policy goes on; else the policy holds them itself."""
+    inputs = work.artifact.inputs
+    start = inputs["start"][0].identity
+    if not inputs["previous"] or any(inputs[slot][0].identity == start for slot in settings.references):
+        return 0.0
+    fits = json.loads((work.path("previous") / "fitted.json").read_text(encoding="utf-8"))
+    return float(fits[parameter]["correction"])
 
 
 def _block(work: Work) -> BlockOfRound:
@@ -98,10 +135,34 @@ def _card(work: Work, settings: TrainStep) -> PolicyCard:
     )
 
 
-def _inputs(_name: str, settings: StepConfig, scope: Scope) -> Inputs:
+def _inputs(name: str, settings: StepConfig, scope: Scope) -> Inputs:
     assert isinstance(settings, TrainStep)
     references = {slot: (scope.policy(policy),) for slot, policy in settings.references.items()}
-    return {"examples": nearest(settings, scope, Example), "start": (scope.policy(settings.start),), **references}
+    start = scope.policy(settings.start)
+    read = {"examples": nearest(settings, scope, Example), "start": (start,), **references}
+    return {**read, **_held_inputs(name, start, scope)} if any(_held(settings)) else read
+
+
+def _held(settings: TrainStep) -> Iterator[str]:
+    """Hyper-parameters that hold the length of the policy's answers."""
+    objective = find_objective(settings.objective.name, "objective")
+    options = objective.checked(settings.objective.options, "policy.objective")
+    return (name for name in type(options).model_fields if isinstance(getattr(options, name), LengthHeld))
+
+
+def _held_inputs(name: str, start: Artifact, scope: Scope) -> Inputs:
+    """What the policy answered just before it is trained, and what the first round's did."""
+    own = [
+        made
+        for made in scope.made_before()
+        if made.step_type == "sample" and made.inputs["policy"][0].identity == start.identity
+    ]
+    answers = tuple(own[-1:])
+    return {
+        "answers": answers,
+        "first_answers": tuple(scope.rounds[0].blocks[0][made.step] for made in answers),
+        "previous": scope.find(f"previous.{name}"),
+    }
 
 
 TRAIN = StepType(make_policy, _inputs)
