@@ -257,7 +257,7 @@ def test_arms_without_a_common_seed_are_paired_by_prompt_only(tmp_path: Path) ->
     assert against.duels["truth"].n == 6  # the first arm's answer to each prompt meets two
     assert against.differences["truth"].estimate.value == pytest.approx(100 / 6)
     assert against.seeds_apart == 0
-    assert "quickstart_plain and quickstart are paired on 3 prompts only, as they have no seed in common." in (
+    assert "quickstart_plain is paired with quickstart on the same 3 prompts only, as they have no seed in common." in (
         comparison_caveats(comparison)
     )
 
@@ -275,7 +275,7 @@ def test_only_common_seeds_and_prompts_enter_a_difference(tmp_path: Path) -> Non
     # 80 tokens over 30 initially, minus 40 over 30
     assert against.differences["length"].estimate.value == pytest.approx(4 / 3)
     assert comparison_caveats(comparison)[-2:] == (
-        "quickstart_plain and quickstart are paired on 2 prompts and seed 0; "
+        "quickstart_plain is paired with quickstart on the same 2 prompts and seed 0; "
         "seeds that only one of them has enter its own figures alone.",
         "1 prompt that only one of quickstart_plain and quickstart answered: left out of their difference.",
     )
@@ -311,12 +311,12 @@ def test_several_arms_are_compared_with_the_first_and_nothing_is_adjusted(tmp_pa
                 {"policy": {"objective": {"name": "dpo"}}},
                 {"policy": {"objective": {"name": "lr", "alpha": {"fitted": 0.5}}}},
             ),
-            ["quickstart, objective dpo", "quickstart, objective lr, alpha 0.5 fitted"],
+            ["quickstart, objective dpo", "quickstart, objective lr"],
         ),
         (({}, {"gate": {"require": "better"}}), ["quickstart, require not set", "quickstart, require better"]),
         (
             ({"a": {"count": 1}, "b": {"count": 2}}, {"a": {"count": 2}, "b": {"count": 1}}),
-            ["quickstart, a.count 1, b.count 2", "quickstart, a.count 2, b.count 1"],
+            ["quickstart, a.count 1", "quickstart, a.count 2"],
         ),
         (
             ({"samples": {"temperature": {"by_round": [1, 0.7]}}}, {"samples": {"temperature": 1}}),
@@ -333,6 +333,16 @@ def test_arms_of_one_recipe_are_named_by_what_differs(
 
     assert [arm.name for arm in arms] == names
     assert [arm.label for arm in arms] == [name.removeprefix("quickstart, ") for name in names]
+
+
+def test_what_a_name_leaves_out_is_said_beside_it(tmp_path: Path) -> None:
+    fitted = {"policy": {"objective": {"name": "lr", "alpha": "fitted"}, "lr": 0.5}}
+    plain = {"policy": {"objective": {"name": "dpo"}, "lr": 0.5}}
+
+    comparison = compared(tmp_path, replace(FITTED, settings=plain), replace(FITTED, settings=fitted))
+
+    assert comparison.arms[1].name == "quickstart, objective lr"
+    assert comparison_caveats(comparison)[0] == ("objective lr also differs in what its name leaves out: alpha fitted.")
 
 
 def test_runs_that_differ_only_in_what_decides_nothing_are_one_arm(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -26,7 +27,7 @@ def compare_command(runs: Sequence[Path], out: Path | None) -> dict[str, Any]:
     page = write_comparison(comparison, runs, comparison_path(runs) if out is None else out)
     console = Console() if Console().is_terminal else Console(width=PLAIN_WIDTH)
     shown = comparison_table(comparison)
-    table = Table()
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in shown.headings:
         table.add_column(heading, overflow="fold")
     for line in shown.lines:

@@ -92,7 +92,11 @@ class Arm:
     """All seeds of one recipe."""
 
     name: str
+    """The recipe's; where arms share it, with the fewest settings that no other of these arms has."""
     label: str
+    """The same without what all arms share."""
+    unsaid: tuple[str, ...]
+    """Settings in which arms of this recipe differ and that the name leaves out."""
     last: Measured
     """Every seed after its own last accepted round, pooled."""
     judge_over_truth: Estimate | None
@@ -119,6 +123,7 @@ class Against:
     """An arm against the first arm."""
 
     arm: str
+    """Its label, as that of the first arm."""
     first: str
     prompts: int
     """On which both have answers."""
@@ -205,6 +210,7 @@ def _arm(arm: ArmRuns) -> Arm:
     return Arm(
         name=arm.name,
         label=arm.label,
+        unsaid=arm.unsaid,
         last=_measured(sides) if same is None else same.measured,
         judge_over_truth=None
         if known is None
@@ -354,8 +360,8 @@ def _against(first: ArmRuns, arm: ArmRuns, pairing: _Pairing) -> Against:
     both = [judge for judge in ("truth", "judge") if judge in ours and judge in theirs]
     alike = [judge for judge in both if ours[judge] == theirs[judge]]
     return Against(
-        arm=arm.name,
-        first=first.name,
+        arm=arm.label,
+        first=first.label,
         prompts=len(pairing.prompts),
         left_out=pairing.left_out,
         seeds=pairing.seeds,

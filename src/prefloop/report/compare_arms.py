@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import yaml
 from pydantic import JsonValue
@@ -20,10 +21,20 @@ class ArmRuns:
     """Runs that differ in nothing but the seed, by seed."""
 
     name: str
-    """The recipe's, with the settings in which arms of the same name differ."""
+    """The recipe's; where arms share it, with the fewest settings that no other of these arms has."""
     label: str
-    """The same without what all arms share: for plots."""
+    """The same without what all arms share."""
+    unsaid: tuple[str, ...]
+    """Settings in which arms of this recipe differ and that the name leaves out."""
     runs: tuple[RunAnswers, ...]
+
+
+@dataclass(frozen=True)
+class _Detail:
+    """Settings of one arm, as people say them."""
+
+    said: str
+    unsaid: tuple[str, ...]
 
 
 def arms_of(runs: Sequence[RunAnswers]) -> tuple[ArmRuns, ...]:
@@ -43,30 +54,40 @@ def arms_of(runs: Sequence[RunAnswers]) -> tuple[ArmRuns, ...]:
             )
         seeds.append(run)
     arms = [tuple(sorted(seeds, key=lambda run: run.seed)) for seeds in by_settings.values()]
-    names = [arm[0].name for arm in arms]
-    details = _details(arms)
-    all_alike = len(set(names)) == 1
-    return tuple(
-        ArmRuns(
-            name=f"{name}, {detail}" if detail else name,
-            label=detail if detail and all_alike else f"{name}, {detail}" if detail else name,
-            runs=arm,
-        )
-        for arm, name, detail in zip(arms, names, details, strict=True)
+    alike = len({arm[0].name for arm in arms}) == 1
+    return tuple(_named(arm, _detail(arm, arms), alike=alike) for arm in arms)
+
+
+def _named(arm: tuple[RunAnswers, ...], detail: _Detail, *, alike: bool) -> ArmRuns:
+    name = f"{arm[0].name}, {detail.said}" if detail.said else arm[0].name
+    return ArmRuns(name, detail.said if alike and detail.said else name, detail.unsaid, arm)
+
+
+def _detail(arm: tuple[RunAnswers, ...], arms: Sequence[tuple[RunAnswers, ...]]) -> _Detail:
+    """What tells an arm from those of the same name; nothing where the name is its own."""
+    own = dict(_leaves(arm[0].settings))
+    others = [dict(_leaves(one[0].settings)) for one in arms if one[0].name == arm[0].name and one is not arm]
+    paths = dict.fromkeys(path for one in (own, *others) for path in one)
+    differing = [path for path in paths if any(_of(one, path) != _of(own, path) for one in others)]
+    present = [path for path in differing if path in own]
+    chosen = next(
+        (
+            some
+            for size in range(1, len(present) + 1)
+            for some in combinations(present, size)
+            if all(any(_of(one, path) != _of(own, path) for path in some) for one in others)
+        ),
+        tuple(differing),
+    )
+    words = {path: f"{_short(path, differing)} {_words_of(own, path)}" for path in differing}
+    return _Detail(
+        said=", ".join(words[path] for path in chosen),
+        unsaid=tuple(words[path] for path in present if path not in chosen),
     )
 
 
-def _details(arms: Sequence[tuple[RunAnswers, ...]]) -> list[str]:
-    """For each arm, the settings in which it differs from arms of the same name; empty where the name is its own."""
-    leaves = [dict(_leaves(arm[0].settings)) for arm in arms]
-    details: list[str] = []
-    for arm, own in zip(arms, leaves, strict=True):
-        namesakes = [other for mate, other in zip(arms, leaves, strict=True) if mate[0].name == arm[0].name]
-        differing = [path for path in _paths(namesakes) if len({digest(one.get(path)) for one in namesakes}) > 1]
-        said = {path: own[path] for path in differing if path in own}
-        parts = [f"{_short(path, differing)} {_value(value)}" for path, value in said.items()]
-        details.append(", ".join(parts or [f"{_short(path, differing)} not set" for path in differing]))
-    return details
+def _of(leaves: Mapping[KeyPath, JsonValue], path: KeyPath) -> str:
+    return digest(leaves[path]) if path in leaves else ""
 
 
 def _leaves(value: Mapping[str, JsonValue], above: KeyPath = ()) -> Iterator[tuple[KeyPath, JsonValue]]:
@@ -75,11 +96,6 @@ def _leaves(value: Mapping[str, JsonValue], above: KeyPath = ()) -> Iterator[tup
             yield from _leaves(item, (*above, key))
         else:
             yield (*above, key), item
-
-
-def _paths(leaves: Sequence[Mapping[KeyPath, JsonValue]]) -> tuple[KeyPath, ...]:
-    """All of them, each once, in the order of the recipes."""
-    return tuple(dict.fromkeys(path for one in leaves for path in one))
 
 
 def _short(path: KeyPath, others: Sequence[KeyPath]) -> str:
@@ -95,13 +111,19 @@ def _said(path: KeyPath) -> KeyPath:
     return path[:-1] if path[-1] in NOT_SAID and len(path) > 1 else path
 
 
+def _words_of(leaves: Mapping[KeyPath, JsonValue], path: KeyPath) -> str:
+    return _value(leaves[path]) if path in leaves else "not set"
+
+
 def _value(value: JsonValue) -> str:
     """As a person would say it: `0.5 fitted`, `1, 2, 3 by round`."""
     if isinstance(value, dict) and value.keys() == {"fitted"}:
-        return f"{value['fitted']} fitted"
+        return f"{_value(value['fitted'])} fitted"
     if isinstance(value, dict) and value.keys() == {"by_round"}:
         entries = value["by_round"]
         return f"{', '.join(map(_value, entries)) if isinstance(entries, list) else entries} by round"
     if isinstance(value, str):
         return value
+    if isinstance(value, float):
+        return f"{value:g}"
     return yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("\n...\n").strip()

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from prefloop.report import compare_plots, compare_table, compare_wording
 from prefloop.report.compare import DRAWS, RunComparison
+from prefloop.report.page import whole_intervals
 from prefloop.report.plots import svg
 from prefloop.report.read import without_folders
 
@@ -44,6 +45,7 @@ def comparison_page(comparison: RunComparison, runs: Sequence[Path]) -> str:
     return environment.get_template("compare.html.j2").render(
         css=Markup((here / "page.css").read_text(encoding="utf-8")),
         comparison=comparison,
+        whole_intervals=whole_intervals,
         title=compare_wording.comparison_title(comparison),
         meaning=compare_wording.comparison_meaning(comparison),
         caveats=compare_wording.comparison_caveats(comparison),

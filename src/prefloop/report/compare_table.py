@@ -34,13 +34,13 @@ def comparison_table(comparison: RunComparison) -> TextTable:
         ),
     ]
     measured = tuple(line for line in lines if any(cell not in {ABSENT, ""} for cell in line[1:]))
-    return TextTable(("after the last accepted round", *(arm.name for arm in arms)), measured)
+    return TextTable(("after the last accepted round", *(arm.label for arm in arms)), measured)
 
 
 def rounds_table(comparison: RunComparison) -> TextTable:
     """A line for each round of each arm: the trajectories of the plots in figures."""
     lines = [
-        (arm.name, one.label, str(len(one.seeds)), _refused(len(one.refused), len(one.seeds)), *_cells(one.measured))
+        (arm.label, one.label, str(len(one.seeds)), _refused(len(one.refused), len(one.seeds)), *_cells(one.measured))
         for arm in comparison.arms
         for one in arm.rounds
     ]
@@ -50,7 +50,9 @@ def rounds_table(comparison: RunComparison) -> TextTable:
 def seeds_table(comparison: RunComparison) -> TextTable:
     """A line for each run, after its last accepted round."""
     lines = [
-        (arm.name, str(one.seed), _round_of(one), *_cells(one.measured)) for arm in comparison.arms for one in arm.seeds
+        (arm.label, str(one.seed), _round_of(one), *_cells(one.measured))
+        for arm in comparison.arms
+        for one in arm.seeds
     ]
     return _without_empty(("arm", "seed", "last accepted round", *_HEADINGS), lines)
 

@@ -1,6 +1,6 @@
 """A comparison in words. What an interval does not show is not claimed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from prefloop.records import Estimate
 from prefloop.report.compare import Against, Arm, Difference, RoundMeasured, RunComparison, SeedMeasured
@@ -15,18 +15,18 @@ _JUDGES = {"truth": "the truth", "judge": "the judge"}
 
 def comparison_title(comparison: RunComparison) -> str:
     """What was compared, as a title."""
-    first, *others = (arm.name for arm in comparison.arms)
+    first, *others = comparison.arms
+    recipe = f"{first.name.removesuffix(first.label).removesuffix(', ')}: " if first.name != first.label else ""
     if not others:
-        return f"{first}: {_count(len(comparison.arms[0].seeds), 'seed')} together"
-    return f"{others[0] if len(others) == 1 else _count(len(others), 'arm')} against {first}"
+        return f"{first.name}: {_count(len(first.seeds), 'seed')} together"
+    return f"{recipe}{others[0].label if len(others) == 1 else _count(len(others), 'arm')} against {first.label}"
 
 
 def comparison_meaning(comparison: RunComparison) -> tuple[str, ...]:
-    """What the figures show, a sentence or two each."""
+    """What the figures show: a few sentences for each arm, then for each that is compared with the first."""
     return (
-        *(_claim(arm) for arm in comparison.arms),
-        *(said for arm in comparison.arms if (said := _judge_against_truth(arm)) is not None),
-        *(said for one in comparison.against for said in _compared(one)),
+        *(" ".join((_claim(arm), *_judge_against_truth(arm))) for arm in comparison.arms),
+        *(" ".join(_compared(one)) for one in comparison.against),
     )
 
 
@@ -34,57 +34,64 @@ def comparison_caveats(comparison: RunComparison) -> tuple[str, ...]:
     """What has to be known beside the figures."""
     return (
         *(said for arm in comparison.arms for said in _about(arm)),
-        *(said for one in comparison.against for said in _paired(one)),
+        *_paired(comparison.against),
+        *(said for one in comparison.against for said in _left_out(one)),
         *_several(len(comparison.against)),
     )
 
 
 def _claim(arm: Arm) -> str:
-    if all(one.last_accepted is None for one in arm.seeds):
-        return f"{arm.name}: no round was accepted, so it stands where it began, on its initial model."
+    if _stands_on_initial(arm):
+        return f"{arm.label}: no round was accepted, so it stands where it began, on its initial model."
     wins, judge = arm.last.truth, "by the truth"
     if wins is None:
         wins, judge = arm.last.controlled, "by the judge with length controlled"
     ratio = f"its answers are {with_interval(arm.last.length, 2)} times as long"
     if wins is None:
-        return f"{arm.name} was never judged against its initial model; {ratio}."
+        return f"{arm.label} was never judged against its initial model; {ratio}."
     over = f" over {len(arm.seeds)} seeds" if len(arm.seeds) > 1 else ""
     seen = f"{rate(wins)} {judge}{over}"
     if wins.interval is None:
         return (
-            f"{arm.name} wins {seen} against its initial model, and {ratio}; without an interval, this may be chance."
+            f"{arm.label} wins {seen} against its initial model, and {ratio}; without an interval, this may be chance."
         )
     low, high = wins.interval
     if low > EVEN:
-        return f"{arm.name} is better than its initial model: it wins {seen}, and {ratio}."
+        return f"{arm.label} is better than its initial model: it wins {seen}, and {ratio}."
     if high < EVEN:
-        return f"{arm.name} is worse than its initial model: it wins only {seen}, and {ratio}."
+        return f"{arm.label} is worse than its initial model: it wins only {seen}, and {ratio}."
     return (
-        f"{arm.name} is not shown to differ from its initial model: it wins {seen}, and the interval contains 50 %; "
+        f"{arm.label} is not shown to differ from its initial model: it wins {seen}, and the interval contains 50 %; "
         f"{ratio}."
     )
 
 
-def _judge_against_truth(arm: Arm) -> str | None:
+def _stands_on_initial(arm: Arm) -> bool:
+    return all(one.last_accepted is None for one in arm.seeds)
+
+
+def _judge_against_truth(arm: Arm) -> Iterator[str]:
     gap, controlled = arm.judge_over_truth, arm.controlled_over_truth
+    if _stands_on_initial(arm):
+        return
     if gap is None or controlled is None or gap.interval is None or controlled.interval is None:
-        return None
+        return
     if _shows_sign(gap):
-        more = "more" if gap.value > 0 else "fewer"
-        first = f"The judge gives {arm.name} {_points(_size(gap))} {more} than the truth does"
+        first = f"The judge gives it {_points(_size(gap))} {'more' if gap.value > 0 else 'fewer'} than the truth does"
     else:
-        first = f"Judge and truth are not shown to differ about {arm.name}: {_points(gap)}"
+        first = f"Judge and truth are not shown to differ about it: {_points(gap)}"
     shown = "" if _shows_sign(controlled) else ", not shown to differ from zero"
-    return f"{first}. With length controlled the gap is {_points(controlled)}{shown}."
+    yield f"{first}; with length controlled the gap is {_points(controlled)}{shown}."
 
 
 def _compared(one: Against) -> Iterator[str]:
-    for judge in ("truth", "judge"):
-        if (found := one.differences.get(judge)) is not None:
-            yield _rates_compared(one, judge, found)
+    """By the truth where it is known: what the judge says of it stands in the table."""
+    judge = next((judge for judge in ("truth", "judge") if judge in one.differences), None)
+    if judge is not None:
+        yield _rates_compared(one, judge, one.differences[judge])
     yield _lengths_compared(one, one.differences["length"])
-    for judge, duel in one.duels.items():
-        yield _duelled(one, judge, duel)
+    if judge is not None:
+        yield _duelled(one, judge, one.duels[judge])
 
 
 def _rates_compared(one: Against, judge: str, found: Difference) -> str:
@@ -128,6 +135,8 @@ def _on_seeds(one: Against, found: Difference) -> str:
 
 
 def _about(arm: Arm) -> Iterator[str]:
+    if arm.unsaid:
+        yield f"{arm.label} also differs in what its name leaves out: {', '.join(arm.unsaid)}."
     for one in arm.seeds:
         yield from _about_seed(arm, one)
     for one in arm.rounds:
@@ -135,13 +144,13 @@ def _about(arm: Arm) -> Iterator[str]:
     finished = arm.last.finished
     if finished.value < MOSTLY_FINISHED:
         yield (
-            f"{arm.name}: {rate(finished)} of its answers end by themselves. The length limit cuts the others, "
+            f"{arm.label}: {rate(finished)} of its answers end by themselves. The length limit cuts the others, "
             "so its length is understated."
         )
 
 
 def _about_seed(arm: Arm, one: SeedMeasured) -> Iterator[str]:
-    name = f"{arm.name}, seed {one.seed}" if len(arm.seeds) > 1 else arm.name
+    name = f"{arm.label}, seed {one.seed}" if len(arm.seeds) > 1 else arm.label
     if one.ended < one.planned:
         rounds = f"{one.ended} of {_count(one.planned, 'round')}"
         yield f"{name}: {rounds} with answers so far, of which the last accepted one is counted."
@@ -152,18 +161,29 @@ def _about_seed(arm: Arm, one: SeedMeasured) -> Iterator[str]:
 def _about_round(arm: Arm, one: RoundMeasured) -> Iterator[str]:
     if one.refused:
         where = f" on {len(one.refused)} of {_count(len(one.seeds), 'seed')}" if len(arm.seeds) > 1 else ""
-        yield f"{arm.name}: round {one.label} was not accepted{where}; the plots show it (†), the result does not."
+        yield f"{arm.label}: round {one.label} was not accepted{where}; the plots show it (†), the result does not."
     if len(one.seeds) < len(arm.seeds):
-        yield f"{arm.name}: round {one.label} was measured on {len(one.seeds)} of {len(arm.seeds)} seeds."
+        yield f"{arm.label}: round {one.label} was measured on {len(one.seeds)} of {len(arm.seeds)} seeds."
 
 
-def _paired(one: Against) -> Iterator[str]:
-    if one.seeds:
-        seeds = f"and {'seed' if len(one.seeds) == 1 else 'seeds'} {', '.join(map(str, one.seeds))}"
+def _paired(against: Sequence[Against]) -> Iterator[str]:
+    """One line for all where all are paired alike."""
+    lines = {one.arm: _pairing(one) for one in against}
+    if len(lines) > 1 and len(set(lines.values())) == 1:
+        yield f"Every arm is paired with {against[0].first} on {lines[against[0].arm]}."
     else:
-        seeds = "only, as they have no seed in common"
-    apart = "" if one.seeds_apart == 0 else "; seeds that only one of them has enter its own figures alone"
-    yield f"{one.arm} and {one.first} are paired on {_count(one.prompts, 'prompt')} {seeds}{apart}."
+        yield from (f"{one.arm} is paired with {one.first} on {lines[one.arm]}." for one in against)
+
+
+def _pairing(one: Against) -> str:
+    prompts = f"the same {_count(one.prompts, 'prompt')}"
+    if not one.seeds:
+        return f"{prompts} only, as they have no seed in common"
+    seeds = f"{prompts} and {'seed' if len(one.seeds) == 1 else 'seeds'} {', '.join(map(str, one.seeds))}"
+    return f"{seeds}; seeds that only one of them has enter its own figures alone" if one.seeds_apart else seeds
+
+
+def _left_out(one: Against) -> Iterator[str]:
     if one.left_out:
         left_out = _count(one.left_out, "prompt")
         yield f"{left_out} that only one of {one.arm} and {one.first} answered: left out of their difference."
