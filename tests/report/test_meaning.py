@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from prefloop.records import Estimate
@@ -45,16 +47,30 @@ def test_quality_and_honesty_are_claimed_as_far_as_shown(
     assert tuple(one.claim for one in meaning(read_run(run)))[:2] == claims
 
 
-def test_a_length_whose_interval_holds_one_is_no_change(build_run: BuildRun) -> None:
-    run = build_run()
-    assert "The answers got longer." in [one.claim for one in meaning(read_run(run))]
-    measured = evaluation(2)
-    measured["length"] |= {"mean": 31.0, "interval": [29.0, 33.0], "ratio": 31.0 / 30.2}
-    write_json(run / "round-02/evaluation.json", measured)
-    found = {one.claim: one.because for one in meaning(read_run(run))}
-    assert found["A change of length is not shown."].startswith(
-        "An answer is 1.03 times as long as the initial model's (0.96"
-    )
+@pytest.mark.parametrize(
+    ("ends", "claim"),
+    [
+        ((1.01, 1.15), "The answers got longer."),
+        ((0.96, 1.10), "A change of length is not shown."),
+        ((0.70, 0.99), "The answers got shorter."),
+    ],
+)
+def test_a_change_of_length_is_claimed_as_far_as_shown(
+    build_run: BuildRun, ends: tuple[float, float], claim: str
+) -> None:
+    run = read_run(build_run())
+    last = replace(run.rounds[2], length_ratio=Estimate(value=1.03, interval=ends))
+    found = {one.claim: one.because for one in meaning(replace(run, rounds=(*run.rounds[:2], last)))}
+    assert found[claim].startswith("An answer is 1.03 times as long as the initial model's (")
+
+
+def test_the_ratio_of_lengths_is_over_prompts_and_both_sides_are_uncertain(build_run: BuildRun) -> None:
+    ratio = read_run(build_run()).rounds[2].length_ratio
+    assert ratio is not None
+    assert ratio.value == pytest.approx(29 / 27)  # 22 to 36 tokens after, 20 to 34 before
+    assert ratio.n == 15
+    assert ratio.interval is not None
+    assert 1.05 < ratio.interval[0] < ratio.value < ratio.interval[1] < 1.1  # the same prompts are long on both sides
 
 
 def test_it_ends_with_what_one_run_cannot_say(build_run: BuildRun) -> None:

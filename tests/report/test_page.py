@@ -177,6 +177,7 @@ def test_the_answers_are_those_of_the_last_accepted_round(build_run: BuildRun) -
     assert ALERT.remedy in text
     assert ">3†<" in text
     assert "Not accepted: round 3." in text
+    assert "Alarm of the length monitor: round 3." in text
 
 
 @pytest.mark.parametrize(
@@ -383,7 +384,7 @@ def test_score_is_plotted_against_length_before_and_after(build_run: BuildRun) -
     before, after = judge.clouds
     assert (before.label, after.label) == ("initial", "after round 3")
     assert before.dots[3] == (23.0, pytest.approx(0.3))
-    assert after.dots[3] == (23.0, pytest.approx(0.45))
+    assert after.dots[3] == (25.0, pytest.approx(0.45))
     assert before.mean[0] == 27.0
     assert judge.table.lines[0] == ("1 to 6", "–", "–")  # noqa: RUF001
 

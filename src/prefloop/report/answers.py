@@ -1,10 +1,15 @@
 """Held-out answers and what the judges gave them: all of a policy's, and some beside each other."""
 
 from collections.abc import Iterator, Sequence
+from math import isfinite
 from pathlib import Path
 
-from prefloop.records import Judgment, Prompt, Response, digest, read_folder
+import numpy as np
+from numpy.typing import NDArray
+
+from prefloop.records import Estimate, Judgment, Prompt, Response, digest, read_folder
 from prefloop.report.view import Answer, Answers, Comparison
+from prefloop.statistics import clustered_statistic, totals_by_cluster
 
 COMPARISONS = 8
 """Held-out prompts on the page."""
@@ -40,6 +45,33 @@ def comparisons(prompts: Sequence[Prompt], before: Answers, after: Answers) -> I
         )
 
 
+def length_ratio(ours: Answers, initial: Answers) -> Estimate | None:
+    """Mean tokens of our answers over those of the initial model's, both uncertain, on prompts that both answered."""
+    common = {one.prompt_id for one in ours.all} & {one.prompt_id for one in initial.all}
+    if not common:
+        return None
+    prompts = np.array(sorted(common))
+    totals = np.hstack([_totals(answers, prompts) for answers in (ours, initial)])
+    found = clustered_statistic(_ratio_of_means, totals, rows=int(totals[:, 1].sum()), seed=0)
+    known = isfinite(found.standard_error)
+    return Estimate(
+        value=found.value,
+        standard_error=found.standard_error if known else None,
+        interval=found.interval if known else None,
+        n=found.n,
+    )
+
+
+def _totals(answers: Answers, prompts: NDArray[np.str_]) -> NDArray[np.float64]:
+    """Tokens and number of answers, by prompt."""
+    columns = np.array([[float(one.num_tokens), 1.0] for one in answers.all])
+    return totals_by_cluster(columns, np.array([one.prompt_id for one in answers.all]), prompts)
+
+
+def _ratio_of_means(totals: NDArray[np.float64]) -> NDArray[np.float64]:
+    return (totals[..., 0] / totals[..., 1]) / (totals[..., 2] / totals[..., 3])
+
+
 def _read(folder: Path, answers: str, stem: str) -> Answers:
     scores = {
         judge: {
@@ -52,6 +84,7 @@ def _read(folder: Path, answers: str, stem: str) -> Answers:
     responses = tuple(read_folder(folder / answers, Response))
     made = tuple(
         Answer(
+            prompt_id=response.prompt_id,
             text=response.text,
             num_tokens=response.num_tokens,
             cut=response.finish_reason == "length",

@@ -124,7 +124,7 @@ def measures(run: RunView) -> tuple[Plot, ...]:
 
     first = _evaluation(evaluated[0])
     one = Point(0, 1.0, 1.0, 1.0)
-    ratios = [_point(found, ratio_of(_evaluation(found))) for found in evaluated]
+    ratios = [_point(found, ratio) for found in evaluated if (ratio := ratio_of(found)) is not None]
     finished = [Point(found.number + 1, 100 * _evaluation(found).finish_rate.value) for found in evaluated]
     plots = [
         plot(
@@ -134,7 +134,7 @@ def measures(run: RunView) -> tuple[Plot, ...]:
             f"Mean tokens of an answer; the initial model's has {fixed(first.length.initial, 1)}.",
             [one, *ratios],
             (0.8, 1.2),
-            "length.mean and its interval, divided by length.initial",
+            "length.ratio; its interval from the answers in evaluation-samples and setup/evaluation-initial",
             _plain(run, "length", one),
         )
     ]
@@ -205,8 +205,8 @@ def _scatter(judge: str, title: str, after: str, before: Answers, now: Answers, 
         clouds=clouds,
         source=f"setup/evaluation-initial and round-NN/evaluation-samples, and what lies beside them as ...-{suffix}",
         data=_binned(clouds),
-        width=480.0,
-        height=290.0,
+        width=400.0,
+        height=250.0,
     )
 
 

@@ -35,7 +35,8 @@ def _statements(run: RunView, shown: Round, evaluation: Evaluation) -> Iterator[
     yield _quality(judge, truth)
     if truth is not None:
         yield _honesty(judge, truth)
-    yield _length(ratio_of(evaluation))
+    if (ratio := ratio_of(shown)) is not None:
+        yield _length(ratio)
     if (kl := kl_of(evaluation)) is not None:
         yield Statement(
             f"An answer is {fixed(kl.value, 1)} nats away from the initial model.",
@@ -43,8 +44,8 @@ def _statements(run: RunView, shown: Round, evaluation: Evaluation) -> Iterator[
         )
     if (last := shown.duel("truth" if truth else "judge", "previous")) is not None and shown.number > 0:
         yield _step(last.raw, "truth" if truth else "judge")
-    if run.plain is not None and truth is not None:
-        yield from _beside_plain(run.plain, shown.number, truth.raw, ratio_of(evaluation))
+    if run.plain is not None and truth is not None and ratio is not None:
+        yield from _beside_plain(run.plain, shown.number, truth.raw, ratio)
     yield _uncertainty(run, truth or judge, evaluation)
 
 
@@ -78,8 +79,7 @@ def _length(ratio: Estimate) -> Statement:
     claims = {1: "The answers got longer.", -1: "The answers got shorter.", 0: "A change of length is not shown."}
     return Statement(
         claims[side(ratio, 1.0)],
-        f"An answer is {fixed(ratio.value, 2)} times as long as the initial model's{_ends(ratio, 2)}, "
-        "whose mean length is taken as it was measured.",
+        f"An answer is {fixed(ratio.value, 2)} times as long as the initial model's{_ends(ratio, 2)}; 1 is no change.",
     )
 
 
@@ -113,7 +113,7 @@ def _beside_plain(curve: PlainCurve, number: int, truth: Estimate, ratio: Estima
         f"The same recipe with plain DPO was at {fixed(plain.length_ratio.value, 2)} times the initial length"
         f"{_ends(plain.length_ratio, 2)} after as many rounds, with {rate(plain.truth)} by the truth and "
         f"{rate(plain.judge)} by the judge. {better[apart(plain.truth, truth)]} "
-        "Other seeds, other answers: only intervals that do not meet are called a difference.",
+        "It was another run, so only intervals that do not meet are called a difference.",
     )
 
 

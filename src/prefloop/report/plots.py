@@ -336,8 +336,8 @@ def _dots(cloud: Cloud, frame: Frame) -> Markup:
 
 
 def _means(clouds: Sequence[Cloud], frame: Frame) -> Iterator[Markup]:
-    """A mark for each; the name of the leftmost stands above it, the others' below, so that they cannot meet."""
-    for rank, cloud in enumerate(sorted(clouds, key=lambda one: one.mean)):
+    """A mark for each; the name of the highest stands above it, the others' below, so that they cannot meet."""
+    for rank, cloud in enumerate(sorted(clouds, key=lambda one: -one.mean[1])):
         x, y = frame.x(cloud.mean[0]), frame.y(cloud.mean[1])
         yield _marker(f"{cloud.kind} mean", x, y, f"mean: {compact(cloud.mean[0])}, {compact(cloud.mean[1])}")
         half = _CHARACTER * len(cloud.label) / 2

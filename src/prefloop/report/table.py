@@ -149,11 +149,11 @@ def length_of(evaluation: Evaluation) -> Estimate:
     return Estimate(value=length.mean, standard_error=length.standard_error, interval=length.interval)
 
 
-def ratio_of(evaluation: Evaluation) -> Estimate:
-    """Mean answer length as a multiple of the initial model's, whose mean is taken as it is."""
-    length, initial = evaluation.length, evaluation.length.initial
-    ends = None if length.interval is None else (length.interval[0] / initial, length.interval[1] / initial)
-    return Estimate(value=length.ratio, interval=ends)
+def ratio_of(one: Round) -> Estimate | None:
+    """Mean answer length as a multiple of the initial model's, without an interval where the answers are not there."""
+    if one.length_ratio is not None or one.evaluation is None:
+        return one.length_ratio
+    return Estimate(value=one.evaluation.length.ratio)
 
 
 def kl_of(evaluation: Evaluation) -> Estimate | None:

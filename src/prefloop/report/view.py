@@ -168,6 +168,8 @@ class Round:
     training: tuple[Training, ...]
     counts: Mapping[str, Mapping[str, float]] = field(default_factory=dict[str, Mapping[str, float]])
     """What each finished step counted, by step; of a round that has no summary too."""
+    length_ratio: Estimate | None = None
+    """Mean tokens of a held-out answer as a multiple of the initial model's."""
 
     @property
     def label(self) -> str:
@@ -188,6 +190,7 @@ class Round:
 class Answer:
     """One answer and what the judges gave it."""
 
+    prompt_id: str
     text: str
     num_tokens: int
     cut: bool

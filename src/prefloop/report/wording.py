@@ -1,5 +1,6 @@
 """The result and the decisions in words. What an interval does not show is not claimed."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from prefloop.records import Alert, Estimate
@@ -93,6 +94,7 @@ def notes(run: RunView) -> tuple[str, ...]:
     shown = run.last_accepted
     if shown is not None and (duel := shown.duel("judge")) is not None:
         lines.append(_judge_note(duel, truth_known=shown.duel("truth") is not None))
+    lines.extend(_alarms(run))
     refused = [one.label for one in run.finished if not one.accepted]
     if refused:
         lines.append(f"Not accepted: round {', '.join(refused)}.")
@@ -103,6 +105,16 @@ def notes(run: RunView) -> tuple[str, ...]:
             "The same `prefloop run` without `--until` makes it anew."
         )
     return tuple(lines)
+
+
+def _alarms(run: RunView) -> Iterator[str]:
+    """Which monitor raised an alarm, and in which rounds."""
+    raised: dict[str, list[str]] = {}
+    for one in run.finished:
+        for alert in one.summary.alerts if one.summary is not None else ():
+            raised.setdefault(alert.monitor, []).append(one.label)
+    for monitor, labels in raised.items():
+        yield f"Alarm of the {monitor} monitor: round {', '.join(dict.fromkeys(labels))}."
 
 
 def _judge_note(duel: Duel, *, truth_known: bool) -> str:
