@@ -25,6 +25,7 @@ from prefloop.report import (
 )
 from prefloop.report.compare_arms import arms_of
 from prefloop.report.compare_read import read_runs
+from prefloop.report.figures import interval
 
 DETECTABLE = 2.8015852  # z_0.975 + z_0.8
 
@@ -415,6 +416,19 @@ def test_answers_of_a_refused_round_may_be_gone(tmp_path: Path) -> None:
     (arm,) = read_comparison([run]).arms
 
     assert [one.label for one in arm.rounds] == ["1"]
+
+
+def test_a_length_controlled_rate_that_could_be_anything_is_said_to_be(tmp_path: Path) -> None:
+    initial = one(*((20, 0.5 + 0.01 * number, 0.5) for number in range(20)))
+    longer = one(*((40 + number, 0.9 if number else 0.1, 0.5) for number in range(20)))
+
+    (arm,) = (comparison := compared(tmp_path, Made(initial, [longer]))).arms
+
+    assert arm.last.controlled is not None
+    assert comparison_caveats(comparison) == (
+        "quickstart: its answers are so often the longer ones that length and quality can hardly be told apart: "
+        f"the length-controlled win rate may lie anywhere in {interval(arm.last.controlled, 1)} %.",
+    )
 
 
 def test_the_command_prints_one_table_writes_one_page_and_gives_every_number(

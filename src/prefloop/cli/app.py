@@ -57,7 +57,10 @@ def report(
 
 @app.command(epilog="Example: prefloop compare runs/quickstart runs/quickstart_plain")
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders. The first one's arm is compared with all others.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Run folders. The first one's arm is compared with all others.", metavar="RUN"),
+    ],
     out: Annotated[Path | None, typer.Option(help="The page. Default: compare/index.html beside the first run.")] = None,
     json_file: JsonFile = None,
 ) -> None:

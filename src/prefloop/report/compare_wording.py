@@ -10,6 +10,9 @@ EVEN = 50.0
 MOSTLY_FINISHED = 95.0
 """Below this share of finished answers, percent, the length limit is part of the result and is said."""
 
+WIDER = 3.0
+"""Where the length-controlled interval is so many times as wide as the plain one, its width is said."""
+
 _JUDGES = {"truth": "the truth", "judge": "the judge"}
 
 
@@ -147,6 +150,12 @@ def _about(arm: Arm) -> Iterator[str]:
             f"{arm.label}: {rate(finished)} of its answers end by themselves. The length limit cuts the others, "
             "so its length is understated."
         )
+    judge, controlled = arm.last.judge, arm.last.controlled
+    if judge is not None and controlled is not None and _width(controlled) > WIDER * _width(judge) > 0:
+        yield (
+            f"{arm.label}: its answers are so often the longer ones that length and quality can hardly be told apart: "
+            f"the length-controlled win rate may lie anywhere in {interval(controlled, 1)} %."
+        )
 
 
 def _about_seed(arm: Arm, one: SeedMeasured) -> Iterator[str]:
@@ -205,6 +214,10 @@ def _several(comparisons: int) -> Iterator[str]:
 
 def _shows_sign(estimate: Estimate) -> bool:
     return estimate.interval is not None and not estimate.interval[0] <= 0 <= estimate.interval[1]
+
+
+def _width(estimate: Estimate) -> float:
+    return 0.0 if estimate.interval is None else estimate.interval[1] - estimate.interval[0]
 
 
 def _size(estimate: Estimate) -> Estimate:
