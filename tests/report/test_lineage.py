@@ -66,6 +66,14 @@ def test_what_read_something_that_was_replaced_is_left_over() -> None:
     assert left_over(new, (aside, pairs, trained, again), []) == ("round-00/pairs", "round-00/policy")
 
 
+def test_what_read_an_artifact_that_a_changed_file_replaced_is_left_over() -> None:
+    """The settings are the same: only the journal's path says that it was replaced."""
+    samples, pairs, trained = one_round(recipe(), 0, MODEL)
+    aside = Stage("superseded/0123/samples", samples.identity, {}, 1.0, samples.made_from)
+    again = Stage(samples.path, "another", {}, 1.0, samples.made_from)
+    assert left_over(recipe(), (aside, pairs, trained, again), []) == ("round-00/pairs", "round-00/policy")
+
+
 def test_another_seed_leaves_everything_behind() -> None:
     stages = one_round(recipe(), 0, MODEL)
     assert left_over(recipe(seed=1), stages, []) == tuple(stage.path for stage in stages)

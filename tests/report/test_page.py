@@ -1,6 +1,7 @@
 import hashlib
 import json
 import re
+import sqlite3
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -206,7 +207,7 @@ def test_the_headline_claims_what_the_interval_shows(
     write_json(run / "round-02/evaluation.json", measured)
     sentence = headline(read_run(run)).replace("\N{NO-BREAK SPACE}", " ")
     assert claim in sentence
-    assert "by the judge's truth, at 1.08 times its length" in sentence
+    assert "by the judge's truth, at 1.07 (1.07–1.08) times its length" in sentence  # noqa: RUF001
 
 
 def test_without_a_truth_the_headline_takes_the_length_controlled_judge(build_run: BuildRun) -> None:
@@ -376,6 +377,17 @@ def test_pairs_say_why_other_prompts_gave_none(build_run: BuildRun) -> None:
     assert line.dropped == (("tie", 4), ("same text", 3))
     assert "<td>57 from 64 prompts</td>" in page(run)
     assert "<td>tie: 4, same text: 3</td>" in page(run)
+
+
+def test_a_round_whose_answers_gave_no_pair_is_in_the_table(build_run: BuildRun) -> None:
+    run = build_run(2)
+    (run / "round-01/summary.json").unlink()
+    with sqlite3.connect(run / "journal.sqlite") as connection:
+        connection.execute("delete from artifacts where path in ('round-01/pairs', 'round-01/policy')")
+    connection.close()
+    line = usable_pairs(read_run(run))[1]
+    assert (line.label, line.note, line.cut, line.answers) == ("2", "judged, but no pairs are there", 3, 1256)
+    assert "judged, but no pairs are there" in page(run)
 
 
 def test_score_is_plotted_against_length_before_and_after(build_run: BuildRun) -> None:

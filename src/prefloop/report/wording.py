@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from prefloop.records import Alert, Estimate
-from prefloop.report.figures import compact, fixed, rate
+from prefloop.report.figures import compact, rate, with_interval
+from prefloop.report.table import ratio_of
 from prefloop.report.view import Duel, Evaluation, Round, RunView
 
 EVEN = 50.0
@@ -56,19 +57,20 @@ def headline(run: RunView) -> str:
             f"{after} there is a trained policy, but it was not evaluated: this page cannot say whether it is better."
         )
     if (duel := shown.duel("truth")) is not None:
-        return _claim(after, duel.raw, "the judge's truth", evaluation)
+        return _claim(after, duel.raw, "the judge's truth", shown, evaluation)
     if (duel := shown.duel("judge")) is not None:
-        return _claim(after, duel.controlled, "the judge with length controlled", evaluation)
+        return _claim(after, duel.controlled, "the judge with length controlled", shown, evaluation)
     return (
         f"{after} there is a trained policy, but it never met the initial model: this page cannot say if it is better."
     )
 
 
-def _claim(after: str, wins: Estimate, judge: str, evaluation: Evaluation) -> str:
+def _claim(after: str, wins: Estimate, judge: str, shown: Round, evaluation: Evaluation) -> str:
     unit = "prompts" if evaluation.num_samples == 1 else "comparisons"
-    ratio = fixed(evaluation.length.ratio, 2)
+    ratio = ratio_of(shown)
+    length = "" if ratio is None else f", at {with_interval(ratio, 2)} times its length"
     share = rate(wins)
-    by = f"by {judge}, at {ratio} times its length"
+    by = f"by {judge}{length}"
     if wins.interval is None:
         return (
             f"{after} the policy wins {share} of held-out {unit} against the initial model {by}; "
