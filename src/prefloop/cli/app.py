@@ -22,6 +22,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+recipes = typer.Typer(help="The shipped recipes: list, show, diff, copy.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(recipes, name="recipes")
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="KEY.KEY=VALUE; may be given again.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result as JSON to a file, or to - .")]
 
 
@@ -29,7 +32,7 @@ JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result 
 def run(
     recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe.")],
     folder: Annotated[Path | None, typer.Option("--run", help="Run folder. Default: runs/NAME.")] = None,
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="KEY.KEY=VALUE; may be given again.")] = None,
+    overrides: Overrides = None,
     until: Annotated[str | None, typer.Option(help="Stop after this step: STEP or round-NN/STEP.")] = None,
     reuse: Annotated[Path | None, typer.Option(help="Copy equal artifacts from this run.")] = None,
     json_file: JsonFile = None,
@@ -39,6 +42,21 @@ def run(
 
     with human_text(json_file):
         result = run_command(recipe, folder, overrides or [], until, reuse)
+    write_json(json_file, result)
+
+
+@app.command(epilog="Example: prefloop plan quickstart --set samples.num_samples=8")
+def plan(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe.")],
+    folder: Annotated[Path | None, typer.Option("--run", help="Run folder. Default: runs/NAME.")] = None,
+    overrides: Overrides = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Say what a run would do: steps, answers, tokens, pairs, memory by part, disk, what is done. Loads no weights."""
+    from prefloop.cli.plan import plan_command
+
+    with human_text(json_file):
+        result = plan_command(recipe, folder, overrides or [])
     write_json(json_file, result)
 
 
@@ -61,7 +79,9 @@ def compare(
         list[Path],
         typer.Argument(help="Run folders. The first one's arm is compared with all others.", metavar="RUN"),
     ],
-    out: Annotated[Path | None, typer.Option(help="The page. Default: compare/index.html beside the first run.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The page. Default: compare/index.html beside the first run.")
+    ] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Compare runs on the same prompts: one page and one table. Runs that differ only in the seed are pooled."""
@@ -69,6 +89,86 @@ def compare(
 
     with human_text(json_file):
         result = compare_command(runs, out)
+    write_json(json_file, result)
+
+
+@recipes.command("list", epilog="Example: prefloop recipes list --json recipes.json")
+def recipes_list(json_file: JsonFile = None) -> None:
+    """List the shipped recipes: what each does, its paper, and its twin that runs in seconds."""
+    from prefloop.cli.recipes import list_command
+
+    with human_text(json_file):
+        result = list_command()
+    write_json(json_file, result)
+
+
+@recipes.command("show", epilog="Example: prefloop recipes show quickstart --set samples.num_samples=8")
+def recipes_show(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe.")],
+    overrides: Overrides = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Show a recipe with every value that holds, and where each comes from."""
+    from prefloop.cli.recipes import show_command
+
+    with human_text(json_file):
+        result = show_command(recipe, overrides or [])
+    write_json(json_file, result)
+
+
+@recipes.command("diff", epilog="Example: prefloop recipes diff quickstart quickstart_plain")
+def recipes_diff(
+    one: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe.", metavar="A")],
+    other: Annotated[str, typer.Argument(help="Another.", metavar="B")],
+    json_file: JsonFile = None,
+) -> None:
+    """Show in which values two recipes differ, defaults included."""
+    from prefloop.cli.recipes import diff_command
+
+    with human_text(json_file):
+        result = diff_command(one, other)
+    write_json(json_file, result)
+
+
+@recipes.command("copy", epilog="Example: prefloop recipes copy quickstart mine.yaml")
+def recipes_copy(
+    name: Annotated[str, typer.Argument(help="The name of a shipped recipe.")],
+    file: Annotated[Path, typer.Argument(help="The file to write; it must not exist.")],
+    json_file: JsonFile = None,
+) -> None:
+    """Copy a shipped recipe into a file of your own, ready to be edited and run."""
+    from prefloop.cli.recipes import copy_command
+
+    with human_text(json_file):
+        result = copy_command(name, file)
+    write_json(json_file, result)
+
+
+@app.command(epilog="Example: prefloop why 3f2a --run runs/quickstart")
+def why(
+    example: Annotated[str, typer.Argument(help="Id of an example or a prompt, or how it begins.")],
+    folder: Annotated[Path, typer.Option("--run", help="Run folder.")],
+    json_file: JsonFile = None,
+) -> None:
+    """Say how a pair came about, or why a prompt gave none."""
+    from prefloop.cli.why import why_command
+
+    with human_text(json_file):
+        result = why_command(example, folder)
+    write_json(json_file, result)
+
+
+@app.command(epilog="Example: prefloop gc runs/quickstart --yes")
+def gc(
+    folder: Annotated[Path, typer.Argument(help="Run folder.", metavar="RUN")],
+    yes: Annotated[bool, typer.Option("--yes", help="Remove without asking.")] = False,
+    json_file: JsonFile = None,
+) -> None:
+    """Show what of a run nothing needs any more, and remove it when told so."""
+    from prefloop.cli.gc import gc_command
+
+    with human_text(json_file):
+        result = gc_command(folder, yes=yes)
     write_json(json_file, result)
 
 
@@ -106,7 +206,7 @@ def human_text(json_file: Path | None) -> AbstractContextManager[object]:
     return redirect_stdout(sys.stderr) if json_file == Path("-") else nullcontext()
 
 
-def write_json(file: Path | None, result: dict[str, Any]) -> None:
+def write_json(file: Path | None, result: dict[str, Any] | list[dict[str, Any]]) -> None:
     """Writes a command's result where `--json` says."""
     if file is None:
         return

@@ -13,6 +13,7 @@ def run_command(
 ) -> dict[str, Any]:
     """Runs a recipe and ends with the report."""
     loaded = load_recipe(recipe, overrides)
+    from prefloop.cli.plan import print_compared
     from prefloop.cli.report import report_command
     from prefloop.loop import Progress, run_recipe
 
@@ -25,5 +26,6 @@ def run_command(
         raise
     if not result.made and not result.copied:
         progress.note(f"{run} is done already: nothing ran.")
+    predicted = print_compared(result.compared)
     reported = report_command(run)
-    return {"run": str(run), "made": list(result.made), **reported}
+    return {"run": str(run), "made": list(result.made), "predicted": predicted, **reported}

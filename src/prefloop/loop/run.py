@@ -3,28 +3,28 @@
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
-from pydantic import JsonValue
 from transformers.utils import logging as transformers_logging
 
-from prefloop.config import LoadedRecipe, is_mapping
+from prefloop.config import LoadedRecipe
 from prefloop.errors import DataError, RecipeError
+from prefloop.loop.appraisal import Models
+from prefloop.loop.dry import try_largest
+from prefloop.loop.forecast import forecast, said
 from prefloop.loop.journal import FILE as JOURNAL
+from prefloop.loop.plan import Compared, compared, ends_at, plan
 from prefloop.loop.progress import Progress
 from prefloop.loop.rounds import rounds
 from prefloop.loop.scope import Scope
-from prefloop.loop.stage import Stage
+from prefloop.loop.stage import LOCK, Stage, locked
 from prefloop.loop.steps import Resources
-from prefloop.loop.wiring import check_until, model_artifact, rehearse
-from prefloop.policy import ModelSource, check_model, resolve_model
-from prefloop.records import digest
+from prefloop.loop.wiring import check_until, identity_of, model_artifact, rehearse
+from prefloop.policy import check_model, resolve_model
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class RunResult:
     """Steps that ran in this call; empty when everything was there."""
     copied: tuple[str, ...]
     """Steps that were copied from the run that may be reused."""
+    compared: tuple[Compared, ...] = ()
+    """What was predicted before it, beside what came out; empty when nothing ran."""
 
 
 def run_recipe(
@@ -64,36 +66,32 @@ def run_recipe(
     check_model(recipe.model.path)
     progress.note(f"model: {recipe.model.path}")
     source = resolve_model(recipe.model.path)
-    model = model_artifact(_model_identity(source, recipe.model.chat_template_kwargs), source.directory)
+    model = model_artifact(identity_of(source.identity, recipe.model.chat_template_kwargs), source.directory)
     initial = model
     if recipe.initial is not None:
         check_model(recipe.initial)
         other = resolve_model(recipe.initial)
-        initial = model_artifact(_model_identity(other, recipe.model.chat_template_kwargs), other.directory)
+        initial = model_artifact(identity_of(other.identity, recipe.model.chat_template_kwargs), other.directory)
     for note in loaded.notes:
         progress.note(note)
-    _prepare(loaded, run, progress)
     resources = Resources(source, recipe.model.chat_template_kwargs, recipe.machine)
+    if (run / LOCK).is_file():
+        locked(run).close()  # whoever writes this run needs the memory that a dry pass would take
+    models = Models(initial, model, source.directory, resources.bench.codec)
+    planned = plan(loaded, run, models)
+    try_largest(loaded, run, models, resources, progress, until=until, reuse=reuse)
+    run.mkdir(parents=True, exist_ok=True)
     with Stage(run, resources, progress, reuse) as stage:
+        found = forecast(recipe, Scope(recipe, initial, model), stage.journal, run)
+        last = next((number for number, one in enumerate(found) if ends_at(one.artifact, until)), len(found))
+        for line in said(found[: last + 1]):
+            progress.note(line)
         _write_head(loaded, run)
         for artifact in rounds(recipe, Scope(recipe, initial, model), stage):
-            if until is not None and until in {artifact.step, f"round-{artifact.place.round or 0:02d}/{artifact.step}"}:
+            if ends_at(artifact, until):
                 break
-        return RunResult(run, tuple(stage.made), tuple(stage.copied))
-
-
-def changes_between(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """What differs between two resolved recipes, as "policy.learning_rate: 1e-05 -> 2e-05"."""
-    for key in dict.fromkeys((*old, *new)):
-        before, after = old.get(key), new.get(key)
-        if is_mapping(before) and is_mapping(after):
-            yield from changes_between(before, after, f"{prefix}{key}.")
-        elif before != after and f"{prefix}{key}" != "name":
-            yield f"{prefix}{key}: {before} -> {after}"
-
-
-def _model_identity(source: ModelSource, chat_template_kwargs: Mapping[str, JsonValue]) -> str:
-    return digest([source.identity, dict(chat_template_kwargs)]) if chat_template_kwargs else source.identity
+    made = tuple(stage.made)
+    return RunResult(run, made, tuple(stage.copied), compared(planned, loaded, models, made) if made else ())
 
 
 def _check_folders(run: Path, reuse: Path | None) -> None:
@@ -106,19 +104,6 @@ def _check_folders(run: Path, reuse: Path | None) -> None:
     parent = next(folder for folder in (run, *run.absolute().parents) if folder.is_dir())
     if not os.access(parent, os.W_OK):
         raise DataError(f"{run}: cannot be written, {parent} does not allow it. Name another folder with --run.")
-
-
-def _prepare(loaded: LoadedRecipe, run: Path, progress: Progress) -> None:
-    """Makes the folder and says what changed since it was last run."""
-    run.mkdir(parents=True, exist_ok=True)
-    saved = run / "recipe.yaml"
-    if saved.is_file():
-        before = yaml.safe_load(saved.read_text(encoding="utf-8"))
-        changed = [line for line in changes_between(before or {}, loaded.raw) if not line.startswith("machine")]
-        for line in changed:
-            progress.note(f"changed: {line}")
-        if changed:
-            progress.note("what depends on it runs again; the old results stay in superseded/")
 
 
 def _write_head(loaded: LoadedRecipe, run: Path) -> None:

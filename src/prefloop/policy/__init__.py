@@ -2,13 +2,18 @@
 
 from prefloop.policy.beginning import can_have_gaps, shared_length
 from prefloop.policy.functionals import TokenRow, batches_within, response_logps, score_rows
-from prefloop.policy.source import ModelSource, check_model, resolve_model
+from prefloop.policy.memory import BatchShape, ModelFacts, Part, model_facts
+from prefloop.policy.source import ModelDescription, ModelSource, check_model, describe_model, resolve_model
 from prefloop.policy.template import ChatCodec
 from prefloop.policy.workbench import PolicyFiles, Trainable, Workbench
 
 __all__ = [
+    "BatchShape",
     "ChatCodec",
+    "ModelDescription",
+    "ModelFacts",
     "ModelSource",
+    "Part",
     "PolicyFiles",
     "TokenRow",
     "Trainable",
@@ -16,6 +21,8 @@ __all__ = [
     "batches_within",
     "can_have_gaps",
     "check_model",
+    "describe_model",
+    "model_facts",
     "resolve_model",
     "response_logps",
     "score_rows",

@@ -13,9 +13,11 @@ from tokenizers import Regex
 from tokenizers.pre_tokenizers import ByteLevel, Digits, PreTokenizer, Sequence, Split
 from torch import Tensor
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
@@ -109,7 +111,22 @@ def cached_gguf(file: Path) -> BuiltModel:
         ModelError: the file cannot be read, or the cache cannot be written.
     """
     require_gguf(file)
-    return built_once(f"gguf-v{CONVERTER_VERSION}-{file_digest(file)[:16]}", lambda out: _convert(file, out))
+    return built_once(gguf_name(file), lambda out: _convert(file, out))
+
+
+def gguf_name(file: Path) -> str:
+    """What the directory of a GGUF file is called in the cache."""
+    return f"gguf-v{CONVERTER_VERSION}-{file_digest(file)[:16]}"
+
+
+def described_gguf(file: Path) -> BuiltModel:
+    """The config and the tokenizer of a GGUF file, without its weights.
+
+    Raises:
+        ModelError: the file cannot be read, or the cache cannot be written.
+    """
+    require_gguf(file)
+    return built_once(f"{gguf_name(file)}-description", lambda out: _describe(file, out))
 
 
 def require_gguf(file: Path) -> None:
@@ -148,15 +165,34 @@ def _convert(file: Path, out: Path) -> None:
     header = _read_header(file)
     try:
         model = _loaded_whole(file, header)
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+        _save_tokenizer(file, header, out)
     except _TRANSFORMERS_REFUSES as error:
-        raise ModelError(
-            f"{file}: transformers cannot read this '{header.architecture}' GGUF: {_first_line(error)} "
-            f"Use the model's original directory."
-        ) from error
+        raise _refused(file, header, error) from error
+    _rebuilt(model, header).save_pretrained(out)
+
+
+def _describe(file: Path, out: Path) -> None:
+    header = _read_header(file)
+    try:
+        config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
+        _save_tokenizer(file, header, out)
+    except _TRANSFORMERS_REFUSES as error:
+        raise _refused(file, header, error) from error
+    config.save_pretrained(out)
+    _ending(config, header).save_pretrained(out)
+
+
+def _save_tokenizer(file: Path, header: _Header, out: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     _set_pre_tokenizer(tokenizer, file, header)
     tokenizer.save_pretrained(out)
-    _rebuilt(model, header).save_pretrained(out)
+
+
+def _refused(file: Path, header: _Header, error: Exception) -> ModelError:
+    return ModelError(
+        f"{file}: transformers cannot read this '{header.architecture}' GGUF: {_first_line(error)} "
+        f"Use the model's original directory."
+    )
 
 
 def _read_header(file: Path) -> _Header:
@@ -213,10 +249,15 @@ def _rebuilt(model: PreTrainedModel, header: _Header) -> PreTrainedModel:
     config = type(model.config).from_dict(description)
     plain = AutoModelForCausalLM.from_config(config, dtype=_narrowest_exact_dtype(list(weights.values())))
     plain.load_state_dict(weights)
-    plain.generation_config = GenerationConfig(
+    plain.generation_config = _ending(config, header)
+    return plain
+
+
+def _ending(config: PreTrainedConfig, header: _Header) -> GenerationConfig:
+    """Where an answer begins and ends."""
+    return GenerationConfig(
         bos_token_id=config.bos_token_id, eos_token_id=list(header.stop_ids) or None, pad_token_id=config.pad_token_id
     )
-    return plain
 
 
 def _narrowest_exact_dtype(weights: list[Tensor]) -> torch.dtype:

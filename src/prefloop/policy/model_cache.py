@@ -57,6 +57,11 @@ def built_once(name: str, build: Callable[[Path], None]) -> BuiltModel:
         ) from error
 
 
+def built_before(name: str) -> BuiltModel | None:
+    """The model directory of this name, if it is there whole."""
+    return _recorded(cache_directory() / name)
+
+
 def _built(directory: Path, build: Callable[[Path], None]) -> BuiltModel:
     record, partial = _record_of(directory), directory.with_name(f"{directory.name}.partial")
     record.unlink(missing_ok=True)

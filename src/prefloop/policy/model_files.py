@@ -55,14 +55,22 @@ def require_weights(directory: Path, spec: str) -> None:
     Raises:
         ModelError: weights are missing.
     """
-    index = directory / "model.safetensors.index.json"
-    shards = set(_json(index)["weight_map"].values()) if index.is_file() else {"model.safetensors"}
-    missing = sorted(shard for shard in shards if not (directory / shard).is_file())
-    if missing:
+    if missing := _missing_weights(directory):
         raise ModelError(
             f"{spec}: {directory} has no {missing[0]}. Weights are read from safetensors only; "
             f"save the model with save_pretrained, or copy the missing file."
         )
+
+
+def has_weights(directory: Path) -> bool:
+    """Whether every shard of the weights is there."""
+    return not _missing_weights(directory)
+
+
+def _missing_weights(directory: Path) -> list[str]:
+    index = directory / "model.safetensors.index.json"
+    shards = set(_json(index)["weight_map"].values()) if index.is_file() else {"model.safetensors"}
+    return sorted(shard for shard in shards if not (directory / shard).is_file())
 
 
 def require_chat_template(directory: Path, spec: str) -> None:

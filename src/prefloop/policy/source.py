@@ -16,12 +16,13 @@ from huggingface_hub.errors import (
 )
 
 from prefloop.errors import ModelError, did_you_mean
-from prefloop.policy.gguf import cached_gguf, smollm2_file
-from prefloop.policy.model_cache import BuiltModel, built_once
+from prefloop.policy.gguf import cached_gguf, described_gguf, gguf_name, smollm2_file
+from prefloop.policy.model_cache import BuiltModel, built_before, built_once
 from prefloop.policy.model_files import (
     DESCRIPTION_FILES,
     EXPECTED_MODEL,
     MODEL_FILES,
+    has_weights,
     model_identity,
     require_chat_template,
     require_config,
@@ -44,6 +45,18 @@ class ModelSource:
     """Hash of config, weights, tokenizer, chat template and generation config; not of the path."""
     revision: str | None
     """The commit of a model from the Hub."""
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """What can be known of a model without its weights."""
+
+    directory: Path | None
+    """Config, tokenizer and chat template; None where they could not be had."""
+    identity: str | None
+    """Of the whole model; None where its weights are not here yet."""
+    missing: str | None = None
+    """What is not here, to be said aloud."""
 
 
 def resolve_model(spec: str) -> ModelSource:
@@ -89,17 +102,61 @@ def check_model(spec: str) -> None:
     require_chat_template(directory, spec)
 
 
+def describe_model(spec: str) -> ModelDescription:
+    """What is known of a model now: nothing is built that takes long, and of a model on the Hub no weight is fetched.
+
+    Raises:
+        ModelError: there is no such model here. (One on the Hub that cannot be reached is merely unknown.)
+    """
+    if spec.startswith(_BUILTIN):
+        return _builtin(spec).describe()
+    directory = Path(spec).expanduser()
+    local = directory.exists()
+    if not local and (hub := _HUB_NAME.fullmatch(spec)):
+        try:
+            directory = _snapshot(spec, hub, DESCRIPTION_FILES)
+        except ModelError as error:
+            return ModelDescription(None, None, str(error))
+    require_config(directory, spec)
+    require_chat_template(directory, spec)
+    if local:
+        require_weights(directory, spec)
+    if local or has_weights(directory):
+        return ModelDescription(directory, model_identity(directory))
+    return ModelDescription(directory, None, f"the weights of {spec} are not here yet; `prefloop run` fetches them")
+
+
 @dataclass(frozen=True)
 class _Builtin:
     """A model that needs no download."""
 
     check: Callable[[], object]
     build: Callable[[], BuiltModel]
+    describe: Callable[[], ModelDescription]
+
+
+def _build_tiny() -> BuiltModel:
+    return built_once(f"tiny-v{TINY_VERSION}", write_tiny)
+
+
+def _describe_tiny() -> ModelDescription:
+    built = _build_tiny()  # a second's work, and no larger than a description
+    return ModelDescription(built.directory, built.identity)
+
+
+def _describe_smollm2() -> ModelDescription:
+    file = smollm2_file()
+    if (built := built_before(gguf_name(file))) is not None:
+        return ModelDescription(built.directory, built.identity)
+    why = "builtin:smollm2-135m-instruct is not unpacked yet; `prefloop run` does it once"
+    return ModelDescription(described_gguf(file).directory, None, why)
 
 
 _BUILTINS = {
-    "tiny": _Builtin(check=lambda: None, build=lambda: built_once(f"tiny-v{TINY_VERSION}", write_tiny)),
-    "smollm2-135m-instruct": _Builtin(check=smollm2_file, build=lambda: cached_gguf(smollm2_file())),
+    "tiny": _Builtin(check=lambda: None, build=_build_tiny, describe=_describe_tiny),
+    "smollm2-135m-instruct": _Builtin(
+        check=smollm2_file, build=lambda: cached_gguf(smollm2_file()), describe=_describe_smollm2
+    ),
 }
 
 

@@ -139,18 +139,9 @@ class Workbench:
             _require_same_shape(found, lora)
             model = PeftModel.from_pretrained(base, str(start.adapter), is_trainable=True)
         else:
-            targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
-            peft_config = PeftLoraConfig(
-                r=lora.r,
-                lora_alpha=lora.alpha,
-                target_modules=targets,
-                lora_dropout=0.0,
-                bias="none",
-                task_type="CAUSAL_LM",
-            )
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
-                model = get_peft_model(base, peft_config)
+                model = get_peft_model(base, adapter_config(lora))
             model.peft_config[TRAINED].base_model_name_or_path = self.source.name
         try:
             yield Trainable(model.eval(), lora, start.directory)
@@ -163,6 +154,18 @@ class Workbench:
             directory, dtype=torch.float32, local_files_only=True, device_map={"": self.device}
         )
         return model.eval().requires_grad_(False)
+
+
+def adapter_config(lora: LoraConfig) -> PeftLoraConfig:
+    """The recipe's adapter as peft describes it."""
+    return PeftLoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        target_modules=lora.targets if isinstance(lora.targets, str) else list(lora.targets),
+        lora_dropout=0.0,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
 
 
 def _require_same_shape(found: PeftLoraConfig, lora: LoraConfig) -> None:

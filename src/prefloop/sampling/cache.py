@@ -66,3 +66,12 @@ def roomy_cache(config: PreTrainedConfig) -> DynamicCache:
     cache = DynamicCache(config=config)
     cache.layers = [RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
+
+
+def columns_of(prompt_tokens: int, new_tokens: int) -> int:
+    """Columns that a cache has after a prompt and all but the last of its new tokens, which is never read.
+
+    Room for the first new token comes with spare columns, and so does every later one for which there is none.
+    """
+    grown = 1 + _SPARE_COLUMNS
+    return prompt_tokens + grown * -(-(new_tokens - 1) // grown)

@@ -1,5 +1,6 @@
 """Training: examples as tokens, the step, the schedule, checkpoints."""
 
+from prefloop.training.dry import dry_pass, is_out_of_memory, largest_micro_batch, shape_of
 from prefloop.training.engine import LossOfPlan, PlainEngine, answer_scores, frozen_scores, micro_batches
 from prefloop.training.rows import TokenExample, example_data, step_plan, tokenised
 from prefloop.training.schedule import learning_rate_at
@@ -12,10 +13,14 @@ __all__ = [
     "TokenExample",
     "TrainRequest",
     "answer_scores",
+    "dry_pass",
     "example_data",
     "frozen_scores",
+    "is_out_of_memory",
+    "largest_micro_batch",
     "learning_rate_at",
     "micro_batches",
+    "shape_of",
     "step_plan",
     "tokenised",
     "train",

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 
-from prefloop.config import DataStep, PromptsStep, StepConfig
+from prefloop.config import DataStep, PromptsStep, Recipe, StepConfig
 from prefloop.data import GivenPair, find_source, prompts_of_turn, read_preferences, read_prompts
-from prefloop.loop.artifact import Inputs
+from prefloop.loop.artifact import Artifact, Inputs
 from prefloop.loop.scope import Scope
-from prefloop.loop.steps.work import StepType, Work
+from prefloop.loop.steps.work import StepType, Work, turn_at
 from prefloop.records import (
     PROMPTS_PER_SHARD,
     Judgment,
@@ -23,12 +23,17 @@ def make_prompts(work: Work) -> Mapping[str, float]:
     """Takes this turn's part of a prompt set."""
     settings = work.settings
     assert isinstance(settings, PromptsStep)
-    prompts = read_prompts(find_source(settings.data))
-    seed = seed_for(work.recipe.seed, work.artifact.step)
-    chosen = prompts_of_turn(prompts, settings.count, work.turn, seed)
+    chosen = prompts_at(work.artifact, settings, work.recipe)
     for number, shard in enumerate(in_pieces(chosen, PROMPTS_PER_SHARD)):
         write_records(work.out / shard_name(number), shard)
     return {"prompts": len(chosen)}
+
+
+def prompts_at(artifact: Artifact, settings: PromptsStep, recipe: Recipe) -> list[Prompt]:
+    """The prompts of a step's turn."""
+    prompts = read_prompts(find_source(settings.data))
+    seed = seed_for(recipe.seed, artifact.step)
+    return prompts_of_turn(prompts, settings.count, turn_at(artifact.place, recipe), seed)
 
 
 def make_data(work: Work) -> Mapping[str, float]:

@@ -10,7 +10,7 @@ import torch
 from pydantic import JsonValue
 
 from prefloop.config import MachineConfig, ReadingStep, Recipe, StepConfig
-from prefloop.loop.artifact import Artifact, Inputs
+from prefloop.loop.artifact import Artifact, Inputs, Place
 from prefloop.loop.progress import Report
 from prefloop.loop.scope import Scope
 from prefloop.policy import ChatCodec, ModelSource, PolicyFiles, Workbench
@@ -92,8 +92,12 @@ class Work:
     @property
     def turn(self) -> int:
         """How many blocks of the run came before this one; 0 in the set-up."""
-        place = self.artifact.place
-        return (place.round or 0) * self.recipe.blocks + (place.block or 0)
+        return turn_at(self.artifact.place, self.recipe)
+
+
+def turn_at(place: Place, recipe: Recipe) -> int:
+    """How many blocks of the run come before a place; 0 in the set-up."""
+    return (place.round or 0) * recipe.blocks + (place.block or 0)
 
 
 def nearest(

@@ -1,0 +1,134 @@
+"""How much every step does: at most, as measured before lets expect, and as it was. Pure counting over artifacts."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from math import ceil
+
+from prefloop.config import DataStep, JudgeStep, PairStep, PromptsStep, Recipe, SampleStep, TrainStep
+from prefloop.data import DataSource, GivenPair, find_source, read_preferences
+from prefloop.loop.artifact import Artifact
+from prefloop.loop.steps.prompts import prompts_at
+from prefloop.pairing import find_rule
+
+Counts = Mapping[str, int]
+"""How much of what: `prompts`, `given_pairs`, `answers`, `tokens`, `judge_calls`, `pairs`, `optimiser_steps`."""
+
+JOURNALED = {
+    "prompts": {"prompts": "prompts"},
+    "data": {"given_pairs": "pairs"},
+    "sample": {"answers": "responses", "tokens": "tokens"},
+    "judge": {"judge_calls": "judgments"},
+    "pair": {"pairs": "examples"},
+    "train": {"optimiser_steps": "steps"},
+}
+"""By type of step: what the journal calls the same numbers."""
+
+
+@dataclass(frozen=True)
+class StepAmounts:
+    """How much one step does."""
+
+    at_most: Counts
+    expected: Counts
+    """By what was measured before the step; without what nothing was measured for."""
+    actual: Counts
+    """As the journal has it; empty until the step is done."""
+
+
+@dataclass
+class Ledger:
+    """Adds up steps in the order in which they run."""
+
+    recipe: Recipe
+    at_most: dict[str, Counts] = field(default_factory=dict[str, Counts])
+    expected: dict[str, Counts] = field(default_factory=dict[str, Counts])
+    tokens_per_answer: dict[str, float] = field(default_factory=dict[str, float])
+    """By step, as last measured; `any` is the last of all steps."""
+    pairs_per_prompt: dict[str, float] = field(default_factory=dict[str, float])
+
+    def add(self, artifact: Artifact, journaled: Mapping[str, float] | None) -> StepAmounts:
+        """What a step does, given all before it.
+
+        Args:
+            artifact: of the step.
+            journaled: what was counted when it was made; None where it has to be made.
+        """
+        at_most = self._amounts(artifact, self.at_most)
+        expected = self._amounts(artifact, self.expected, measured=True)
+        actual: Counts = {}
+        if journaled is not None:
+            names = JOURNALED.get(artifact.step_type, {})
+            actual = {ours: int(journaled[theirs]) for ours, theirs in names.items() if theirs in journaled}
+            self._measure(artifact, actual, journaled)
+        self.at_most[artifact.identity] = at_most
+        self.expected[artifact.identity] = {**expected, **actual}
+        return StepAmounts(at_most, expected, actual)
+
+    def _measure(self, artifact: Artifact, actual: Counts, journaled: Mapping[str, float]) -> None:
+        if artifact.step_type == "sample" and actual["answers"]:
+            mean = actual["tokens"] / actual["answers"]
+            self.tokens_per_answer |= {artifact.step: mean, "any": mean}
+        if artifact.step_type == "pair" and journaled.get("groups"):
+            self.pairs_per_prompt[artifact.step] = actual["pairs"] / journaled["groups"]
+
+    def _amounts(self, artifact: Artifact, known: Mapping[str, Counts], *, measured: bool = False) -> Counts:
+        """Bounds, or with `measured` expectations, from the amounts of what the step reads."""
+
+        def read(slot: str, what: str) -> int | None:
+            found = [known[one.identity].get(what) for one in artifact.inputs.get(slot, ()) if one.identity in known]
+            return sum(number for number in found if number is not None) if any(n is not None for n in found) else None
+
+        settings = self.recipe.step(artifact.step, artifact.place.round or 0)
+        amounts: dict[str, int | None] = {}
+        match settings:
+            case PromptsStep():
+                amounts = {"prompts": len(prompts_at(artifact, settings, self.recipe))}
+            case DataStep():
+                pairs = given_pairs(settings.source)
+                answers = {response.response_id for pair in pairs for response in pair.responses}
+                prompts = {pair.prompt.prompt_id for pair in pairs}
+                amounts = {"prompts": len(prompts), "given_pairs": len(pairs), "answers": len(answers)}
+            case SampleStep():
+                answers = _times(read("prompts", "prompts"), settings.num_samples)
+                mean = self.tokens_per_answer.get(artifact.step, self.tokens_per_answer.get("any"))
+                amounts = {
+                    "answers": answers,
+                    "tokens": _times(answers, mean if measured else settings.max_new_tokens),
+                }
+            case JudgeStep():
+                amounts = {"judge_calls": read("responses", "answers")}
+            case PairStep():
+                amounts = {"pairs": self._pairs(artifact, settings, read, measured=measured)}
+            case TrainStep():
+                pairs = read("examples", "pairs")
+                steps = None if pairs is None else ceil(pairs / settings.batch_size) * settings.epochs
+                amounts = {"optimiser_steps": steps}
+            case _:
+                pass
+        return {what: number for what, number in amounts.items() if number is not None}
+
+    def _pairs(
+        self, artifact: Artifact, settings: PairStep, read: Callable[[str, str], int | None], *, measured: bool
+    ) -> int | None:
+        """A rule over sampled answers makes at most one example a prompt; one over a data set, one a given pair."""
+        if find_rule(settings.rule, "rule").reads_given:
+            return read("judgments", "given_pairs")
+        share = self.pairs_per_prompt.get(artifact.step) if measured else 1
+        return _times(read("prompts", "prompts"), share)
+
+
+def given_pairs(name: str) -> tuple[GivenPair, ...]:
+    """The pairs of a data set, read once while the file stays as it is."""
+    source = find_source(name)
+    return _pairs_of(source, source.identity)
+
+
+@lru_cache(maxsize=2)
+def _pairs_of(source: DataSource, identity: str) -> tuple[GivenPair, ...]:
+    del identity  # what a cached result belongs to
+    return tuple(read_preferences(source))
+
+
+def _times(number: int | None, factor: float | None) -> int | None:
+    return None if number is None or factor is None else round(number * factor)

@@ -1,0 +1,147 @@
+"""What every step of a recipe needs of this machine, by the longest prompts and answers that it could meet."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+
+import torch
+
+from prefloop.config import EvaluateStep, LoraConfig, Recipe, SampleStep, TrainStep
+from prefloop.loop.amounts import Ledger
+from prefloop.loop.artifact import Artifact
+from prefloop.loop.largest import largest_of, longest_prompts
+from prefloop.loop.machine import available_memory, resident_memory
+from prefloop.loop.needs import Need, checkpoints, policies, records, sampling_need, scoring_need, training_need
+from prefloop.loop.steps.evaluate import KL_TOKENS_PER_BATCH
+from prefloop.policy import BatchShape, ChatCodec, ModelFacts, Part, model_facts
+from prefloop.policy.model_files import CONVERSATION_FILES
+from prefloop.sampling import DEFAULT_ROWS
+from prefloop.training import shape_of
+
+CHECKPOINTS_AT_ONCE = 2
+
+
+@dataclass(frozen=True)
+class Models:
+    """What has to be known of the models."""
+
+    initial: Artifact
+    model: Artifact
+    directory: Path | None
+    """Of the model that is aligned; None where nothing is known of it."""
+    codec: ChatCodec | None
+
+
+class Appraiser:
+    """Says what a step needs, where the model is known."""
+
+    def __init__(self, recipe: Recipe, models: Models) -> None:
+        self.recipe = recipe
+        self.models = models
+        self.trained: list[TrainStep] = []
+        self._facts: dict[LoraConfig | None, ModelFacts] = {}
+        self._longest: dict[str, int] = {}
+        on_cuda = uses_cuda(recipe)
+        held = 0 if on_cuda else resident_memory()
+        self.program = Part("program", held, "this process before it has loaded a model, measured")
+        free = torch.cuda.mem_get_info()[0] if on_cuda else available_memory()
+        self.available = None if free is None else free + held
+
+    def need(self, artifact: Artifact) -> Need | None:
+        """What a step needs at its peak; None where it loads no model, or nothing is known of the model."""
+        if self.models.directory is None or self.models.codec is None:
+            return None
+        match self.recipe.step(artifact.step, artifact.place.round or 0):
+            case SampleStep() as settings:
+                return self._sampling(artifact, settings)
+            case TrainStep() as settings:
+                self.trained.append(settings)
+                return self._training(artifact, settings, self.models.codec)
+            case EvaluateStep():
+                return self._evaluation(artifact)
+            case _:
+                return None
+
+    def disk(self, ledger: Ledger) -> tuple[Part, ...]:
+        """What the run folder will hold: expected numbers where something was measured, else bounds."""
+        counts: Counter[str] = Counter()
+        for identity, at_most in ledger.at_most.items():
+            counts.update({**at_most, **ledger.expected[identity]})
+        parts = [records(counts)]
+        directory = self.models.directory
+        if directory is not None and self.trained:
+            described = sum(file.stat().st_size for pattern in CONVERSATION_FILES for file in directory.glob(pattern))
+            adapters = [step.lora for step in self.trained]
+            for number, lora in enumerate(adapters):
+                if lora not in adapters[:number]:
+                    facts, count = self.facts(lora), adapters.count(lora)
+                    parts.append(policies(facts, description_bytes=described, count=count))
+                    parts.append(checkpoints(facts, at_once=CHECKPOINTS_AT_ONCE))
+        return tuple(parts)
+
+    def facts(self, lora: LoraConfig | None) -> ModelFacts:
+        """Facts of the model with an adapter of this shape."""
+        assert self.models.directory is not None
+        if lora not in self._facts:
+            self._facts[lora] = model_facts(self.models.directory, lora)
+        return self._facts[lora]
+
+    def _sampling(self, artifact: Artifact, settings: SampleStep) -> Need:
+        lora = self._lora(artifact.inputs["policy"])
+        prompts = longest_prompts(artifact.inputs["prompts"], self.recipe)
+        in_wave = min(settings.wave, len(prompts)) * settings.num_samples
+        wanted = self.recipe.machine.rows
+        rows = min(DEFAULT_ROWS if wanted == "auto" else wanted, in_wave)
+        return sampling_need(
+            self.facts(lora),
+            self.program,
+            merged=lora is not None,
+            rows=rows,
+            prompts=ceil(rows / settings.num_samples),
+            prompt_tokens=self._longest_prompt(artifact.inputs["prompts"]),
+            new_tokens=settings.max_new_tokens,
+        )
+
+    def _training(self, artifact: Artifact, settings: TrainStep, codec: ChatCodec) -> Need | None:
+        facts = self.facts(settings.lora)
+        batch = largest_of(artifact, self.recipe, codec, facts)
+        if not batch:
+            return None
+        shape = shape_of(batch, facts)
+        references = [read for name in settings.references for read in artifact.inputs[name]]
+        scoring = scoring_need(
+            facts, self.program, shape, merged=bool(self._lora(references)), adapted=bool(self._lora(references))
+        )
+        return max(training_need(facts, self.program, shape), scoring, key=lambda need: need.bytes)
+
+    def _evaluation(self, artifact: Artifact) -> Need:
+        (samples,) = artifact.inputs["samples"]
+        settings = self.recipe.step(samples.step, samples.place.round or 0)
+        assert isinstance(settings, SampleStep)
+        longest = self._longest_prompt(artifact.inputs["prompts"]) + settings.max_new_tokens
+        lora = self._lora(samples.inputs["policy"])
+        rows = max(1, KL_TOKENS_PER_BATCH // longest)
+        shape = BatchShape(rows, longest, settings.max_new_tokens)
+        return scoring_need(self.facts(lora), self.program, shape, merged=lora is not None, adapted=False)
+
+    def _longest_prompt(self, artifacts: tuple[Artifact, ...]) -> int:
+        """Tokens of the longest prompt that some steps give."""
+        key = "".join(artifact.identity for artifact in artifacts)
+        if key not in self._longest:
+            assert self.models.codec is not None
+            prompts = longest_prompts(artifacts, self.recipe)
+            self._longest[key] = max(len(self.models.codec.prompt_ids(prompt)) for prompt in prompts)
+        return self._longest[key]
+
+    def _lora(self, policies: Iterable[Artifact]) -> LoraConfig | None:
+        """The adapter of the first of some policies that has one."""
+        trained = [one for one in policies if one.step_type == "train"]
+        steps = [self.recipe.step(one.step, one.place.round or 0) for one in trained]
+        return next((step.lora for step in steps if isinstance(step, TrainStep) and step.lora is not None), None)
+
+
+def uses_cuda(recipe: Recipe) -> bool:
+    """Whether models are held in a GPU's memory."""
+    return recipe.machine.device != "cpu" and torch.cuda.is_available()

@@ -1,0 +1,94 @@
+"""The largest batches that a step could meet: of the longest prompts, with answers as long as they may become."""
+
+from collections.abc import Iterable, Sequence
+from typing import cast
+
+from prefloop.config import DataStep, PromptsStep, Recipe, SampleStep, TrainStep
+from prefloop.data import GivenPair
+from prefloop.loop.amounts import given_pairs
+from prefloop.loop.artifact import Artifact
+from prefloop.loop.steps.prompts import prompts_at
+from prefloop.loop.steps.train import TOKENS_PER_BATCH
+from prefloop.objectives import find_objective
+from prefloop.policy import ChatCodec, ModelFacts
+from prefloop.records import Example, Member, Prompt, Role
+from prefloop.training import TokenExample, largest_micro_batch, tokenised
+
+LONGEST = 256
+"""So many prompts or pairs, the longest in characters, are tokenised to find the longest in tokens."""
+
+
+def longest_prompts(artifacts: Iterable[Artifact], recipe: Recipe) -> list[Prompt]:
+    """The longest prompts that some steps give, in characters."""
+    prompts: list[Prompt] = []
+    for artifact in artifacts:
+        settings = recipe.step(artifact.step, artifact.place.round or 0)
+        if isinstance(settings, PromptsStep):
+            prompts += prompts_at(artifact, settings, recipe)
+        elif isinstance(settings, DataStep):
+            prompts += [pair.prompt for pair in given_pairs(settings.source)]
+    return sorted(prompts, key=lambda prompt: -_characters(prompt))[:LONGEST]
+
+
+def largest_of(artifact: Artifact, recipe: Recipe, codec: ChatCodec, facts: ModelFacts) -> list[TokenExample]:
+    """The micro-batch of a train step that would need most memory; empty where no example fits `max_length`."""
+    settings = recipe.step(artifact.step, artifact.place.round or 0)
+    assert isinstance(settings, TrainStep)
+    roles = cast("tuple[Role, ...]", find_objective(settings.objective.name, "objective").roles)
+    records = [
+        example
+        for made in artifact.inputs["examples"]
+        for example in (*_of_data(made, recipe, roles), *_of_samples(made, recipe, roles, codec, settings.max_length))
+    ]
+    examples, _ = tokenised(records, codec, roles, settings.max_length)
+    wanted = recipe.machine.tokens_per_batch
+    budget = TOKENS_PER_BATCH if wanted == "auto" else wanted
+    return largest_micro_batch(examples, settings.batch_size, budget, facts) if examples else []
+
+
+def _of_data(made: Artifact, recipe: Recipe, roles: Sequence[Role]) -> list[Example]:
+    """The longest given pairs among what a pair step reads."""
+    pairs: list[GivenPair] = []
+    for artifact in made.inputs.get("responses", ()):
+        settings = recipe.step(artifact.step, artifact.place.round or 0)
+        if isinstance(settings, DataStep):
+            pairs += given_pairs(settings.source)
+    longest = sorted(
+        pairs, key=lambda pair: -_characters(pair.prompt) - max(len(response.text) for response in pair.responses)
+    )
+    return [
+        _example(
+            pair.prompt,
+            [
+                Member(role=role, response_id=response.response_id, text=response.text)
+                for role, response in zip(roles, pair.responses, strict=False)
+            ],
+        )
+        for pair in longest[:LONGEST]
+    ]
+
+
+def _of_samples(
+    made: Artifact, recipe: Recipe, roles: Sequence[Role], codec: ChatCodec, max_length: int
+) -> list[Example]:
+    """Stand-ins for sampled answers that grow until the length limit cuts them."""
+    sampled = [one for one in made.inputs.get("responses", ()) if one.step_type == "sample"]
+    limits = [recipe.step(one.step, one.place.round or 0) for one in sampled]
+    longest_answer = max((limit.max_new_tokens for limit in limits if isinstance(limit, SampleStep)), default=0)
+    prompts = longest_prompts((read for one in sampled for read in one.inputs["prompts"]), recipe)
+    examples: list[Example] = []
+    for prompt in prompts:
+        room = max_length - len(codec.prompt_ids(prompt))
+        answer = (*prompt.prefix_ids, *(codec.eos_id,) * min(longest_answer, room))
+        if room > 0:
+            members = [Member(role=role, response_id="longest", text="", token_ids=answer) for role in roles]
+            examples.append(_example(prompt, members))
+    return examples
+
+
+def _example(prompt: Prompt, members: list[Member]) -> Example:
+    return Example(example_id="largest", prompt=prompt, members=tuple(members), why="the longest that could come")
+
+
+def _characters(prompt: Prompt) -> int:
+    return sum(len(message.content) for message in prompt.messages)

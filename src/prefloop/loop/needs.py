@@ -1,0 +1,148 @@
+"""What each kind of work needs of the machine, as parts with their formulas. Written beside `policy/workbench.py`.
+
+The workbench keeps one base loaded, and beside it the merged copy that samples, once a policy has an adapter. It lets
+go of that copy when training begins, but not before the references have been scored. Without LoRA training has a copy
+of the weights of its own, while the model that sampled or scored last stays loaded.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from prefloop.policy import BatchShape, ModelFacts, Part
+from prefloop.policy.memory import (
+    LOGIT_COPIES_SCORING,
+    LOGIT_COPIES_TRAINING,
+    activations,
+    adapter,
+    batch_logits,
+    gradients,
+    inner_values,
+    kv_cache,
+    logits,
+    optimizer_state,
+    repeated_keys,
+    weights,
+)
+from prefloop.sampling import columns_of
+
+MERGED = "the base, and the policy merged for sampling"
+SAMPLED_LOGIT_COPIES = 2
+"""Of the prompts and of their answers, just after the prompts have passed."""
+
+RECORD_BYTES = {"prompts": 420, "answers": 380, "judge_calls": 212, "pairs": 1600}
+"""Bytes of a record, without an answer's tokens (measured on the quickstart; a pair holds two answers of 37 tokens)."""
+TOKEN_BYTES = 11
+"""Bytes of an answer's token: its id and its text."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """What one kind of work needs at its peak."""
+
+    work: Literal["sampling", "scoring", "training"]
+    bytes: int
+    parts: tuple[Part, ...]
+    shape: str
+    """The batch that it was computed for."""
+
+
+def sampling_need(
+    facts: ModelFacts, program: Part, *, merged: bool, rows: int, prompts: int, prompt_tokens: int, new_tokens: int
+) -> Need:
+    """Answers that grow: at the end the cache is full; the prompts have passed long before.
+
+    Args:
+        facts: of the model.
+        program: what the process holds without a model.
+        merged: the policy has an adapter.
+        rows: answers that grow together.
+        prompts: of these rows.
+        prompt_tokens: of the longest prompt.
+        new_tokens: longest answer.
+    """
+    columns = columns_of(prompt_tokens, new_tokens)
+    parts = (
+        program,
+        weights(facts, 1 + merged, MERGED),
+        kv_cache(facts, rows, columns),
+        repeated_keys(facts, rows, columns),
+        inner_values(facts, prompts * prompt_tokens),
+        logits(facts, rows, SAMPLED_LOGIT_COPIES, f"{rows} rows"),
+    )
+    return _need("sampling", parts, f"{rows} answers of {new_tokens} tokens after prompts of {prompt_tokens}")
+
+
+def scoring_need(facts: ModelFacts, program: Part, batch: BatchShape, *, merged: bool, adapted: bool) -> Need:
+    """Answers that are scored by a frozen policy.
+
+    Args:
+        facts: of the model.
+        program: what the process holds without a model.
+        batch: the largest forward pass.
+        merged: a policy that was merged for sampling is still loaded.
+        adapted: the policy that scores has an adapter.
+    """
+    parts = (
+        program,
+        weights(facts, 1 + merged, MERGED),
+        *((adapter(facts),) if adapted else ()),
+        inner_values(facts, batch.tokens),
+        batch_logits(facts, batch, LOGIT_COPIES_SCORING),
+    )
+    return _need("scoring", parts, str(batch))
+
+
+def training_need(facts: ModelFacts, program: Part, batch: BatchShape) -> Need:
+    """An optimiser step after the first, when its moments exist, as its largest micro-batch goes backward."""
+    parts = (
+        program,
+        weights(facts, 1 if facts.lora else 2, "the one that is trained, and the one that sampled or scored before"),
+        *((adapter(facts),) if facts.lora else ()),
+        gradients(facts),
+        optimizer_state(facts),
+        activations(facts, batch),
+        batch_logits(facts, batch, LOGIT_COPIES_TRAINING),
+    )
+    return _need("training", parts, str(batch))
+
+
+def policies(facts: ModelFacts, *, description_bytes: int, count: int) -> Part:
+    """The policies that train steps write, each with what is needed to talk to it."""
+    each = facts.num_trained if facts.lora else facts.num_weights
+    return Part(
+        "policies",
+        count * (4 * each + description_bytes),
+        f"{count} policies x ({each:,} weights x 4 bytes + {description_bytes:,} bytes of tokenizer and settings)",
+    )
+
+
+def checkpoints(facts: ModelFacts, *, at_once: int) -> Part:
+    """Weights and moments of what is trained: the newest checkpoint, and the one that is being written."""
+    return Part(
+        "checkpoints",
+        at_once * 12 * facts.num_trained,
+        f"{at_once} at once x {facts.num_trained:,} trained weights x (1 + 2 moments) x 4 bytes, while training",
+    )
+
+
+def records(counts: Mapping[str, int]) -> Part:
+    """What stages write as JSON lines: about so much, by the sizes that records have in the shipped recipes."""
+    tokens = counts.get("tokens", 0)
+    terms = [(counts.get(name, 0), name.replace("_", " "), size) for name, size in RECORD_BYTES.items()]
+    total = sum(number * size for number, _, size in terms) + tokens * TOKEN_BYTES
+    shown = " + ".join(f"{number:,} {name} x {size}" for number, name, size in terms)
+    return Part("records", total, f"{shown} + {tokens:,} tokens x {TOKEN_BYTES} bytes")
+
+
+def _need(work: Literal["sampling", "scoring", "training"], parts: Iterable[Part], shape: str) -> Need:
+    kept = tuple(part for part in parts if part.bytes)
+    return Need(work, sum(part.bytes for part in kept), kept, shape)
+
+
+def in_bytes(number: int) -> str:
+    """Bytes as people read them, in powers of ten."""
+    for size, unit in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return f"{number} B"

@@ -1,0 +1,203 @@
+"""How much memory a model needs, part by part: formulas over its description. No weight is loaded.
+
+The counts of weights, gradients, optimiser state and KV cache are exact. Activations are what autograd keeps of a
+Llama-like block; they were fitted to measurement, and a test holds them to it. Other blocks keep about as much.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import get_peft_model
+from peft.tuners.lora import LoraLayer
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
+
+from prefloop.config import LoraConfig
+from prefloop.policy.beginning import can_have_gaps
+from prefloop.policy.workbench import adapter_config
+
+FLOAT = 4
+"""Bytes of a number: everything is held in float32."""
+LOGIT_COPIES_TRAINING = 4
+"""The logits, and while their gradient is taken the softmax, the gradient of the chosen token, and their sum."""
+LOGIT_COPIES_SCORING = 2
+"""The logits, and their exponentials inside logsumexp."""
+ADAM_MOMENTS = 2
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of what is needed, and how the number comes about."""
+
+    name: str
+    bytes: int
+    formula: str
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a model's memory depends on."""
+
+    num_weights: int
+    """Tied ones count once. The adapter is not among them."""
+    num_trained: int
+    """Weights that the optimiser changes: those of the adapter, or all."""
+    lora: bool
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    vocab: int
+    adapter_width: int
+    """Ranks of a block's adapters, added up; 0 without LoRA."""
+    shares_beginnings: bool
+    """What all rows begin with passes once (`policy.beginning`)."""
+
+
+@dataclass(frozen=True)
+class BatchShape:
+    """The rows of one forward pass, padded to the longest."""
+
+    rows: int
+    longest: int
+    """Tokens of the longest row, prompt and answer."""
+    answer: int
+    """Tokens of the longest answer: the head runs on these alone."""
+    shared: int = 0
+    """Tokens that all rows begin with and that pass once."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that pass through the model."""
+        return self.shared + self.rows * (self.longest - self.shared)
+
+    def __str__(self) -> str:
+        return f"{self.rows} rows of {self.longest} tokens, {self.answer} of them answer"
+
+
+def model_facts(directory: Path, lora: LoraConfig | None) -> ModelFacts:
+    """The facts of a model directory, from its config alone; an adapter is laid on it as training would."""
+    config = AutoConfig.from_pretrained(directory, local_files_only=True)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    num_weights = num_trained = sum(parameter.numel() for parameter in model.parameters())
+    text = config.get_text_config()
+    ranks = 0
+    if lora is not None:
+        adapted = get_peft_model(model.requires_grad_(False), adapter_config(lora), low_cpu_mem_usage=True)
+        num_trained = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
+        ranks = lora.r * sum(isinstance(module, LoraLayer) for module in adapted.modules())
+    return ModelFacts(
+        num_weights=num_weights,
+        num_trained=num_trained,
+        lora=lora is not None,
+        layers=text.num_hidden_layers,
+        hidden=text.hidden_size,
+        heads=text.num_attention_heads,
+        kv_heads=getattr(text, "num_key_value_heads", None) or text.num_attention_heads,
+        head_dim=getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
+        intermediate=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
+        vocab=text.vocab_size,
+        adapter_width=ranks // text.num_hidden_layers,
+        shares_beginnings=can_have_gaps(DynamicCache(config=config)),
+    )
+
+
+def weights(facts: ModelFacts, copies: int, why: str) -> Part:
+    """Copies of the model's weights that are loaded at the same time."""
+    times = f" x {copies} copies ({why})" if copies > 1 else ""
+    return Part("weights", FLOAT * facts.num_weights * copies, f"{facts.num_weights:,} weights x {FLOAT} bytes{times}")
+
+
+def adapter(facts: ModelFacts) -> Part:
+    """The weights of the LoRA adapter."""
+    return Part("adapter", FLOAT * facts.num_trained, f"{facts.num_trained:,} weights x {FLOAT} bytes")
+
+
+def gradients(facts: ModelFacts) -> Part:
+    """One gradient a trained weight."""
+    return Part("gradients", FLOAT * facts.num_trained, f"{facts.num_trained:,} trained weights x {FLOAT} bytes")
+
+
+def optimizer_state(facts: ModelFacts) -> Part:
+    """AdamW's two moments of every trained weight."""
+    return Part(
+        "optimiser",
+        FLOAT * ADAM_MOMENTS * facts.num_trained,
+        f"{facts.num_trained:,} trained weights x {ADAM_MOMENTS} moments x {FLOAT} bytes",
+    )
+
+
+def activations(facts: ModelFacts, batch: BatchShape) -> Part:
+    """What autograd keeps of a micro-batch until its gradient is taken.
+
+    Of each token and layer: the residual stream before attention and before the feed-forward part and both as the
+    layers read them (4 x hidden; without LoRA also as they were before the norm's weight, 2 x hidden more), queries
+    and attention output, four values a feed-forward channel, the adapters' inner values, and a few a head. Of each
+    row: keys and values repeated for every head, and the mask as numbers. Behind the last layer: its norm.
+    """
+    attention = facts.heads * facts.head_dim
+    stream, last = (4, 1) if facts.lora else (6, 3)
+    small = facts.adapter_width + facts.heads + 2
+    per_token = stream * facts.hidden + 2 * attention + 4 * facts.intermediate + small
+    mask = batch.longest * (batch.longest - batch.shared)
+    per_layer = batch.tokens * per_token + batch.rows * (2 * batch.longest * attention + mask)
+    return Part(
+        "activations",
+        FLOAT * (facts.layers * per_layer + last * batch.tokens * facts.hidden),
+        f"({facts.layers} layers x [{batch.tokens:,} tokens x {per_token:,} values ({stream} x {facts.hidden} hidden "
+        f"+ 2 x {attention} attention + 4 x {facts.intermediate} feed-forward + {small} adapter and norms) "
+        f"+ {batch.rows} rows x (2 x {batch.longest} x {attention} keys and values + {mask:,} mask)] "
+        f"+ {batch.tokens:,} x {last} x {facts.hidden} last norm) x {FLOAT} bytes",
+    )
+
+
+def inner_values(facts: ModelFacts, tokens: int) -> Part:
+    """What one layer holds while tokens pass without a gradient: layers reuse the same memory."""
+    feed_forward = 6 if facts.lora else 4
+    per_token = 2 * facts.hidden + feed_forward * facts.intermediate
+    return Part(
+        "activations",
+        FLOAT * tokens * per_token,
+        f"{tokens:,} tokens x {per_token:,} values of one layer (2 x {facts.hidden} hidden + {feed_forward} x "
+        f"{facts.intermediate} feed-forward) x {FLOAT} bytes",
+    )
+
+
+def logits(facts: ModelFacts, positions: int, copies: int, shown: str) -> Part:
+    """The head's output and what is computed from it."""
+    return Part(
+        "logits",
+        FLOAT * copies * positions * facts.vocab,
+        f"{shown} x {facts.vocab:,} vocabulary x {copies} copies x {FLOAT} bytes",
+    )
+
+
+def batch_logits(facts: ModelFacts, batch: BatchShape, copies: int) -> Part:
+    """Logits of the answers of a forward pass; the position before the answer belongs to them."""
+    positions = batch.rows * (batch.answer + 1)
+    return logits(facts, positions, copies, f"{batch.rows} rows x {batch.answer + 1} positions")
+
+
+def kv_cache(facts: ModelFacts, rows: int, columns: int) -> Part:
+    """Keys and values of every token that is read or written while answers grow."""
+    width = facts.kv_heads * facts.head_dim
+    return Part(
+        "KV cache",
+        FLOAT * 2 * facts.layers * rows * columns * width,
+        f"{facts.layers} layers x 2 x {rows} rows x {columns} columns x {facts.kv_heads} heads x {facts.head_dim} "
+        f"x {FLOAT} bytes",
+    )
+
+
+def repeated_keys(facts: ModelFacts, rows: int, columns: int) -> Part:
+    """Keys and values of the layer at work, repeated for every head that reads them."""
+    attention = facts.heads * facts.head_dim
+    copies = 0 if facts.heads == facts.kv_heads else 2
+    return Part(
+        "attention",
+        FLOAT * copies * rows * columns * attention,
+        f"{copies} x {rows} rows x {columns} columns x {attention} of one layer x {FLOAT} bytes",
+    )

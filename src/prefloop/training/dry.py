@@ -1,0 +1,92 @@
+"""The dry pass: the largest micro-batch goes forward and backward once, so that what will not fit fails at once."""
+
+from collections.abc import Sequence
+
+import torch
+
+from prefloop.config import TrainStep
+from prefloop.objectives import Objective
+from prefloop.policy import BatchShape, ModelFacts, PolicyFiles, Workbench, shared_length
+from prefloop.policy.memory import LOGIT_COPIES_TRAINING, activations, batch_logits
+from prefloop.training.engine import LossOfPlan, answer_scores, micro_batches
+from prefloop.training.rows import TokenExample, example_data
+
+
+def shape_of(examples: Sequence[TokenExample], facts: ModelFacts) -> BatchShape:
+    """The rows of a micro-batch as `response_logps` lays them out."""
+    rows = [row for example in examples for row in example.rows.values()]
+    return BatchShape(
+        rows=len(rows),
+        longest=max(map(len, rows)),
+        answer=max(len(row.answer_ids) for row in rows),
+        shared=shared_length([row.prompt_ids for row in rows]) if facts.shares_beginnings else 0,
+    )
+
+
+def largest_micro_batch(
+    examples: Sequence[TokenExample], batch_size: int, tokens_per_batch: int, facts: ModelFacts
+) -> list[TokenExample]:
+    """Of the micro-batches that examples of similar length would be cut into, the one that needs most memory.
+
+    Args:
+        examples: what training could meet.
+        batch_size: examples an optimiser step.
+        tokens_per_batch: padded tokens of a forward pass.
+        facts: of the model.
+    """
+    order = sorted(range(len(examples)), key=lambda index: -examples[index].longest)
+    steps = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    batches = [
+        [examples[index] for index in batch]
+        for step in steps
+        for batch in micro_batches(examples, step, tokens_per_batch)
+    ]
+
+    def need(batch: list[TokenExample]) -> int:
+        shape = shape_of(batch, facts)
+        return activations(facts, shape).bytes + batch_logits(facts, shape, LOGIT_COPIES_TRAINING).bytes
+
+    return max(batches, key=need)
+
+
+def dry_pass(
+    batch: Sequence[TokenExample],
+    objective: Objective,
+    settings: TrainStep,
+    bench: Workbench,
+    start: PolicyFiles,
+) -> None:
+    """One real forward and backward pass while all is held that training holds. Nothing is updated or left behind.
+
+    Args:
+        batch: the micro-batch.
+        objective: the loss; hyper-parameters that are fitted later are taken as zero, memory does not depend on them.
+        settings: of the train step.
+        bench: whose models are used; the base stays loaded for what follows.
+        start: the policy that is trained.
+
+    Raises:
+        MemoryError: there is not enough; so do RuntimeError and OSError (`is_out_of_memory`).
+    """
+    options = objective.checked(settings.objective.options, "policy.objective").model_dump()
+    hyper = {name: float(value) if isinstance(value, int | float) else 0.0 for name, value in options.items()}
+    data = {name: torch.from_numpy(values) for name, values in example_data(batch, objective.roles).items()}
+    with torch.random.fork_rng():
+        bench.base(start.directory)  # stays loaded once references were scored or answers sampled
+        with bench.for_training(start, settings.lora, seed=0) as trainable:
+            parameters = trainable.parameters().values()
+            moments = [torch.full_like(parameter, 0.0) for parameter in parameters for _ in range(2)]
+            answers = {
+                name: values.cpu() for name, values in answer_scores(trainable.model, batch, objective.roles).items()
+            }
+            at_reference = {name: values.detach() for name, values in answers.items()}
+            loss = LossOfPlan(objective, hyper, data, dict.fromkeys(objective.models, at_reference))
+            (loss(range(len(batch)), answers) * data["weights"]).mean().backward()
+            del moments
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory is exhausted: torch and the operating system have several ways."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError | OSError) and "allocate memory" in str(error)
+    )

@@ -1,0 +1,165 @@
+"""The dry pass does what training does, at its largest, and leaves no trace."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from prefloop.config import LoraConfig
+from prefloop.objectives import find_objective
+from prefloop.policy import ModelSource, Workbench, model_facts
+from prefloop.training import (
+    TokenExample,
+    TrainRequest,
+    dry_pass,
+    is_out_of_memory,
+    largest_micro_batch,
+    shape_of,
+    train,
+)
+
+RequestFor = Callable[..., TrainRequest]
+ADAPTERS = [None, LoraConfig(r=4, alpha=8)]
+
+
+def traces(bench: Workbench, source: ModelSource) -> dict[str, object]:
+    """Everything that a dry pass could leave changed."""
+    model = bench.base(source.directory)
+    return {
+        "weights": {name: tensor.clone() for name, tensor in model.state_dict().items()},
+        "gradients": [name for name, parameter in model.named_parameters() if parameter.grad is not None],
+        "trained": [name for name, parameter in model.named_parameters() if parameter.requires_grad],
+        "training mode": [name for name, module in model.named_modules() if module.training],
+        "modules": [(name, type(module)) for name, module in model.named_modules()],
+        "torch": torch.get_rng_state(),
+        "numpy": repr(np.random.get_state()),
+    }
+
+
+@pytest.mark.parametrize("lora", ADAPTERS)
+def test_nothing_is_left_changed(
+    lora: LoraConfig | None, bench: Workbench, source: ModelSource, request_for: RequestFor
+) -> None:
+    request = request_for("dry", lora=lora)
+    before = traces(bench, source)
+
+    dry_pass(request.examples, request.objective, request.settings, bench, request.start)
+
+    after = traces(bench, source)
+    for name in ("weights", "torch"):
+        torch.testing.assert_close(after.pop(name), before.pop(name), rtol=0, atol=0)
+    assert after == before
+
+
+PYTHONS_OWN = """
+import random
+import torch
+from prefloop.config import LoraConfig, ObjectiveConfig, TrainStep
+from prefloop.objectives import find_objective
+from prefloop.policy import ChatCodec, PolicyFiles, TokenRow, Workbench, resolve_model
+from prefloop.records import Example, Message, Prompt
+from prefloop.training import TokenExample, dry_pass
+
+source = resolve_model("builtin:tiny")
+bench = Workbench(source, ChatCodec.load(source.directory, {}), torch.device("cpu"))
+prompt = Prompt.of((Message(role="user", content="How are you?"),))
+row = TokenRow((20, 21, 22), (23, 24), (True, True))
+batch = [TokenExample(Example(example_id="e", prompt=prompt, members=(), why="test"), {"chosen": row, "rejected": row})]
+for lora in (None, LoraConfig(r=4)):
+    settings = TrainStep(type="train", objective=ObjectiveConfig(name="dpo"), lora=lora)
+    before = random.getstate()
+    dry_pass(batch, find_objective("dpo", "here"), settings, bench, PolicyFiles("x", source.directory))
+    assert random.getstate() == before
+"""
+
+
+@pytest.mark.slow
+def test_pythons_own_random_numbers_stay_where_they_are() -> None:
+    """In a process of its own: the run-time type checks of tests draw from them."""
+    subprocess.run([sys.executable, "-c", PYTHONS_OWN], check=True)
+
+
+@pytest.mark.parametrize("lora", ADAPTERS)
+def test_training_after_it_writes_the_same_bytes(
+    lora: LoraConfig | None, source: ModelSource, bench: Workbench, request_for: RequestFor, tmp_path: Path
+) -> None:
+    for name in ("with", "without"):
+        request = request_for(name, lora=lora)
+        fresh = Workbench(source, bench.codec, torch.device("cpu"))
+        if name == "with":
+            dry_pass(request.examples, request.objective, request.settings, fresh, request.start)
+        train(request, fresh, tmp_path / name / "model", lambda *_: None)
+
+    files = [file.name for file in (tmp_path / "with" / "model").iterdir()]
+    assert any(name.endswith(".safetensors") for name in files)
+    for name in files:
+        assert (tmp_path / "with" / "model" / name).read_bytes() == (tmp_path / "without" / "model" / name).read_bytes()
+
+
+def test_it_really_goes_backward_through_the_adapter(
+    bench: Workbench, request_for: RequestFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every trained weight gets a gradient, which is gone afterwards."""
+    request = request_for("dry", lora=LoraConfig(r=4, alpha=8))
+    seen: list[tuple[int, int]] = []
+    real = torch.autograd.backward
+
+    def watched(*args: object, **kwargs: object) -> None:
+        real(*args, **kwargs)
+        parameters = [p for p in bench.base(request.start.directory).parameters() if p.requires_grad]
+        seen.append((len(parameters), sum(parameter.grad is not None for parameter in parameters)))
+
+    monkeypatch.setattr("torch.autograd.backward", watched)
+    dry_pass(request.examples, request.objective, request.settings, bench, request.start)
+
+    assert seen == [(14, 14)]
+
+
+def test_a_fitted_hyper_parameter_is_taken_as_a_number(bench: Workbench, request_for: RequestFor) -> None:
+    request = request_for("dry")
+    objective = {"name": "length_regularized_dpo", "options": {"alpha": "fitted"}}
+    settings = request.settings.model_validate({**request.settings.model_dump(), "objective": objective})
+
+    dry_pass(request.examples, find_objective("length_regularized_dpo", "here"), settings, bench, request.start)
+
+
+def test_the_largest_micro_batch_is_the_one_with_the_longest_examples(
+    source: ModelSource, examples: list[TokenExample]
+) -> None:
+    facts = model_facts(source.directory, None)
+    longest = max(example.longest for example in examples)
+
+    one = largest_micro_batch(examples, batch_size=4, tokens_per_batch=1, facts=facts)
+    four = largest_micro_batch(examples, batch_size=4, tokens_per_batch=10_000, facts=facts)
+
+    assert [example.longest for example in one] == [longest]
+    assert sorted(example.longest for example in four) == sorted(example.longest for example in examples)[-4:]
+    assert (shape_of(four, facts).rows, shape_of(four, facts).longest) == (8, longest)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_memory"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory."), True),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"),
+            True,
+        ),
+        (OSError(12, "Cannot allocate memory"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+    ],
+)
+def test_exhausted_memory_is_known_by_all_its_names(error: Exception, is_memory: bool) -> None:
+    assert is_out_of_memory(error) is is_memory
+
+
+def test_memory_that_is_not_there_is_an_error_of_that_name() -> None:
+    with pytest.raises((RuntimeError, MemoryError)) as error:
+        torch.empty(2**46)
+
+    assert is_out_of_memory(error.value)
