@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from prefloop.cli.report import PLAIN_WIDTH
+from prefloop.cli.console import output
 from prefloop.loop import in_bytes
 from prefloop.loop.gc import removable, remove
 from prefloop.loop.journal import Journal
@@ -23,7 +22,7 @@ def gc_command(run: Path, *, yes: bool) -> dict[str, Any]:
         journal = Journal(run)
         items = removable(run, journal)
         total = sum(item.bytes for item in items)
-        console = Console() if Console().is_terminal else Console(width=PLAIN_WIDTH)
+        console = output()
         if not items:
             console.print(f"{run}: nothing to remove.", highlight=False, markup=False, soft_wrap=True)
         else:

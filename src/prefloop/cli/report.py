@@ -8,10 +8,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from prefloop.cli.console import PLAIN_WIDTH
 from prefloop.report import TABLE_CAPTION, RoundRow, closing_table, text_table, with_coarse_interval, write_report
-
-PLAIN_WIDTH = 120
-"""Columns where the output is no terminal."""
 
 
 def report_command(run: Path) -> dict[str, Any]:

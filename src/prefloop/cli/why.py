@@ -6,10 +6,9 @@ from typing import Any
 
 from pydantic import TypeAdapter
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
-from prefloop.cli.report import PLAIN_WIDTH
+from prefloop.cli.console import output
 from prefloop.loop.why import AnswerOfGroup, Story, stories
 
 ENDS = {"stop": "by itself", "length": "cut", "given": "given"}
@@ -18,7 +17,7 @@ ENDS = {"stop": "by itself", "length": "cut", "given": "given"}
 def why_command(wanted: str, run: Path) -> dict[str, Any]:
     """Tells how a pair came about, or why a prompt gave none."""
     told = stories(run, wanted)
-    console = Console() if Console().is_terminal else Console(width=PLAIN_WIDTH)
+    console = output()
     for number, story in enumerate(told):
         if number:
             console.rule()

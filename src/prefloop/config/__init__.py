@@ -2,7 +2,8 @@
 
 from prefloop.config.base import Config, LengthHeld, Options, ScaledFit, check_options, is_mapping, options_class
 from prefloop.config.gate import CollapseMonitor, GateConfig, LengthMonitor, MonitorsConfig
-from prefloop.config.load import LoadedRecipe, load_recipe, shipped_recipes
+from prefloop.config.load import Layer, LoadedRecipe, load_recipe, recipe_layers, shipped_recipes
+from prefloop.config.provenance import Difference, Sourced, as_yaml, differences, sourced
 from prefloop.config.recipe import MachineConfig, ModelConfig, Recipe, at_round
 from prefloop.config.steps import (
     STEP_CLASSES,
@@ -30,10 +31,12 @@ __all__ = [
     "CollapseMonitor",
     "Config",
     "DataStep",
+    "Difference",
     "EvaluateStep",
     "GateConfig",
     "JudgeConfig",
     "JudgeStep",
+    "Layer",
     "LengthHeld",
     "LengthMonitor",
     "LoadedRecipe",
@@ -51,13 +54,18 @@ __all__ = [
     "SampleStep",
     "ScaledFit",
     "ShorterJudge",
+    "Sourced",
     "StepConfig",
     "TrainStep",
     "VaderJudge",
+    "as_yaml",
     "at_round",
     "check_options",
+    "differences",
     "is_mapping",
     "load_recipe",
     "options_class",
+    "recipe_layers",
     "shipped_recipes",
+    "sourced",
 ]

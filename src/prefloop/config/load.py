@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -18,7 +19,18 @@ from prefloop.errors import RecipeError, did_you_mean
 
 Raw = dict[str, Any]
 SCIENTIFIC = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+SET = "--set"
+"""Where a value comes from that the command line gave."""
 TOP_LEVEL = frozenset(Recipe.model_fields) - {"steps"}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What one file, or one `--set`, says."""
+
+    where: str
+    value: Raw
+    """With plain values spelled out; without `extends`."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +44,8 @@ class LoadedRecipe:
     """How messages call it."""
     notes: tuple[str, ...]
     """What was translated or left out, to be said aloud."""
+    layers: tuple[Layer, ...] = ()
+    """What it was put together from, the most general file first."""
 
 
 def shipped_recipes() -> list[str]:
@@ -53,16 +67,50 @@ def load_recipe(spec: str, overrides: Sequence[str] = ()) -> LoadedRecipe:
     Raises:
         RecipeError: anything is wrong; nothing has been loaded or written.
     """
-    raw, where = _read(spec)
-    raw = _extended(raw, where, seen=(where,))
+    layers = recipe_layers(spec)
+    raw, where = _overlaid(layers), layers[-1].where
     for override in overrides:
-        for key, value in _override(override, raw).items():
-            raw = {**raw, **merge({key: raw.get(key)}, {key: value})} if key != "name" else {**raw, key: value}
+        layer = Layer(SET, _override(override, raw))
+        layers, raw = (*layers, layer), _over(raw, layer)
     notes: list[str] = []
     raw = _checked_steps(raw, where, notes)
     full = expand_evaluations(raw, notes)
     recipe = _validated(full, where)
-    return LoadedRecipe(recipe=recipe, raw=raw, where=where, notes=tuple(notes))
+    return LoadedRecipe(recipe=recipe, raw=raw, where=where, notes=tuple(notes), layers=layers)
+
+
+def recipe_layers(spec: str, seen: tuple[str, ...] = ()) -> tuple[Layer, ...]:
+    """A recipe file and all that it extends, the most general first, before anything is checked.
+
+    Raises:
+        RecipeError: there is no such recipe, it is no mapping, or it extends itself.
+    """
+    raw, where = _read(spec)
+    if where in seen:
+        raise RecipeError(f"{seen[-1]}: extends itself: {' -> '.join((*seen, where))}.")
+    parent_name = raw.pop("extends", None)
+    if parent_name is None:
+        return (Layer(where, spelled_out(raw)),)
+    parents = recipe_layers(str(parent_name), (*seen, where))
+    base = _overlaid(parents)
+    change = {key: spelled_out(spelled_out({key: value})[key], _own_main(base, key)) for key, value in raw.items()}
+    return (*parents, Layer(where, change))
+
+
+def _overlaid(layers: Sequence[Layer]) -> Raw:
+    return reduce(_over, layers, Raw())
+
+
+def _over(raw: Raw, layer: Layer) -> Raw:
+    """A recipe with a layer on top; its name is the last one's, never merged."""
+    merged = merge({key: value for key, value in raw.items() if key != "name"}, layer.value)
+    return {**raw, **merged}
+
+
+def _own_main(raw: Raw, key: str) -> str | None:
+    """The field that a plain value of a step sets."""
+    step = raw.get(key)
+    return main_field(STEP_CLASSES.get(step.get("type", ""))) if is_mapping(step) else None
 
 
 def _read(spec: str) -> tuple[Raw, str]:
@@ -95,25 +143,6 @@ def _read(spec: str) -> tuple[Raw, str]:
     return {"name": stem, **raw}, where
 
 
-def _extended(raw: Raw, where: str, seen: tuple[str, ...]) -> Raw:
-    parent_name = raw.pop("extends", None)
-    if parent_name is None:
-        return spelled_out(raw)
-    parent, parent_where = _read(str(parent_name))
-    if parent_where in seen:
-        raise RecipeError(f"{where}: extends itself: {' -> '.join((*seen, parent_where))}.")
-    base = _extended(parent, parent_where, (*seen, parent_where))
-    steps = {
-        key: main_field(STEP_CLASSES.get(value.get("type", ""))) for key, value in base.items() if is_mapping(value)
-    }
-    change = {key: spelled_out({key: value})[key] for key, value in raw.items()}
-    change = {
-        key: spelled_out(value, steps.get(key)) if not is_mapping(value) else value for key, value in change.items()
-    }
-    name = change.pop("name")
-    return {**merge({key: value for key, value in base.items() if key != "name"}, change), "name": name}
-
-
 def _override(text: str, raw: Raw) -> Raw:
     path, equals, value_text = text.partition("=")
     if not equals or not path:
@@ -122,10 +151,7 @@ def _override(text: str, raw: Raw) -> Raw:
     keys = path.strip().split(".")
     for depth in range(len(keys) - 1, -1, -1):
         value = {keys[depth]: value}
-    top = raw.get(keys[0])
-    own_main = main_field(STEP_CLASSES.get(top.get("type", ""))) if is_mapping(top) else None
-    spelled = spelled_out(value)
-    return {keys[0]: spelled_out(spelled[keys[0]], own_main)}
+    return {keys[0]: spelled_out(spelled_out(value)[keys[0]], _own_main(raw, keys[0]))}
 
 
 def _number_or_yaml(text: str) -> Any:

@@ -126,5 +126,7 @@ def merge(base: Any, change: Any) -> Any:
 def spelled_out(value: Any, own_main: str | None = None) -> Any:
     """Plain values written as the mapping that they stand for, at every known place."""
     if not is_mapping(value):
-        return {own_main: value} if own_main is not None and value is not None else value
+        if own_main is None or value is None:
+            return value
+        return {own_main: spelled_out(value, NESTED_MAIN.get(own_main))}
     return {key: spelled_out(item, NESTED_MAIN.get(key)) for key, item in value.items()}
