@@ -31,6 +31,7 @@ check: $(INSTALLED_DEV)  ## format, lint, types, layers, generated pages
 	.venv/bin/basedpyright
 	.venv/bin/lint-imports
 	.venv/bin/python scripts/module_tree.py --check
+	.venv/bin/python scripts/recipe_schema.py --check
 
 format: $(INSTALLED_DEV)  ## put the code into its one format
 	.venv/bin/ruff format

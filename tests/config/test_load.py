@@ -74,6 +74,26 @@ def test_argument_names_of_other_tools_are_translated_aloud(tmp_path: Path) -> N
     assert loaded.notes == ("policy.num_train_epochs is read as policy.epochs",)
 
 
+def test_a_name_of_another_tool_replaces_what_is_inherited(tmp_path: Path) -> None:
+    loaded = load_recipe(written(tmp_path, "extends: ilr_dpo\npolicy: {lr: 1e-4}\n"), ["policy.train_batch_size=2"])
+
+    policy = loaded.recipe.step("policy").model_dump()
+    assert (policy["learning_rate"], policy["batch_size"]) == (1e-4, 2)
+    assert loaded.notes == (
+        "policy.lr is read as policy.learning_rate",
+        "policy.train_batch_size is read as policy.batch_size",
+    )
+    with pytest.raises(RecipeError, match=r"policy\.lr and policy\.learning_rate are the same setting\. Keep one"):
+        load_recipe(written(tmp_path, "extends: loop\npolicy: {lr: 1e-4, learning_rate: 1e-5}\n"))
+
+
+def test_a_plain_value_of_a_step_goes_as_deep_as_it_must() -> None:
+    recipe = load_recipe("loop", ["judgments=shorter", "policy=length_regularized_dpo"]).recipe
+
+    assert recipe.step("judgments").model_dump()["judge"] == {"type": "shorter"}
+    assert recipe.step("policy").model_dump()["objective"]["name"] == "length_regularized_dpo"
+
+
 def test_an_evaluation_without_a_suite_is_left_out_aloud() -> None:
     loaded = load_recipe("loop")
 

@@ -144,7 +144,7 @@ MISTAKES: Sequence[tuple[str, Sequence[str], str]] = [
     ),
     (
         "an alias beside its own name",
-        ["policy.lr=1", "policy.learning_rate=1"],
+        ["policy={lr: 1e-4, learning_rate: 1e-4}"],
         f"{TINY}: policy.lr and policy.learning_rate are the same setting.",
     ),
 ]

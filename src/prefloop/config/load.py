@@ -1,7 +1,7 @@
 """From a recipe file or a shipped name to a checked recipe; every mistake is one line that says where."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from importlib.resources import files
@@ -30,7 +30,9 @@ class Layer:
 
     where: str
     value: Raw
-    """With plain values spelled out; without `extends`."""
+    """With plain values spelled out, in our words; without `extends`."""
+    notes: tuple[str, ...] = ()
+    """What was translated, to be said aloud."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,10 @@ def load_recipe(spec: str, overrides: Sequence[str] = ()) -> LoadedRecipe:
     layers = recipe_layers(spec)
     raw, where = _overlaid(layers), layers[-1].where
     for override in overrides:
-        layer = Layer(SET, _override(override, raw))
+        layer = _layer(where, _override(override, raw), raw, says=SET)
         layers, raw = (*layers, layer), _over(raw, layer)
-    notes: list[str] = []
-    raw = _checked_steps(raw, where, notes)
+    notes = [note for layer in layers for note in layer.notes]
+    raw = _checked_steps(raw, where)
     full = expand_evaluations(raw, notes)
     recipe = _validated(full, where)
     return LoadedRecipe(recipe=recipe, raw=raw, where=where, notes=tuple(notes), layers=layers)
@@ -90,11 +92,23 @@ def recipe_layers(spec: str, seen: tuple[str, ...] = ()) -> tuple[Layer, ...]:
         raise RecipeError(f"{seen[-1]}: extends itself: {' -> '.join((*seen, where))}.")
     parent_name = raw.pop("extends", None)
     if parent_name is None:
-        return (Layer(where, spelled_out(raw)),)
+        return (_layer(where, spelled_out(raw), {}),)
     parents = recipe_layers(str(parent_name), (*seen, where))
     base = _overlaid(parents)
     change = {key: spelled_out(spelled_out({key: value})[key], _own_main(base, key)) for key, value in raw.items()}
-    return (*parents, Layer(where, change))
+    return (*parents, _layer(where, change, base))
+
+
+def _layer(where: str, change: Raw, base: Raw, *, says: str | None = None) -> Layer:
+    """A change in our words; what a step's words mean depends on its type, which may stand in what it changes."""
+    notes: list[str] = []
+    types = {key: merge(base.get(key), value).get("type") for key, value in change.items() if is_mapping(value)}
+    steps = {
+        key: _translated(change[key], STEP_CLASSES[kind].aliases, key, where, notes)
+        for key, kind in types.items()
+        if kind in {*STEP_CLASSES}
+    }
+    return Layer(where if says is None else says, {**change, **steps}, tuple(notes))
 
 
 def _overlaid(layers: Sequence[Layer]) -> Raw:
@@ -164,19 +178,19 @@ def _number_or_yaml(text: str) -> Any:
         raise RecipeError(f"--set ...={text}: not YAML: {' '.join(str(error).split())}") from error
 
 
-def _numbers(value: Any) -> Any:
+def numbers(value: Any) -> Any:
     """Words that are numbers in scientific notation (`5e-7`), which YAML 1.1 leaves as words, become numbers."""
     if is_mapping(value):
-        return {key: _numbers(item) for key, item in value.items()}
+        return {key: numbers(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_numbers(item) for item in cast("list[Any]", value)]
+        return [numbers(item) for item in cast("list[Any]", value)]
     if isinstance(value, str) and SCIENTIFIC.fullmatch(value):
         return float(value)
     return value
 
 
-def _checked_steps(raw: Raw, where: str, notes: list[str]) -> Raw:
-    """Every key is a recipe key or a step, every step has a known type, aliases are translated."""
+def _checked_steps(raw: Raw, where: str) -> Raw:
+    """Every key is a recipe key or a step, and every step has a known type."""
     listed = [name for group in ("setup", "block", "round") for name in _names(raw, group, where)]
     for name in listed:
         if listed.count(name) > 1 or name == "summary":
@@ -185,7 +199,7 @@ def _checked_steps(raw: Raw, where: str, notes: list[str]) -> Raw:
     checked: Raw = {}
     for key, value in raw.items():
         if key in TOP_LEVEL:
-            checked[key] = _numbers(value)
+            checked[key] = numbers(value)
             continue
         if key not in listed:
             known = {*TOP_LEVEL, *listed, "extends"}
@@ -197,7 +211,7 @@ def _checked_steps(raw: Raw, where: str, notes: list[str]) -> Raw:
         if value.get("type") not in (*STEP_CLASSES,):
             found = f"type is '{value['type']}'" if "type" in value else "it has no `type`"
             raise RecipeError(f"{where}: {key}: {found}. {did_you_mean(str(value.get('type', '')), STEP_CLASSES)}")
-        checked[key] = _translated(_numbers(value), key, where, notes)
+        checked[key] = numbers(value)
     for name in listed:
         if name not in checked:
             raise RecipeError(f"{where}: step '{name}' is listed but has no settings. Add `{name}: {{type: ...}}`.")
@@ -211,8 +225,7 @@ def _names(raw: Raw, group: str, where: str) -> list[str]:
     return cast("list[str]", names)
 
 
-def _translated(step: Raw, name: str, where: str, notes: list[str]) -> Raw:
-    aliases = STEP_CLASSES[step["type"]].aliases
+def _translated(step: Raw, aliases: Mapping[str, str], name: str, where: str, notes: list[str]) -> Raw:
     translated: Raw = {}
     for key, value in step.items():
         ours = aliases.get(key, key)

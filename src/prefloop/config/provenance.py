@@ -12,6 +12,7 @@ from prefloop.config.base import Config, is_mapping
 from prefloop.config.load import SET, TOP_LEVEL, LoadedRecipe
 from prefloop.config.recipe import Recipe
 from prefloop.config.steps import STEP_CLASSES
+from prefloop.config.suite import loop_defaults
 
 DEFAULT = "default"
 """Where a value comes from that nobody gave."""
@@ -31,7 +32,7 @@ class Sourced:
 
     values: Mapping[str, Any]
     origins: Mapping[str, str]
-    """`a.b.c` -> a recipe file, `--set`, or `default`."""
+    """`a.b.c` -> a recipe file, `--set`, `as STEP` for what an evaluation takes from the loop, or `default`."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,16 @@ def sourced(loaded: LoadedRecipe, options_of: OptionsOf) -> Sourced:
     raw = loaded.raw
     values = {name: raw.get(name, _default(Recipe, name)) for name in _ordered_top(raw)}
     values = {name: _filled(value, Recipe.model_fields[name].annotation) for name, value in values.items()}
-    steps = {name: _step(value, options_of) for name, value in raw.items() if name not in TOP_LEVEL}
-    tree = {**values, **steps}
-    given = dict(_given(loaded))
-    return Sourced(tree, {key: given.get(key, DEFAULT) for key, _ in leaves(tree)})
+    steps = {name: value for name, value in raw.items() if name not in TOP_LEVEL}
+    evaluations = [name for name, value in steps.items() if value["type"] == "evaluate"]
+    origins = dict(_given(loaded))
+    for name in evaluations:
+        taken = {key: found for key, found in loop_defaults(raw).items() if key not in steps[name]}
+        steps[name] = {**steps[name], **{key: value for key, (_, value) in taken.items()}}
+        for key, (step, value) in taken.items():
+            origins |= {inner: f"as {step}" for inner, _ in leaves(value, (name, key))}
+    tree = {**values, **{name: _step(value, options_of) for name, value in steps.items()}}
+    return Sourced(tree, {key: origins.get(key, DEFAULT) for key, _ in leaves(tree)})
 
 
 def differences(a: Sourced, b: Sourced) -> tuple[Difference, ...]:
@@ -75,8 +82,8 @@ def differences(a: Sourced, b: Sourced) -> tuple[Difference, ...]:
 def as_yaml(recipe: Sourced) -> str:
     """A recipe as YAML that can be run, with the origin of each value behind it."""
     lines = list(_lines(recipe.values, recipe.origins, ()))
-    column = max((len(text) for text, _ in lines if len(text) <= WIDEST), default=0) + 2
-    return "".join(f"{text:<{column}}# {origin}\n" if origin else f"{text}\n" for text, origin in lines)
+    column = max((len(text) for text, _ in lines if len(text) <= WIDEST), default=0)
+    return "".join(f"{text:<{column}}  # {origin}\n" if origin else f"{text}\n" for text, origin in lines)
 
 
 def leaves(value: Any, path: Path_ = ()) -> Iterator[tuple[str, Any]]:
@@ -92,16 +99,10 @@ _ABSENT = object()
 
 
 def _given(loaded: LoadedRecipe) -> Iterator[tuple[str, str]]:
-    """Which layer gave each value last, under the name that the setting has with us."""
+    """Which layer gave each value; the last one counts."""
     for layer in loaded.layers:
         where = layer.where if layer.where == SET else Path(layer.where.removeprefix("recipe ")).name
-        for key, _ in leaves(layer.value):
-            step, dot, field = key.partition(".")
-            raw = loaded.raw.get(step)
-            kind = STEP_CLASSES.get(raw.get("type", "")) if is_mapping(raw) else None
-            name, inner_dot, rest = field.partition(".")
-            ours = kind.aliases.get(name, name) if kind is not None else name
-            yield f"{step}{dot}{ours}{inner_dot}{rest}", where
+        yield from ((key, where) for key, _ in leaves(layer.value))
 
 
 def _ordered_top(raw: Mapping[str, Any]) -> list[str]:

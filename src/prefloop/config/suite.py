@@ -65,14 +65,18 @@ def _expand(full: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _with_defaults(full: dict[str, Any], name: str) -> dict[str, Any]:
     """What the loop's own steps say, where the evaluation does not."""
-    loop_steps = [full[step] for step in full.get("block", ()) if step in full]
-    defaults: dict[str, Any] = {}
-    for step in loop_steps:
-        if step.get("type") == "judge" and "judge" in step:
-            defaults.setdefault("judge", step["judge"])
-        if step.get("type") == "sample" and "max_new_tokens" in step:
-            defaults.setdefault("max_new_tokens", step["max_new_tokens"])
-    return {**defaults, **full[name]}
+    return {**{key: value for key, (_, value) in loop_defaults(full).items()}, **full[name]}
+
+
+def loop_defaults(full: dict[str, Any]) -> dict[str, tuple[str, Any]]:
+    """Settings that an evaluation takes from the loop's own steps, each with the step that it is of."""
+    defaults: dict[str, tuple[str, Any]] = {}
+    for step in full.get("block", ()):
+        settings = full.get(step, {})
+        for kind, key in (("judge", "judge"), ("sample", "max_new_tokens")):
+            if settings.get("type") == kind and key in settings:
+                defaults.setdefault(key, (step, settings[key]))
+    return defaults
 
 
 def _truth(judge: Any) -> dict[str, Any] | None:
