@@ -88,6 +88,7 @@ def test_given_pairs_are_counted_and_their_longest_examples_measured(tmp_path: P
 
     assert counts(plan, "at_most")["round-00/pairs"] == {"pairs": 3}
     assert counts(plan, "at_most")["round-00/policy"] == {"optimiser_steps": 2}
+    assert "round-00/pairs" not in counts(plan, "expected")
     training = next(need for need in plan.needs if need.work == "training")
     assert training.shape == "4 rows of 253 tokens, 241 of them answer"
 
@@ -213,7 +214,9 @@ def test_a_model_that_is_not_here_is_unknown_and_the_rest_is_planned(
     plan = plan_of(tmp_path / "run", "model=nobody/nothing")
 
     assert plan.needs == ()
-    assert plan.unknown[0].startswith("nobody/nothing: neither a directory here nor whole in the local cache")
+    assert plan.unknown[0].startswith(
+        "memory, disk and which steps are done: nobody/nothing: neither a directory here nor whole in the local cache"
+    )
     assert counts(plan, "at_most")["round-00/samples"] == {"answers": 18, "tokens": 432}
 
 

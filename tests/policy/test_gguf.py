@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 from prefloop.cli.import_gguf import import_gguf as import_gguf_command
 from prefloop.errors import ModelError
-from prefloop.policy.gguf import cached_gguf, import_gguf, smollm2_file
+from prefloop.policy import model_facts
+from prefloop.policy.gguf import cached_gguf, described_gguf, import_gguf, smollm2_file
 from prefloop.policy.template import ChatCodec
 from prefloop.records import Message, Prompt
 
@@ -184,6 +185,17 @@ def test_the_second_import_of_the_same_content_is_a_copy(tmp_path: Path) -> None
         assert sorted(found.name for found in out.iterdir()) == names
         assert (out / "model.safetensors").read_bytes() == (built.directory / "model.safetensors").read_bytes()
     assert [found.name for found in tmp_path.glob(".*")] == []
+
+
+def test_a_description_is_the_model_without_its_weights(tmp_path: Path) -> None:
+    file = write_gguf(tmp_path / "small.gguf", small_llama())
+
+    described, whole = described_gguf(file).directory, cached_gguf(file).directory
+
+    assert not list(described.glob("*.safetensors"))
+    assert model_facts(described, None) == model_facts(whole, None)
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        assert (described / name).read_bytes() == (whole / name).read_bytes(), name
 
 
 def test_the_command_says_what_to_do_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

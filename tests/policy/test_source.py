@@ -16,7 +16,7 @@ from huggingface_hub import constants
 
 from prefloop.errors import ModelError
 from prefloop.policy import source
-from prefloop.policy.source import check_model, resolve_model
+from prefloop.policy.source import check_model, describe_model, resolve_model
 from prefloop.policy.tiny import write_tiny
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -101,7 +101,7 @@ def test_the_tiny_model_is_there(tmp_path: Path) -> None:
     check_model("builtin:tiny")
 
 
-@pytest.mark.parametrize("run", [resolve_model, check_model])
+@pytest.mark.parametrize("run", [resolve_model, check_model, describe_model])
 def test_wrong_names_are_refused_in_one_line(tmp_path: Path, run) -> None:
     nowhere = f"{tmp_path}/nowhere"
     assert refusal(nowhere, run) == f"{nowhere}: no such directory. {EXPECTED}"
@@ -115,7 +115,7 @@ def test_wrong_names_are_refused_in_one_line(tmp_path: Path, run) -> None:
     assert f"Run `prefloop import-gguf {tmp_path}/m.gguf OUT`" in refusal(f"{tmp_path}/m.gguf", run)
 
 
-@pytest.mark.parametrize("run", [resolve_model, check_model])
+@pytest.mark.parametrize("run", [resolve_model, check_model, describe_model])
 def test_missing_weights_are_said(model: Path, run) -> None:
     (model / "model.safetensors").rename(model / "pytorch_model.bin")
     assert f"{model} has no model.safetensors. Weights are read from safetensors only;" in refusal(str(model), run)
@@ -179,6 +179,30 @@ def test_what_the_cache_lacks_is_said_when_offline(spec: str, run) -> None:
 def test_a_snapshot_without_weights_is_not_a_model(hub: Path) -> None:
     (hub / "models--org--name" / "snapshots" / COMMIT / "model.safetensors").unlink()
     assert "has no model.safetensors" in refusal("org/name")
+
+
+def test_a_description_has_the_identity_of_the_whole_model(model: Path) -> None:
+    assert describe_model(str(model)).identity == resolve_model(str(model)).identity
+
+
+def test_a_description_of_a_hub_model_needs_no_weights(hub: Path) -> None:
+    (hub / "models--org--name" / "snapshots" / COMMIT / "model.safetensors").unlink()
+
+    described = describe_model("org/name")
+
+    assert described.directory is not None
+    assert (described.directory / "config.json").is_file()
+    assert described.identity is None
+    assert described.missing == "the weights of org/name are not here yet; `prefloop run` fetches them"
+
+
+@pytest.mark.usefixtures("hub")
+def test_of_a_hub_model_that_is_out_of_reach_nothing_is_known() -> None:
+    described = describe_model("org/other")
+
+    assert (described.directory, described.identity) == (None, None)
+    assert described.missing is not None
+    assert described.missing.startswith("org/other: neither a directory here nor whole in the local cache at 'main'")
 
 
 @pytest.mark.usefixtures("hub")

@@ -113,7 +113,7 @@ class Ledger:
     ) -> int | None:
         """A rule over sampled answers makes at most one example a prompt; one over a data set, one a given pair."""
         if find_rule(settings.rule, "rule").reads_given:
-            return read("judgments", "given_pairs")
+            return None if measured else read("judgments", "given_pairs")
         share = self.pairs_per_prompt.get(artifact.step) if measured else 1
         return _times(read("prompts", "prompts"), share)
 

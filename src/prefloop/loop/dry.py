@@ -10,6 +10,7 @@ from prefloop.loop.appraisal import Appraiser, Models
 from prefloop.loop.artifact import Artifact
 from prefloop.loop.journal import Journal
 from prefloop.loop.largest import largest_of
+from prefloop.loop.machine import return_freed_memory
 from prefloop.loop.needs import Need, in_bytes
 from prefloop.loop.plan import ends_at, walked
 from prefloop.loop.progress import Progress
@@ -58,6 +59,7 @@ def try_largest(
                 resources.bench,
                 PolicyFiles(begun.identity, begun.open()),
             )
+        return_freed_memory()
     except (MemoryError, RuntimeError, OSError) as error:
         if not is_out_of_memory(error):
             raise

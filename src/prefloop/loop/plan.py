@@ -99,7 +99,12 @@ def plan_recipe(loaded: LoadedRecipe, run: Path) -> Plan:
         directory=directory,
         codec=None if directory is None else ChatCodec.load(directory, dict(kwargs)),
     )
-    return plan(loaded, run, models, unknown=[one.missing for one in found.values() if one.missing is not None])
+    unknown = [
+        f"{'which steps are done' if one.directory else 'memory, disk and which steps are done'}: {one.missing}"
+        for one in found.values()
+        if one.missing is not None
+    ]
+    return plan(loaded, run, models, unknown)
 
 
 def plan(loaded: LoadedRecipe, run: Path, models: Models, unknown: Sequence[str] = ()) -> Plan:
