@@ -58,6 +58,17 @@ def _with_options(step: object, shown: object) -> object:
     return step
 
 
+def test_a_recipe_that_lacks_something_is_shown_with_what_it_lacks(capsys: pytest.CaptureFixture[str]) -> None:
+    problem = "recipe offline: data.source is missing and has no default."
+
+    assert show_command("offline", [])["problem"] == problem
+
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert first == f"# Not ready to run: {problem}"
+    assert second.startswith("name: offline ")
+    assert show_command("loop", [])["problem"] is None
+
+
 def test_comments_stand_in_one_column(capsys: pytest.CaptureFixture[str]) -> None:
     show_command("loop", ["title=short"])
 

@@ -10,7 +10,17 @@ from typing import Any
 from rich.table import Table
 
 from prefloop.cli.console import output
-from prefloop.config import Config, Sourced, as_yaml, differences, load_recipe, recipe_layers, shipped_recipes, sourced
+from prefloop.config import (
+    Config,
+    Sourced,
+    as_yaml,
+    compose_recipe,
+    differences,
+    load_recipe,
+    recipe_layers,
+    shipped_recipes,
+    sourced,
+)
 from prefloop.errors import RecipeError, did_you_mean
 
 TWIN = ".tiny"
@@ -31,8 +41,14 @@ def list_command() -> list[dict[str, Any]]:
 def show_command(spec: str, overrides: Sequence[str]) -> dict[str, Any]:
     """Prints a recipe with every value that holds and where it comes from."""
     recipe = _sourced(spec, overrides)
+    try:
+        load_recipe(spec, overrides)
+        problem = None
+    except RecipeError as error:
+        problem = str(error)
+        print(f"# Not ready to run: {problem}")
     print(as_yaml(recipe), end="")
-    return {"recipe": dict(recipe.values), "origins": dict(recipe.origins)}
+    return {"recipe": dict(recipe.values), "origins": dict(recipe.origins), "problem": problem}
 
 
 def diff_command(one: str, other: str) -> dict[str, Any]:
@@ -83,7 +99,7 @@ def _listed(name: str, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _sourced(spec: str, overrides: Sequence[str] = ()) -> Sourced:
-    return sourced(load_recipe(spec, overrides), _options_of)
+    return sourced(compose_recipe(spec, overrides), _options_of)
 
 
 def _options_of(registry: str, name: str) -> type[Config] | None:

@@ -2,7 +2,7 @@
 
 from prefloop.config.base import Config, LengthHeld, Options, ScaledFit, check_options, is_mapping, options_class
 from prefloop.config.gate import CollapseMonitor, GateConfig, LengthMonitor, MonitorsConfig
-from prefloop.config.load import Layer, LoadedRecipe, load_recipe, recipe_layers, shipped_recipes
+from prefloop.config.load import Composition, LoadedRecipe, compose_recipe, load_recipe, recipe_layers, shipped_recipes
 from prefloop.config.provenance import Difference, Sourced, as_yaml, differences, sourced
 from prefloop.config.recipe import MachineConfig, ModelConfig, Recipe, at_round
 from prefloop.config.steps import (
@@ -29,6 +29,7 @@ __all__ = [
     "STEP_CLASSES",
     "CloseStep",
     "CollapseMonitor",
+    "Composition",
     "Config",
     "DataStep",
     "Difference",
@@ -36,7 +37,6 @@ __all__ = [
     "GateConfig",
     "JudgeConfig",
     "JudgeStep",
-    "Layer",
     "LengthHeld",
     "LengthMonitor",
     "LoadedRecipe",
@@ -61,6 +61,7 @@ __all__ = [
     "as_yaml",
     "at_round",
     "check_options",
+    "compose_recipe",
     "differences",
     "is_mapping",
     "load_recipe",

@@ -36,6 +36,16 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Composition:
+    """A recipe before its values are checked."""
+
+    raw: Raw
+    where: str
+    layers: tuple[Layer, ...]
+    """What it was put together from, the most general file first."""
+
+
+@dataclass(frozen=True)
 class LoadedRecipe:
     """A checked recipe, and what is needed to talk about it."""
 
@@ -46,8 +56,6 @@ class LoadedRecipe:
     """How messages call it."""
     notes: tuple[str, ...]
     """What was translated or left out, to be said aloud."""
-    layers: tuple[Layer, ...] = ()
-    """What it was put together from, the most general file first."""
 
 
 def shipped_recipes() -> list[str]:
@@ -69,16 +77,24 @@ def load_recipe(spec: str, overrides: Sequence[str] = ()) -> LoadedRecipe:
     Raises:
         RecipeError: anything is wrong; nothing has been loaded or written.
     """
+    made = compose_recipe(spec, overrides)
+    notes = [note for layer in made.layers for note in layer.notes]
+    recipe = _validated(expand_evaluations(made.raw, notes), made.where)
+    return LoadedRecipe(recipe=recipe, raw=made.raw, where=made.where, notes=tuple(notes))
+
+
+def compose_recipe(spec: str, overrides: Sequence[str] = ()) -> Composition:
+    """A recipe put together from its files and overrides; its keys are checked, its values are not.
+
+    Raises:
+        RecipeError: a key is none, or a step has no known type.
+    """
     layers = recipe_layers(spec)
     raw, where = _overlaid(layers), layers[-1].where
     for override in overrides:
         layer = _layer(where, _override(override, raw), raw, says=SET)
         layers, raw = (*layers, layer), _over(raw, layer)
-    notes = [note for layer in layers for note in layer.notes]
-    raw = _checked_steps(raw, where)
-    full = expand_evaluations(raw, notes)
-    recipe = _validated(full, where)
-    return LoadedRecipe(recipe=recipe, raw=raw, where=where, notes=tuple(notes), layers=layers)
+    return Composition(_checked_steps(raw, where), where, layers)
 
 
 def recipe_layers(spec: str, seen: tuple[str, ...] = ()) -> tuple[Layer, ...]:

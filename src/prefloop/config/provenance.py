@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, TypeAdapter
 
 from prefloop.config.base import Config, is_mapping
-from prefloop.config.load import SET, TOP_LEVEL, LoadedRecipe
+from prefloop.config.load import SET, TOP_LEVEL, Composition
 from prefloop.config.recipe import Recipe
 from prefloop.config.steps import STEP_CLASSES
 from prefloop.config.suite import loop_defaults
@@ -23,7 +23,7 @@ WIDEST = 60
 
 OptionsOf = Callable[[str, str], type[Config] | None]
 """The options of a rule or an objective: takes `rule` or `objective`, and its name."""
-Path_ = tuple[str, ...]
+Keys = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -46,19 +46,19 @@ class Difference:
     b_from: str | None
 
 
-def sourced(loaded: LoadedRecipe, options_of: OptionsOf) -> Sourced:
+def sourced(recipe: Composition, options_of: OptionsOf) -> Sourced:
     """A recipe with every default written out, and where each value comes from.
 
     Args:
-        loaded: the recipe; evaluations are shown as they are written, not as the steps that they become.
+        recipe: the recipe; evaluations are shown as they are written, not as the steps that they become.
         options_of: finds the defaults of what stands in a registry.
     """
-    raw = loaded.raw
+    raw = recipe.raw
     values = {name: raw.get(name, _default(Recipe, name)) for name in _ordered_top(raw)}
     values = {name: _filled(value, Recipe.model_fields[name].annotation) for name, value in values.items()}
     steps = {name: value for name, value in raw.items() if name not in TOP_LEVEL}
     evaluations = [name for name, value in steps.items() if value["type"] == "evaluate"]
-    origins = dict(_given(loaded))
+    origins = dict(_given(recipe))
     for name in evaluations:
         taken = {key: found for key, found in loop_defaults(raw).items() if key not in steps[name]}
         steps[name] = {**steps[name], **{key: value for key, (_, value) in taken.items()}}
@@ -86,7 +86,7 @@ def as_yaml(recipe: Sourced) -> str:
     return "".join(f"{text:<{column}}  # {origin}\n" if origin else f"{text}\n" for text, origin in lines)
 
 
-def leaves(value: Any, path: Path_ = ()) -> Iterator[tuple[str, Any]]:
+def leaves(value: Any, path: Keys = ()) -> Iterator[tuple[str, Any]]:
     """The values of a recipe by their keys; a list, an empty mapping and `{by_round: ...}` are one value."""
     if is_mapping(value) and value and "by_round" not in value:
         for key, inner in value.items():
@@ -98,9 +98,9 @@ def leaves(value: Any, path: Path_ = ()) -> Iterator[tuple[str, Any]]:
 _ABSENT = object()
 
 
-def _given(loaded: LoadedRecipe) -> Iterator[tuple[str, str]]:
+def _given(recipe: Composition) -> Iterator[tuple[str, str]]:
     """Which layer gave each value; the last one counts."""
-    for layer in loaded.layers:
+    for layer in recipe.layers:
         where = layer.where if layer.where == SET else Path(layer.where.removeprefix("recipe ")).name
         yield from ((key, where) for key, _ in leaves(layer.value))
 
@@ -183,7 +183,7 @@ def _default(config: type[Config], name: str) -> Any:
     )
 
 
-def _lines(value: Any, origins: Mapping[str, str], path: Path_) -> Iterator[tuple[str, str | None]]:
+def _lines(value: Any, origins: Mapping[str, str], path: Keys) -> Iterator[tuple[str, str | None]]:
     """Lines of YAML with the origin of the value in each; None for a line that only opens a mapping."""
     for name, inner in value.items():
         here = (*path, str(name))

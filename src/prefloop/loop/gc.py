@@ -41,7 +41,7 @@ def removable(run: Path, journal: Journal) -> tuple[Removable, ...]:
         journal: of the run.
     """
     found = (
-        *((path, "replaced by a changed recipe") for path in _inside(run / SUPERSEDED)),
+        *([(run / SUPERSEDED, "replaced by a changed recipe")] if _inside(run / SUPERSEDED) else []),
         *((path, "left by a crash") for path in _left_by_crashes(run, journal)),
         *_weights_and_states(run, journal),
     )
