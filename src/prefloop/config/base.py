@@ -37,7 +37,7 @@ class LengthHeld(Config):
 
     length_ratio: Annotated[float, Field(gt=0)]
     """Mean tokens of the policy's own answers that is aimed at, as a multiple of the first round's."""
-    gain: Annotated[float, Field(gt=0)] = 2.0
+    gain: Annotated[float, Field(gt=0)] = 5.0
     """How strongly a deviation is answered: nats of margin that a pair with a typical gap of lengths gets or loses when
     the answers are e times as long as they should be. Large gains overshoot."""
 

@@ -83,9 +83,10 @@ def _resolved_hyper(
                 "target": value.length_ratio,
                 "warning": fit.warning,
             }
-        if name in fits:
-            value = float(fits[name]["value"])
-        hyper[name] = value
+        else:
+            hyper[name] = value
+            continue
+        hyper[name] = fits[name]["value"]
     return hyper, fits
 
 
