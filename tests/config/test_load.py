@@ -42,6 +42,27 @@ def test_choosing_another_alternative_drops_the_fields_of_the_old_one(tmp_path: 
     assert policy.references == {"ref": "round_start"}
 
 
+@pytest.mark.parametrize(
+    ("change", "alpha"),
+    [
+        ("{fitted: 0.5}", {"fitted": 0.5}),
+        ("fitted", "fitted"),
+        ("0", 0),
+        ("{gain: 2}", {"length_ratio": 1.1, "gain": 2}),
+        ("{length_ratio: 0.9}", {"length_ratio": 0.9, "gain": 3}),
+    ],
+)
+def test_another_way_of_finding_a_number_takes_the_place_of_the_old_one(
+    tmp_path: Path, change: str, alpha: object
+) -> None:
+    held = "extends: ilr_dpo\npolicy: {objective: {alpha: {length_ratio: 1.1, gain: 3}}}\n"
+    recipe = load_recipe(written(tmp_path, held), [f"policy.objective.alpha={change}"]).recipe
+
+    policy = recipe.step("policy")
+    assert isinstance(policy, TrainStep)
+    assert policy.objective.options["alpha"] == alpha
+
+
 def test_a_plain_value_sets_the_main_field_of_a_step() -> None:
     recipe = load_recipe("loop", ["evaluation=everyday", "policy.lora=4", "gate=better"]).recipe
 

@@ -1,6 +1,7 @@
 """A recipe: a graph of named steps and what each is told, resolved round by round."""
 
 from collections.abc import Iterator, Mapping
+from itertools import product
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, JsonValue
@@ -107,6 +108,9 @@ NESTED_MAIN: Mapping[str, str] = {
 DISCRIMINATORS = ("type", "name", "rule")
 """Fields that choose between alternatives: when one changes, the other fields of the old one are dropped."""
 
+KINDS_OF_FIT = ("fitted", "length_ratio")
+"""Keys that say how a number is found: another one takes the place of the old one and of what belonged to it."""
+
 REPLACED_WHOLE = frozenset({"references", "reads"})
 """Mappings that are one decision: a change names all of it."""
 
@@ -115,7 +119,9 @@ def merge(base: Any, change: Any) -> Any:
     """A recipe value overlaid with a change: mappings are merged by key, everything else is replaced."""
     if not (is_mapping(base) and is_mapping(change)):
         return change
-    switched = any(key in base and key in change and base[key] != change[key] for key in DISCRIMINATORS)
+    switched = any(key in base and key in change and base[key] != change[key] for key in DISCRIMINATORS) or any(
+        old in base and new in change and old != new for old, new in product(KINDS_OF_FIT, repeat=2)
+    )
     kept = {"type": base["type"]} if "type" in base and "rule" in change else {}
     merged = dict(kept if switched else base)
     for key, value in change.items():
