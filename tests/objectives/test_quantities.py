@@ -23,18 +23,25 @@ REGULARIZED = find_objective("length_regularized_dpo", "here")
         ("aux_ref_rejected_logps", ("aux_ref", "rejected", "logps")),
         ("prev_response_logps", ("prev", "response", "logps")),
         ("chosen_lengths", (None, "chosen", "lengths")),
-        ("weights", (None, None, None)),
+        ("chosen_token_mask", (None, "chosen", "token_mask")),
+        ("policy_rejected_token_log_sum_sq", ("policy", "rejected", "token_log_sum_sq")),
+        ("policy_prompt_logps", ("policy", None, "prompt_logps")),
+        ("prompt_lengths", (None, None, "prompt_lengths")),
+        ("ranked_mask", (None, "ranked", "mask")),
+        ("weights", (None, None, "weights")),
+        ("mean_chosen_length", (None, None, "mean_chosen_length")),
+        ("state", (None, None, "state")),
     ],
 )
-def test_a_name_says_model_role_and_functional(name: str, expected: tuple[str | None, str | None, str | None]) -> None:
+def test_a_name_says_model_role_and_functional(name: str, expected: tuple[str | None, str | None, str]) -> None:
     assert parse_quantity(name) == Quantity(name, *expected)
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("policy_chosen_logp", "'policy_chosen_logp' is not a quantity. Did you mean 'logps'? Known: lengths, logps."),
-        ("teacher_chosen_logps", "'teacher_chosen_logps' is not a quantity. Known: lengths, logps."),
+        ("policy_chosen_logp", "'policy_chosen_logp' is not a quantity. Did you mean 'logps'?"),
+        ("teacher_chosen_logps", "'teacher_chosen_logps' is not a quantity."),
         ("chosen_logps", "'chosen_logps' is not a quantity: logps takes a model in front of it."),
         ("ref_chosen_lengths", "'ref_chosen_lengths' is not a quantity: lengths takes no model in front of it."),
     ],

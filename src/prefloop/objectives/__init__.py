@@ -2,16 +2,18 @@
 
 from prefloop.objectives.dpo import dpo
 from prefloop.objectives.length_regularized import length_regularized_dpo
-from prefloop.objectives.quantities import EXAMPLE_QUANTITIES, FUNCTIONALS, MODELS, Quantity, parse_quantity
-from prefloop.objectives.registry import Fit, Objective, find_objective, objective, objectives
+from prefloop.objectives.quantities import FUNCTIONALS, MODELS, Functional, Quantity, parse_quantity
+from prefloop.objectives.registry import Elsewhere, Fit, Objective, State, find_objective, objective, objectives
 
 __all__ = [
-    "EXAMPLE_QUANTITIES",
     "FUNCTIONALS",
     "MODELS",
+    "Elsewhere",
     "Fit",
+    "Functional",
     "Objective",
     "Quantity",
+    "State",
     "dpo",
     "find_objective",
     "length_regularized_dpo",

@@ -1,5 +1,6 @@
 """Direct preference optimisation."""
 
+import math
 from typing import Annotated
 
 from jaxtyping import Float
@@ -7,10 +8,20 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from prefloop.objectives.registry import objective
+from prefloop.objectives.registry import Elsewhere, objective
 
 
-@objective(source="arXiv:2305.18290 eq. 7", aliases=("sigmoid",))
+@objective(
+    source="arXiv:2305.18290 eq. 7",
+    aliases=("sigmoid",),
+    elsewhere=(
+        Elsewhere("TRL", "loss_type=sigmoid", {"beta": "beta"}, "label_smoothing has no effect there"),
+        Elsewhere("HALOs", "loss=dpo", {"beta": "beta"}),
+        Elsewhere("OpenRLHF", "train_dpo", {"beta": "beta"}),
+        Elsewhere("LLaMA-Factory", "pref_loss=sigmoid", {"beta": "pref_beta"}),
+    ),
+    at_reference=lambda _: math.log(2),
+)
 def dpo(
     policy_chosen_logps: Float[Tensor, " pairs"],
     policy_rejected_logps: Float[Tensor, " pairs"],
@@ -24,6 +35,9 @@ def dpo(
     With rho(y) = log pi(y|x) - log pi_ref(y|x), in nats:
 
         loss = -log sigmoid(beta * (rho(chosen) - rho(rejected)))
+
+    Limits: gradients vanish where a pair is satisfied; only the difference of the two log-ratios is learnt, so that
+    both may fall together.
 
     Args:
         policy_chosen_logps: log pi(chosen | prompt), summed over tokens; gradient flows.

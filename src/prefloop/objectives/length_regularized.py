@@ -90,6 +90,8 @@ def length_regularized_dpo(
 
         loss = -log sigmoid(beta * (rho(chosen) - rho(rejected)) + alpha * (|chosen| - |rejected|))
 
+    Limits: alpha = 0, or answers of equal length, give `dpo`.
+
     Args:
         policy_chosen_logps: log pi(chosen | prompt), summed over tokens; gradient flows.
         policy_rejected_logps: log pi(rejected | prompt), summed over tokens; gradient flows.

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,38 @@ class Fit:
     warning: str | None = None
 
 
+class State(Protocol):
+    """Running statistics of an objective: a frozen dataclass of numbers, without gradient."""
+
+    @classmethod
+    def initial(cls, hyper: Mapping[str, Any]) -> Self:
+        """What holds before the first optimiser step."""
+        ...
+
+    @property
+    def updated(self) -> Callable[..., Self]:
+        """A pure method: takes quantities and hyper-parameters by name, makes the state of the next step.
+
+        It sees the whole optimiser step, detached, before that step's loss is computed.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """What the same formula is called in another tool."""
+
+    tool: str
+    name: str
+    """As it is written there, such as `loss_type=ipo`."""
+    parameters: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Ours -> theirs; a translation where they differ, such as `gamma = gamma_beta_ratio * beta`."""
+    note: str = ""
+    """Where it differs."""
+
+
+AtReference = Callable[[Mapping[str, Any]], float]
+"""Takes the hyper-parameters, returns the loss of an example when every number of the policy is the reference's."""
 FitFunction = Callable[..., Fit]
 """Takes data quantities of all examples by name, as float64 arrays."""
 HoldFunction = Callable[..., float]
@@ -43,6 +75,36 @@ class Objective:
     aliases: tuple[str, ...] = ()
     fit: Mapping[str, FitFunction] = field(default_factory=dict[str, FitFunction])
     hold: Mapping[str, HoldFunction] = field(default_factory=dict[str, HoldFunction])
+    elsewhere: tuple[Elsewhere, ...] = ()
+    at_reference: AtReference | None = None
+    couples_batch: bool = False
+    state: type[State] | None = None
+    swap: str | None = None
+    exponential: str | None = None
+
+    @property
+    def not_softened(self) -> str | None:
+        """Why labels cannot be softened by exchanging the answers; None where they can."""
+        names = {quantity.name for quantity in self.quantities}
+        if self.swap is not None:
+            return self.swap
+        if not {"chosen", "rejected"} <= set(self.roles):
+            return "it does not read a chosen and a rejected answer"
+        if "prob_chosen_wins" in names:
+            return "it reads prob_chosen_wins itself"
+        if self.couples_batch or self.state is not None:
+            return "its examples depend on each other"
+        return None
+
+    @property
+    def swappable(self) -> bool:
+        """Whether labels can be softened by exchanging the answers."""
+        return self.not_softened is None
+
+    @property
+    def whole_step(self) -> bool:
+        """Whether all examples of an optimiser step have to be there at once."""
+        return self.couples_batch or self.state is not None
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -89,6 +151,12 @@ def objective(
     aliases: tuple[str, ...] = (),
     fit: Mapping[str, FitFunction] | None = None,
     hold: Mapping[str, HoldFunction] | None = None,
+    elsewhere: tuple[Elsewhere, ...] = (),
+    at_reference: AtReference | None = None,
+    couples_batch: bool = False,
+    state: type[State] | None = None,
+    swap: str | None = None,
+    exponential: str | None = None,
 ) -> Callable[[F], F]:
     """Registers a function as an objective under its own name.
 
@@ -97,6 +165,12 @@ def objective(
         aliases: what the same formula is called elsewhere.
         fit: hyper-parameter -> function that fits it on a round's examples, where a recipe says `fitted`.
         hold: hyper-parameter -> function that corrects the fitted value, where a recipe says `{length_ratio: target}`.
+        elsewhere: what it is called, and what its parameters are called, in other tools.
+        at_reference: the loss when every number of the policy is the reference's; None where it depends on data.
+        couples_batch: an example's loss depends on the others of its optimiser step.
+        state: running statistics, that the function takes as the quantity `state`.
+        swap: why labels cannot be softened by exchanging chosen and rejected; None where they can.
+        exponential: why the loss overflows at gaps of 10,000 nats; None where it does not.
     """
 
     def register(function: F) -> F:
@@ -105,7 +179,22 @@ def objective(
         quantities = tuple(parse_quantity(p.name) for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY)
         fits, holds = dict(fit or {}), dict(hold or {})
         options = options_class(function, fits.keys(), holds.keys())
-        _REGISTRY[name] = Objective(name, function, source, quantities, options, aliases, fits, holds)
+        _REGISTRY[name] = Objective(
+            name,
+            function,
+            source,
+            quantities,
+            options,
+            aliases,
+            fits,
+            holds,
+            elsewhere,
+            at_reference,
+            couples_batch,
+            state,
+            swap,
+            exponential,
+        )
         _ALIASES.update(dict.fromkeys(aliases, name))
         return function
 
