@@ -117,6 +117,8 @@ FUNCTIONALS: dict[str, Functional] = {
     "mean_chosen_length": Functional(
         "", "tokens", "data", "mean counted tokens of the step's chosen answers", of="step"
     ),
+    "mean_gold_length": Functional("", "tokens", "data", "mean counted tokens of the step's gold answers", of="step"),
+    "mean_prompt_length": Functional("", "tokens", "data", "mean of the step's prompt_lengths", of="step"),
     "state": Functional(
         "", "", "data", "running statistics, updated on the whole step before its loss", of="step", kind="state"
     ),
