@@ -1,48 +1,25 @@
 """Published numbers against the product's own functions: the one table of which file speaks of which function."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-import torch
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from prefloop.config import Options
 from prefloop.errors import DataError
-from prefloop.objectives import find_objective
-from prefloop.pairing import find_rule
-from prefloop.records import Example, Group, Judgment, Message, Prompt, Response
+from prefloop.testing.cases import Compute, Fields, VectorCase, by_objective, by_rule
 
 Status = Literal["pass", "fail", "computed", "unknown"]
-Fields = dict[str, Any]
-"""Result fields of a case, named and nested as the published files have them."""
-
 TOLERANCE = 1e-9
 """Relative, for floats. Anything else must be equal exactly."""
 SMALLEST_SCALE = 1e-3
 """Values below it are compared as if they were this large: an absolute tolerance of 1e-12."""
 WRONG = 1.0
 """Error of what must be equal exactly and is not, or cannot be compared."""
-
-
-class VectorCase(BaseModel):
-    """One case; fields beyond these are its expected results."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-    name: str
-    op: str | None = None
-    hyper: Options = {}
-    inputs: dict[str, JsonValue]
-
-    @property
-    def expected(self) -> Fields:
-        """What was published; empty where the case is only to be computed."""
-        return dict(self.model_extra or {})
 
 
 class VectorFile(BaseModel):
@@ -64,84 +41,6 @@ class FileResult:
     """Every result field as computed, by case."""
     failed: tuple[str, ...] = ()
     """Names of the cases that differ."""
-
-
-Compute = Callable[[VectorCase, str], Fields]
-"""Runs a case, which stands at a place that errors name."""
-
-
-def by_objective(name: str) -> Compute:
-    """A file of kind `loss`: an objective in float64, its batch mean, and the gradient of that by autograd."""
-    objective = find_objective(name, "the vector table")
-
-    def compute(case: VectorCase, where: str) -> Fields:
-        hyper = objective.checked(case.hyper, where).model_dump()
-        try:
-            inputs = {
-                quantity.name: torch.tensor(case.inputs[quantity.name], dtype=torch.float64)
-                for quantity in objective.quantities
-            }
-        except (KeyError, TypeError, ValueError) as error:
-            names = ", ".join(quantity.name for quantity in objective.quantities)
-            raise DataError(f"{where}: inputs cannot be read ({error}). Expected lists of numbers: {names}.") from error
-        learnt = {q.name: inputs[q.name].requires_grad_() for q in objective.quantities if q.gradient}
-        losses = objective.function(**inputs, **hyper)
-        grads = torch.autograd.grad(losses.mean(), tuple(learnt.values()))
-        return {
-            "loss_per_example": losses.tolist(),
-            "loss": losses.mean().item(),
-            "grad": {name: grad.tolist() for name, grad in zip(learnt, grads, strict=True)},
-        }
-
-    return compute
-
-
-def by_rule(name: str) -> Compute:
-    """A file of kind `selection`: a rule that makes at most one pair of each prompt's scored answers."""
-    rule = find_rule(name, "the vector table")
-
-    def compute(case: VectorCase, where: str) -> Fields:
-        options = rule.checked(case.hyper, where)
-        try:
-            groups = [_scored_group(prompt) for prompt in cast(list[dict[str, Any]], case.inputs["prompts"])]
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(
-                f"{where}: inputs cannot be read ({type(error).__name__}: {str(error).splitlines()[0]}). "
-                "Expected prompts with scores and lengths."
-            ) from error
-        return {"expected": {"pairs": [_pair(list(rule.apply(group, options))) for group in groups]}}
-
-    return compute
-
-
-def _scored_group(prompt: Mapping[str, Any]) -> Group:
-    """A prompt whose answers are known by their scores and lengths alone, named by their index."""
-    root = Prompt.of((Message(role="user", content="?"),))
-    responses = tuple(
-        Response(
-            response_id=str(index),
-            prompt_id=root.prompt_id,
-            root_id=root.root_id,
-            step="given",
-            text=f"answer {index}",
-            token_ids=(0,) * length,
-            finish_reason="stop",
-        )
-        for index, length in enumerate(prompt["lengths"])
-    )
-    said = tuple(
-        Judgment(judge="vectors", kind="score", subjects=(response.response_id,), values=(score,))
-        for response, score in zip(responses, prompt["scores"], strict=True)
-    )
-    return Group(prompts=(root,), responses=responses, judgments=said)
-
-
-def _pair(made: Sequence[object]) -> dict[str, int] | None:
-    found = [example for example in made if isinstance(example, Example)]
-    if not found:
-        return None
-    (example,) = found
-    return {member.role: int(member.response_id) for member in example.members}
 
 
 METHODS: Mapping[str, Compute] = {
