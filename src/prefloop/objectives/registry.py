@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,16 +25,17 @@ class Fit:
     warning: str | None = None
 
 
+@runtime_checkable
 class State(Protocol):
     """Running statistics of an objective: a frozen dataclass of numbers, without gradient."""
 
     @classmethod
-    def initial(cls, hyper: Mapping[str, Any]) -> Self:
+    def initial(cls, hyper: Mapping[str, Any]) -> "State":
         """What holds before the first optimiser step."""
         ...
 
     @property
-    def updated(self) -> Callable[..., Self]:
+    def updated(self) -> Callable[..., "State"]:
         """A pure method: takes quantities and hyper-parameters by name, makes the state of the next step.
 
         It sees the whole optimiser step, detached, before that step's loss is computed.
@@ -124,6 +125,11 @@ class Objective:
         """The value of a fitted hyper-parameter on a round's examples."""
         function = self.fit[parameter]
         return function(**{name: data[name] for name in inspect.signature(function).parameters})
+
+    def updated(self, state: State, values: Mapping[str, Any], hyper: Mapping[str, Any]) -> State:
+        """The state after an optimiser step's quantities were seen, without gradient."""
+        known = {name: value.detach() for name, value in values.items() if isinstance(value, Tensor)} | dict(hyper)
+        return state.updated(**{name: known[name] for name in inspect.signature(state.updated).parameters})
 
     def correction(
         self, parameter: str, data: Mapping[str, NDArray[np.float64]], *, deviation: float, gain: float
