@@ -1,7 +1,7 @@
 """Runs one published case through the product's own functions: a file's names, flags and lists to ours, and back."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any, cast
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from prefloop.config import Options
 from prefloop.errors import DataError
-from prefloop.objectives import Objective, State, find_objective, parse_quantity
+from prefloop.objectives import Objective, Quantity, State, find_objective, parse_quantity
 from prefloop.pairing import find_rule
 from prefloop.records import Example, Group, Judgment, Message, Prompt, Response
 
@@ -54,9 +54,9 @@ class Switch:
     default: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Values of flags that a case may leave out."""
 
-    def __call__(self, flags: Flags, where: str) -> str:
+    def __call__(self, case: VectorCase, where: str) -> str:
         """The objective of a case (DataError where no objective is meant)."""
-        found = tuple(flags.get(flag, self.default.get(flag)) for flag in self.flags)
+        found = tuple(case.hyper.get(flag, self.default.get(flag)) for flag in self.flags)
         for values, name in self.names.items():
             if found == values:
                 return name
@@ -70,90 +70,160 @@ def switch(flag: str, names: Mapping[Any, str], *, default: Any = None) -> Switc
     return Switch((flag,), {(value,): name for value, name in names.items()}, {flag: default})
 
 
-@dataclass(frozen=True)
-class Run:
-    """A case as its objective saw it: what further result fields are computed from."""
+class Inputs:
+    """A case's inputs as tensors by our names, each made once, so that gradients find their way back to them.
 
-    objective: Objective
-    flags: Flags
-    """As published."""
-    hyper: Fields
-    """As the objective takes it."""
-    inputs: Mapping[str, Any]
-    """The quantities by our names: float64 tensors, padded, with gradient; and the state after its update."""
-    given: Mapping[str, Any]
-    """The published inputs by our names, as the file has them."""
+    In float64 unless the quantity's kind is another; lists of unequal length are padded with zeros. What a file does
+    not have but implies is derived: masks and lengths from rows, the step's mean lengths, sums from their tokens.
+    """
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        self.given = given
+        """As the file has them, by our names."""
+        self._made: dict[str, Tensor] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.given or name in self._made
 
     def __getitem__(self, name: str) -> Tensor:
-        """A quantity by our name, without gradient; also one that the objective itself does not read."""
-        value = self.inputs[name] if name in self.inputs else _quantity(name, self.given)
-        return cast(Tensor, value).detach()
+        if name not in self._made:
+            self._made[name] = self._read(name) if name in self.given else self._derived(name)
+        return self._made[name]
 
-    def values(self, *names: str) -> Iterator[Tensor]:
-        """Several of them, in this order."""
-        return (self[name] for name in names)
+    def put(self, made: Mapping[str, Tensor]) -> None:
+        """Adds what a row of the table makes of the others; what the file has stays."""
+        self._made.update({name: tensor for name, tensor in made.items() if name not in self.given})
+
+    def leaves(self) -> dict[str, Tensor]:
+        """What the gradients of a case are taken to."""
+        return {name: self[name] for name in self.given if _gradient(name)}
 
     def rows(self, padded: Tensor, like: str) -> list[Any]:
         """The rows of a padded result, as long as those of a published input."""
         return _unpadded(padded, self.given[like])
 
+    def _read(self, name: str) -> Tensor:
+        tensor = torch.tensor(_padded(self.given[name]), dtype=torch.float64)
+        quantity = _parsed(name)
+        match quantity.what.kind if quantity else "float":
+            case "int":
+                return tensor.long()
+            case "bool":
+                return tensor.bool()
+            case _:
+                return tensor.requires_grad_(_gradient(name))
 
+    def _derived(self, name: str) -> Tensor:
+        if name.startswith("mean_") and name.endswith("_length"):
+            return self[f"{name.removeprefix('mean_').removesuffix('_length')}_lengths"].mean()
+        tokens = f"{name.removesuffix('_logps')}_token_logps"
+        if name.endswith("_logps") and tokens in self:
+            return self[tokens].sum(1)
+        for ending in ("_token_mask", "_mask", "_lengths"):
+            rows = self._rows_of(name.removesuffix(ending)) if name.endswith(ending) else None
+            if rows is not None:
+                lengths = torch.tensor([float(len(row)) for row in rows], dtype=torch.float64)
+                return lengths if ending == "_lengths" else torch.arange(max(map(len, rows))) < lengths[:, None]
+        raise KeyError(name)
+
+    def _rows_of(self, role: str) -> Sequence[Sequence[Any]] | None:
+        """A given quantity of the role that has a row an example."""
+        for name, value in self.given.items():
+            quantity = _parsed(name)
+            if quantity and quantity.role == role and isinstance(value, list) and isinstance(value[0], list):
+                return cast(list[list[Any]], value)
+        return None
+
+
+def _parsed(name: str) -> Quantity | None:
+    """None for a published input that is no quantity, which only a row of the table reads."""
+    try:
+        return parse_quantity(name)
+    except ValueError:
+        return None
+
+
+def _gradient(name: str) -> bool:
+    quantity = _parsed(name)
+    return quantity is not None and quantity.gradient
+
+
+@dataclass(frozen=True)
+class Run:
+    """A case as its objective saw it: what further result fields are computed from."""
+
+    flags: Flags
+    """Hyper-parameters as published."""
+    hyper: Fields
+    """As the objective takes them."""
+    inputs: Inputs
+    state: State | None
+    """After its update."""
+
+    def __getitem__(self, name: str) -> Tensor:
+        """A quantity by our name, without gradient; also one that the objective itself does not read."""
+        return self.inputs[name].detach()
+
+    def call(self, function: Callable[..., Any], **hyper: Any) -> Any:
+        """A function of quantities, called with those that its positional parameters name, and with some options."""
+        names = [p.name for p in inspect.signature(function).parameters.values() if p.kind is not p.KEYWORD_ONLY]
+        return function(*(self[name] for name in names), **hyper)
+
+
+Choose = Callable[[VectorCase, str], str]
+"""Takes a case and where it stands, returns the name of its objective."""
+Make = Callable[[Inputs], Mapping[str, Tensor]]
 Extra = Callable[[Run], Mapping[str, Any]]
 Mean = Callable[[Tensor, Run], Tensor]
 
 
 def by_objective(
-    name: str | Switch,
+    name: str | Choose,
     *,
     hyper: Mapping[str, str | None] | Callable[[Flags], Options] | None = None,
     inputs: Mapping[str, str] | None = None,
-    defaults: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
+    make: Make | None = None,
     extra: Extra | None = None,
     mean: Mean | None = None,
 ) -> Compute:
     """A file of kind `loss`: an objective in float64, its batch mean, and the gradient of that by autograd.
 
-    Lists of unequal length are padded, masks, lengths and means of lengths that the objective needs are derived from
-    them, and gradients are cut to the lengths again. An input `weights` that the objective does not read multiplies the
-    losses, and an input `state` is updated before the loss and comes out as `state_out`.
+    Lists of unequal length are padded, and the gradients cut to their lengths again. An input `weights` that the
+    objective does not read multiplies the losses; an input `state` is updated before the loss and comes out as
+    `state_out`.
 
     Args:
-        name: the objective, or the switch that finds it by a file's flags; these are not passed on.
+        name: the objective, or what finds it for a case, such as a `Switch`, whose flags are not passed on.
         hyper: published name -> ours, None where it is not passed on; or a function from all published ones to ours.
         inputs: published name -> ours; names that are not here are equal.
-        defaults: further inputs by our names, from those that are given by our names.
+        make: further quantities, from those that the file has.
         extra: result fields beyond the three, as tensors, numbers or lists.
         mean: the file's mean over examples, where it is not the plain one.
     """
+    renamed = inputs or {}
 
     def compute(case: VectorCase, where: str) -> Fields:
-        found = find_objective(name if isinstance(name, str) else name(case.hyper, where), "the vector table")
+        found = find_objective(name if isinstance(name, str) else name(case, where), "the vector table")
         passed = _passed(case.hyper, hyper, name.flags if isinstance(name, Switch) else ())
-        ours = {(inputs or {}).get(key, key): value for key, value in case.inputs.items()}
-        published = {(inputs or {}).get(key, key): key for key in case.inputs}
-        if defaults:
-            ours = {**defaults(ours), **ours}
         options = found.checked(passed, where).model_dump()
-        values = _quantities(found, ours, options, where)
-        run = Run(found, case.hyper, options, values, ours)
+        published = {renamed.get(theirs, theirs): theirs for theirs in case.inputs}
+        known = Inputs({ours: case.inputs[theirs] for ours, theirs in published.items()})
+        values, state = _quantities(found, known, make, options, where)
+        run = Run(case.hyper, options, known, state)
         losses = found.function(**values, **options)
-        if "weights" in ours and "weights" not in values:
-            losses = _quantity("weights", ours) * losses
+        if "weights" in known and "weights" not in values:
+            losses = known["weights"] * losses
         loss = mean(losses, run) if mean else losses.mean()
-        learnt = {q.name: values[q.name] for q in found.quantities if q.gradient}
-        grads = torch.autograd.grad(loss, tuple(learnt.values()), allow_unused=True, materialize_grads=True)
-        state = {"state_out": values["state"]} if "state" in values else {}
-        return {
-            "loss_per_example": losses.tolist(),
-            "loss": loss.item(),
-            "grad": {
-                published[key]: _unpadded(grad, ours[key])
-                for key, grad in zip(learnt, grads, strict=True)
-                if key in published
-            },
-            **cast(Fields, plain(state)),
-            **(cast(Fields, plain(dict(extra(run)))) if extra else {}),
+        leaves = known.leaves()
+        grads = torch.autograd.grad(loss, tuple(leaves.values()), allow_unused=True, materialize_grads=True)
+        result = {
+            "loss_per_example": losses,
+            "loss": loss,
+            "grad": {published[ours]: known.rows(grad, ours) for ours, grad in zip(leaves, grads, strict=True)},
+            **({"state_out": state} if state else {}),
+            **(extra(run) if extra else {}),
         }
+        return cast(Fields, plain(result))
 
     return compute
 
@@ -167,12 +237,14 @@ def _passed(
     return {ours: flags[theirs] for theirs, ours in names.items() if ours is not None}
 
 
-def _quantities(objective: Objective, given: Mapping[str, Any], options: Fields, where: str) -> dict[str, Any]:
+def _quantities(
+    objective: Objective, inputs: Inputs, make: Make | None, options: Fields, where: str
+) -> tuple[dict[str, Any], State | None]:
     names = [quantity.name for quantity in objective.quantities if quantity.what.kind != "state"]
     try:
-        values: dict[str, Any] = {name: _quantity(name, given) for name in names}
-        if objective.state:
-            values["state"] = _updated(objective.state(**given["state"]), values, given, options)
+        inputs.put(make(inputs) if make else {})
+        values: dict[str, Any] = {name: inputs[name] for name in names}
+        state = _updated(objective.state(**inputs.given["state"]), inputs, options) if objective.state else None
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise DataError(
             f"{where}: inputs cannot be read ({error}). Expected lists of numbers: {', '.join(names)}."
@@ -181,66 +253,13 @@ def _quantities(objective: Objective, given: Mapping[str, Any], options: Fields,
     if len(set(sizes.values())) > 1:
         said = ", ".join(f"{name} {size}" for name, size in sizes.items())
         raise DataError(f"{where}: inputs differ in their numbers of examples: {said}.")
-    for quantity in objective.quantities:
-        if quantity.gradient:
-            values[quantity.name].requires_grad_()
-    return values
+    return ({**values, "state": state} if state else values), state
 
 
-def _updated(state: State, values: Mapping[str, Any], given: Mapping[str, Any], options: Fields) -> State:
+def _updated(state: State, inputs: Inputs, options: Fields) -> State:
     """The state after this step's update, which takes quantities and hyper-parameters by name."""
-    known = {**values, **options}
     names = inspect.signature(state.updated).parameters
-    return state.updated(**{name: known[name] if name in known else _quantity(name, given) for name in names})
-
-
-def _quantity(name: str, given: Mapping[str, Any]) -> Tensor:
-    """A quantity as a tensor, in float64 unless its kind is another; derived where the file does not have it."""
-    if name not in given:
-        return _derived(name, given)
-    tensor = torch.tensor(_padded(given[name]), dtype=torch.float64)
-    match _kind(name):
-        case "int":
-            return tensor.long()
-        case "bool":
-            return tensor.bool()
-        case _:
-            return tensor
-
-
-def _kind(name: str) -> str:
-    try:
-        return parse_quantity(name).what.kind
-    except ValueError:  # A published input that is no quantity, asked for by a row of the table.
-        return "float"
-
-
-def _derived(name: str, given: Mapping[str, Any]) -> Tensor:
-    """Masks and lengths of rows, and their mean: known to whoever has the rows."""
-    if name.startswith("mean_") and name.endswith("_length"):
-        return _quantity(f"{name.removeprefix('mean_').removesuffix('_length')}_lengths", given).mean()
-    for ending in ("_token_mask", "_mask", "_lengths"):
-        role = name.removesuffix(ending)
-        rows = _rows(role, given) if role != name else None
-        if rows is not None:
-            lengths = torch.tensor([float(len(row)) for row in rows], dtype=torch.float64)
-            return lengths if ending == "_lengths" else torch.arange(max(map(len, rows))) < lengths[:, None]
-    raise KeyError(name)
-
-
-def _rows(role: str, given: Mapping[str, Any]) -> Sequence[Sequence[Any]] | None:
-    """A given quantity of the role that has a row an example."""
-    for name, value in given.items():
-        if isinstance(value, list) and value and isinstance(value[0], list) and _role(name) == role:
-            return cast(list[list[Any]], value)
-    return None
-
-
-def _role(name: str) -> str | None:
-    try:
-        return parse_quantity(name).role
-    except ValueError:
-        return None
+    return state.updated(**{name: options[name] if name in options else inputs[name].detach() for name in names})
 
 
 def _padded(value: Any) -> Any:
