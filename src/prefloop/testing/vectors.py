@@ -11,7 +11,16 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from prefloop.errors import DataError
-from prefloop.testing.cases import Compute, Fields, VectorCase, by_objective, by_rule
+from prefloop.objectives import mpo, rpo, sft, slic
+from prefloop.testing.cases import Compute, Fields, VectorCase, by_objective, by_rule, switch
+from prefloop.testing.readings import (
+    exo_options,
+    f_divergence_options,
+    mpo_options,
+    one_token_mean,
+    tdpo_from_logits,
+    tdpo_options,
+)
 
 Status = Literal["pass", "fail", "computed", "unknown"]
 TOLERANCE = 1e-9
@@ -43,9 +52,58 @@ class FileResult:
     """Names of the cases that differ."""
 
 
+TDPO = switch("variant", {"tdpo1": "tdpo1", "tdpo2": "tdpo2"}, default="tdpo2")
+"""Both files of TDPO say by the same flag which of the two is meant."""
+
 METHODS: Mapping[str, Compute] = {
     "dpo": by_objective("dpo"),
+    "dpo_cdpo": by_objective("conservative_dpo"),
+    "dpo_robust": by_objective("robust_dpo"),
+    "dpo_ipo": by_objective(switch("length_normalized", {False: "ipo", True: "ipo_per_token"}, default=False)),
+    "dpo_reference_free": by_objective("reference_free_dpo"),
+    "dpo_f_divergence": by_objective("f_divergence_dpo"),
+    "dpo_plackett_luce": by_objective("plackett_luce_dpo"),
+    "dpop": by_objective(
+        switch("penalty_scaling", {"inside_beta": "dpop", "outside_beta": "dpop_outside_beta"}, default="inside_beta"),
+        hyper={"lambda": "lam"},
+    ),
+    "field_discopop": by_objective("discopop"),
+    "field_exo_pair": by_objective("exo_pair", hyper=exo_options),
+    "field_fdpo": by_objective("f_divergence_dpo", hyper=f_divergence_options),
+    "field_hinge": by_objective("hinge"),
+    "field_ipo_norm": by_objective("ipo_per_token"),
+    "field_ld_dpo": by_objective("ld_dpo"),
+    "field_mpo": by_objective("mpo", hyper=mpo_options, extra=one_token_mean(mpo, "generation_weight")),
+    "field_robust": by_objective("robust_dpo"),
+    "field_rpo": by_objective("rpo", extra=one_token_mean(rpo, "nll_weight")),
+    "field_sft": by_objective("sft", extra=one_token_mean(sft)),
+    "field_sigmoid_norm": by_objective("length_normalized_dpo"),
+    "field_simpo": by_objective("simpo"),
+    "field_slic": by_objective("slic", extra=one_token_mean(slic, "lam")),
     "ilr_dpo": by_objective("length_regularized_dpo"),
+    "length_bias_ld_dpo": by_objective(
+        switch("ld_on_reference", {True: "ld_dpo", False: "ld_dpo_policy_only"}, default=True)
+    ),
+    "length_bias_length_normalized_dpo": by_objective("length_normalized_dpo"),
+    "length_bias_simpo": by_objective("simpo"),
+    "tdpo": by_objective(
+        TDPO,
+        hyper=tdpo_options,
+        inputs={"chosen_seq_kl": "policy_chosen_seq_kl", "rejected_seq_kl": "policy_rejected_seq_kl"},
+    ),
+    "tdpo_logits": by_objective(
+        TDPO,
+        hyper=tdpo_options,
+        inputs={
+            "policy_chosen_token_logits": "policy_chosen_logits",
+            "policy_rejected_token_logits": "policy_rejected_logits",
+            "ref_chosen_token_logits": "ref_chosen_logits",
+            "ref_rejected_token_logits": "ref_rejected_logits",
+            "chosen_labels": "chosen_token_ids",
+            "rejected_labels": "rejected_token_ids",
+        },
+        make=tdpo_from_logits,
+    ),
     "ilr_dpo_selection": by_rule("best_worst"),
 }
 """File stem -> what computes its cases."""
