@@ -174,6 +174,8 @@ class TrainStep(ReadingStep):
     type: Literal["train"]
     objective: ObjectiveConfig
     """The loss, by `name`."""
+    soft_labels: bool = False
+    """A pair counts for its chosen answer as far as that one wins (`prob_chosen_wins`), else for the other."""
     start: str = "current"
     """The policy that is trained on."""
     references: dict[str, str] = Field(default_factory=dict[str, str])

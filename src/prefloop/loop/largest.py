@@ -12,7 +12,7 @@ from prefloop.loop.steps.train import TOKENS_PER_BATCH
 from prefloop.objectives import find_objective
 from prefloop.policy import ChatCodec, ModelFacts
 from prefloop.records import Example, Member, Prompt, Role
-from prefloop.training import TokenExample, largest_micro_batch, tokenised
+from prefloop.training import TokenExample, largest_micro_batch, step_budget, tokenised
 
 LONGEST = 256
 """So many prompts or pairs, the longest in characters, are tokenised to find the longest in tokens."""
@@ -34,7 +34,8 @@ def largest_of(artifact: Artifact, recipe: Recipe, codec: ChatCodec, facts: Mode
     """The micro-batch of a train step that would need most memory; empty where no example fits `max_length`."""
     settings = recipe.step(artifact.step, artifact.place.round or 0)
     assert isinstance(settings, TrainStep)
-    roles = cast("tuple[Role, ...]", find_objective(settings.objective.name, "objective").roles)
+    objective = find_objective(settings.objective.name, "objective")
+    roles = cast("tuple[Role, ...]", objective.roles)
     records = [
         example
         for made in artifact.inputs["examples"]
@@ -42,7 +43,7 @@ def largest_of(artifact: Artifact, recipe: Recipe, codec: ChatCodec, facts: Mode
     ]
     examples, _ = tokenised(records, codec, roles, settings.max_length)
     wanted = recipe.machine.tokens_per_batch
-    budget = TOKENS_PER_BATCH if wanted == "auto" else wanted
+    budget = step_budget(objective, TOKENS_PER_BATCH if wanted == "auto" else wanted)
     return largest_micro_batch(examples, settings.batch_size, budget, facts) if examples else []
 
 

@@ -17,6 +17,7 @@ from prefloop.loop.stage import derive
 from prefloop.objectives import find_objective
 from prefloop.pairing import find_rule
 from prefloop.records import digest
+from prefloop.training import not_computed
 
 REHEARSED_ROUNDS = 10
 """After three rounds every name means the same kind of thing as before; numbers by round may still change."""
@@ -97,11 +98,18 @@ def check_pair(settings: StepConfig, place: str, recipe: Recipe) -> None:
 
 
 def check_train(settings: StepConfig, place: str, recipe: Recipe) -> None:
-    """The objective exists, its options fit, and exactly the references that it reads are named."""
+    """The objective exists and can be trained, its options fit, and exactly the references that it reads are named."""
     del recipe
     assert isinstance(settings, TrainStep)
     objective = find_objective(settings.objective.name, f"{place}.objective.name")
     objective.checked(settings.objective.options, f"{place}.objective")
+    if (reason := not_computed(objective)) is not None:
+        raise RecipeError(f"{place}.objective.name is '{objective.name}', but {reason}. Choose another objective.")
+    if settings.soft_labels and objective.not_softened is not None:
+        raise RecipeError(
+            f"{place}.soft_labels: labels of {objective.name} cannot be softened, since {objective.not_softened}. "
+            "Remove it, or choose another objective."
+        )
     for model in objective.models:
         if model not in settings.references:
             raise RecipeError(

@@ -9,6 +9,7 @@
 by a recipe under `references`. Several `aux_ref`, and roles that an example has several times, add a second axis.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -141,6 +142,11 @@ class Quantity:
         return FUNCTIONALS[self.functional]
 
     @property
+    def of_model(self) -> str:
+        """Its name among what one model computes."""
+        return self.name.removeprefix(f"{self.model}_")
+
+    @property
     def gradient(self) -> bool:
         """Gradient flows only through what the policy computes."""
         return self.model == "policy" and self.what.gradient
@@ -159,17 +165,13 @@ class Quantity:
         of = f"{self.role} answer: " if self.role else ""
         return f"{of}{self.what.meaning}"
 
-    def with_roles(self, exchanged: dict[str, str]) -> "Quantity":
+    def with_roles(self, exchanged: Mapping[str, str]) -> "Quantity":
         """The same number of the other answer, where its role is among those exchanged."""
-        if self.role not in exchanged:
+        if self.role is None or self.role not in exchanged:
             return self
+        model = f"{self.model}_" if self.model else ""
         other = exchanged[self.role]
-        return Quantity(
-            self.name.replace(f"{self.role}_{self.functional}", f"{other}_{self.functional}"),
-            self.model,
-            other,
-            self.functional,
-        )
+        return Quantity(f"{model}{other}_{self.functional}", self.model, other, self.functional)
 
 
 def parse_quantity(name: str) -> Quantity:

@@ -64,6 +64,10 @@ HoldFunction = Callable[..., float]
 """Takes the same, and `deviation` and `gain`: what is added to the fitted value."""
 
 
+EXCHANGED = {"chosen": "rejected", "rejected": "chosen"}
+"""Roles of a pair whose label is turned round."""
+
+
 @dataclass(frozen=True)
 class Objective:
     """A loss function and everything that its signature declares."""
@@ -101,6 +105,13 @@ class Objective:
     def swappable(self) -> bool:
         """Whether labels can be softened by exchanging the answers."""
         return self.not_softened is None
+
+    def needed(self, *, soft_labels: bool) -> tuple[Quantity, ...]:
+        """Everything that training has to compute: with soft labels also of the other answer, and how often it wins."""
+        if not soft_labels:
+            return self.quantities
+        exchanged = [quantity.with_roles(EXCHANGED) for quantity in self.quantities]
+        return tuple(dict.fromkeys((*self.quantities, *exchanged, parse_quantity("prob_chosen_wins"))))
 
     @property
     def whole_step(self) -> bool:

@@ -1,7 +1,15 @@
 """Policies: where models come from, their chat template, what they say about answers, and who owns them."""
 
 from prefloop.policy.beginning import can_have_gaps, shared_length
-from prefloop.policy.functionals import TokenRow, batches_within, response_logps, score_rows
+from prefloop.policy.functionals import (
+    TokenRow,
+    TokenScores,
+    batches_within,
+    prompt_logps,
+    response_logps,
+    response_token_scores,
+    score_rows,
+)
 from prefloop.policy.memory import BatchShape, ModelFacts, Part, model_facts
 from prefloop.policy.source import ModelDescription, ModelSource, check_model, describe_model, resolve_model
 from prefloop.policy.template import ChatCodec
@@ -16,6 +24,7 @@ __all__ = [
     "Part",
     "PolicyFiles",
     "TokenRow",
+    "TokenScores",
     "Trainable",
     "Workbench",
     "batches_within",
@@ -23,8 +32,10 @@ __all__ = [
     "check_model",
     "describe_model",
     "model_facts",
+    "prompt_logps",
     "resolve_model",
     "response_logps",
+    "response_token_scores",
     "score_rows",
     "shared_length",
 ]

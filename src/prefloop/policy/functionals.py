@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from peft import PeftModel
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
@@ -28,12 +28,50 @@ class TokenRow:
         return len(self.prompt_ids) + len(self.answer_ids)
 
 
+@dataclass(frozen=True)
+class TokenScores:
+    """What a model says about the tokens of some answers, padded on the right; 0 where a token is not counted."""
+
+    logps: Float[Tensor, "rows tokens"]
+    log_sum_sq: Float[Tensor, "rows tokens"]
+    """log sum_v p_v^2 of the next token: with what probability two draws agree."""
+
+
 def response_logps(model: PreTrainedModel | PeftModel, rows: Sequence[TokenRow]) -> Float[Tensor, " rows"]:
     """Log pi(answer | prompt) of each row in nats, summed over its counted tokens; gradient flows.
 
-    Rows are padded on the left, so that all answers end together and the language-model head runs on answers only.
-    What all prompts begin with passes once, where the model's cache allows a gap behind it.
     Each token is logit minus logsumexp, in the model's precision but at least float32; the sum is in float64.
+    """
+    answers = _answers(model, rows)
+    return _token_logps(answers).double().masked_fill(~answers.is_counted, 0.0).sum(1)
+
+
+def response_token_scores(model: PreTrainedModel | PeftModel, rows: Sequence[TokenRow]) -> TokenScores:
+    """What `response_logps` sums, token by token in float64, and how concentrated each prediction is."""
+    answers = _answers(model, rows)
+    log_sum_sq = (2 * answers.logits).logsumexp(2) - 2 * answers.logits.logsumexp(2)
+    return TokenScores(_from_the_left(_token_logps(answers), answers, rows), _from_the_left(log_sum_sq, answers, rows))
+
+
+def prompt_logps(model: PreTrainedModel | PeftModel, prompts: Sequence[tuple[int, ...]]) -> Float[Tensor, " rows"]:
+    """Log-probability of each prompt's tokens after the first, summed."""
+    return response_logps(model, [TokenRow(ids[:1], ids[1:], (True,) * (len(ids) - 1)) for ids in prompts])
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """A forward pass: all answers end together."""
+
+    logits: Float[Tensor, "rows tokens vocab"]
+    """Of the distribution that each answer token was drawn from, at least float32."""
+    ids: Int[Tensor, "rows tokens"]
+    is_counted: Bool[Tensor, "rows tokens"]
+
+
+def _answers(model: PreTrainedModel | PeftModel, rows: Sequence[TokenRow]) -> _Answers:
+    """Rows are padded on the left, so that the language-model head runs on answers only.
+
+    What all prompts begin with passes once, where the model's cache allows a gap behind it.
     """
     cache = DynamicCache(config=model.config)
     shared = shared_length([row.prompt_ids for row in rows]) if can_have_gaps(cache) else 0
@@ -62,8 +100,25 @@ def response_logps(model: PreTrainedModel | PeftModel, rows: Sequence[TokenRow])
     ).logits[:, :-1]
     logits = logits if logits.dtype == torch.float64 else logits.float()
     answer_ids = input_ids[:, longest - longest_answer :]
-    token_logps = logits.gather(2, answer_ids.unsqueeze(2)).squeeze(2) - logits.logsumexp(2)
-    return token_logps.double().masked_fill(~is_counted, 0.0).sum(1)
+    return _Answers(logits, answer_ids, is_counted)
+
+
+def _token_logps(answers: _Answers) -> Float[Tensor, "rows tokens"]:
+    return answers.logits.gather(2, answers.ids.unsqueeze(2)).squeeze(2) - answers.logits.logsumexp(2)
+
+
+def _from_the_left(
+    values: Float[Tensor, "rows tokens"], answers: _Answers, rows: Sequence[TokenRow]
+) -> Float[Tensor, "rows tokens"]:
+    """Answers that ended together begin together; float64, 0 where a token is not counted."""
+    longest = values.shape[1]
+    counted = values.double().masked_fill(~answers.is_counted, 0.0)
+    return torch.stack(
+        [
+            torch.nn.functional.pad(own[longest - len(row.answer_ids) :], (0, longest - len(row.answer_ids)))
+            for own, row in zip(counted, rows, strict=True)
+        ]
+    )
 
 
 def batches_within(items: Sequence[T], sizes: Sequence[int], budget: int) -> Iterator[list[T]]:

@@ -1,18 +1,29 @@
 """Training: examples as tokens, the step, the schedule, checkpoints."""
 
+from prefloop.training.columns import Column, data_columns
 from prefloop.training.dry import dry_pass, is_out_of_memory, largest_micro_batch, shape_of
-from prefloop.training.engine import LossOfPlan, PlainEngine, answer_scores, frozen_scores, micro_batches
+from prefloop.training.engine import (
+    LossOfPlan,
+    PlainEngine,
+    answer_scores,
+    frozen_scores,
+    micro_batches,
+    not_computed,
+    step_budget,
+)
 from prefloop.training.rows import TokenExample, example_data, step_plan, tokenised
 from prefloop.training.schedule import learning_rate_at
 from prefloop.training.train import BlockOfRound, TrainRequest, train
 
 __all__ = [
     "BlockOfRound",
+    "Column",
     "LossOfPlan",
     "PlainEngine",
     "TokenExample",
     "TrainRequest",
     "answer_scores",
+    "data_columns",
     "dry_pass",
     "example_data",
     "frozen_scores",
@@ -20,7 +31,9 @@ __all__ = [
     "largest_micro_batch",
     "learning_rate_at",
     "micro_batches",
+    "not_computed",
     "shape_of",
+    "step_budget",
     "step_plan",
     "tokenised",
     "train",

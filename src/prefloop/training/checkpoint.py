@@ -10,7 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from prefloop.objectives import State
+
 STATE = "state.safetensors"
+OBJECTIVE = "objective"
+"""Before the names of an objective's running statistics."""
 
 Metrics = dict[str, float | int]
 """One line of training.jsonl."""
@@ -27,6 +31,25 @@ def optimizer_tensors(
     return {name: tensor.contiguous() for name, tensor in tensors.items()}
 
 
+def state_tensors(state: State | None) -> dict[str, Tensor]:
+    """An objective's running statistics by name."""
+    fields = {} if state is None else vars(state)
+    return {f"{OBJECTIVE}/{name}": torch.as_tensor(value, dtype=torch.float64) for name, value in fields.items()}
+
+
+def restored_state(path: Path, like: State | None) -> State | None:
+    """The statistics that `state_tensors` saved, in the types of `like`."""
+    if like is None:
+        return None
+    tensors = load_file(path)
+    found = {name: tensors[f"{OBJECTIVE}/{name}"] for name in vars(like)}
+    own = {
+        name: found[name] if isinstance(old, Tensor) else type(old)(found[name].item())
+        for name, old in vars(like).items()
+    }
+    return type(like)(**own)
+
+
 def restore(path: Path, parameters: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
     """Puts weights and optimiser back as `optimizer_tensors` saved them."""
     tensors = load_file(path)
@@ -35,6 +58,8 @@ def restore(path: Path, parameters: Mapping[str, torch.nn.Parameter], optimizer:
             parameter.copy_(tensors.pop(f"weights/{name}"))
     for key_and_name, tensor in tensors.items():
         key, name = key_and_name.split("/", 1)
+        if key == OBJECTIVE:
+            continue
         optimizer.state[parameters[name]][key] = tensor.to(parameters[name].device) if key != "step" else tensor
 
 

@@ -8,8 +8,9 @@ from prefloop.config import TrainStep
 from prefloop.objectives import Objective
 from prefloop.policy import BatchShape, ModelFacts, PolicyFiles, Workbench, shared_length
 from prefloop.policy.memory import LOGIT_COPIES_TRAINING, activations, batch_logits
-from prefloop.training.engine import LossOfPlan, answer_scores, micro_batches
-from prefloop.training.rows import TokenExample, example_data
+from prefloop.training.columns import data_columns, picked
+from prefloop.training.engine import LossOfPlan, answer_scores, functionals_of, micro_batches
+from prefloop.training.rows import TokenExample
 
 
 def shape_of(examples: Sequence[TokenExample], facts: ModelFacts) -> BatchShape:
@@ -24,14 +25,14 @@ def shape_of(examples: Sequence[TokenExample], facts: ModelFacts) -> BatchShape:
 
 
 def largest_micro_batch(
-    examples: Sequence[TokenExample], batch_size: int, tokens_per_batch: int, facts: ModelFacts
+    examples: Sequence[TokenExample], batch_size: int, tokens_per_batch: int | None, facts: ModelFacts
 ) -> list[TokenExample]:
     """Of the micro-batches that examples of similar length would be cut into, the one that needs most memory.
 
     Args:
         examples: what training could meet.
         batch_size: examples an optimiser step.
-        tokens_per_batch: padded tokens of a forward pass.
+        tokens_per_batch: padded tokens of a forward pass; None where an optimiser step has to stay together.
         facts: of the model.
     """
     order = sorted(range(len(examples)), key=lambda index: -examples[index].longest)
@@ -69,19 +70,23 @@ def dry_pass(
         MemoryError: there is not enough; so do RuntimeError and OSError (`is_out_of_memory`).
     """
     options = objective.checked(settings.objective.options, "policy.objective").model_dump()
-    hyper = {name: float(value) if isinstance(value, int | float) else 0.0 for name, value in options.items()}
-    data = {name: torch.from_numpy(values) for name, values in example_data(batch, objective.roles).items()}
+    hyper = {name: 0.0 if isinstance(value, dict) else value for name, value in options.items()}
+    data = data_columns(batch, objective, soft_labels=settings.soft_labels, missing=1.0)
     with torch.random.fork_rng():
         bench.base(start.directory)  # stays loaded once references were scored or answers sampled
         with bench.for_training(start, settings.lora, seed=0) as trainable:
             parameters = trainable.parameters().values()
             moments = [torch.full_like(parameter, 0.0) for parameter in parameters for _ in range(2)]
-            answers = {
-                name: values.cpu() for name, values in answer_scores(trainable.model, batch, objective.roles).items()
-            }
+            scores = answer_scores(trainable.model, batch, objective.roles, functionals_of(objective, "policy"))
+            answers = {name: values.cpu() for name, values in scores.items()}
             at_reference = {name: values.detach() for name, values in answers.items()}
-            loss = LossOfPlan(objective, hyper, data, dict.fromkeys(objective.models, at_reference))
-            (loss(range(len(batch)), answers) * data["weights"]).mean().backward()
+            frozen = dict.fromkeys(objective.models, at_reference)
+            loss = LossOfPlan(objective, hyper, data, frozen, settings.soft_labels)
+            everything = range(len(batch))
+            of_step = loss.of_step(everything, 0)
+            if objective.state is not None:
+                of_step["state"] = objective.state.initial(hyper)
+            (loss(everything, answers, of_step) * picked(data["weights"], everything)).mean().backward()
             del moments
 
 

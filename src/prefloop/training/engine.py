@@ -1,8 +1,10 @@
 """The plain training engine: one forward pass a micro-batch, everything spelled out. Faster ones must equal it."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from peft import PeftModel
@@ -10,57 +12,170 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from prefloop.errors import CheckFailedError
-from prefloop.objectives import Objective
-from prefloop.policy import Trainable, batches_within, response_logps
+from prefloop.objectives import Objective, Quantity, State
+from prefloop.objectives.quantities import REPEATED_ROLES
+from prefloop.objectives.registry import EXCHANGED
+from prefloop.policy import Trainable, batches_within, prompt_logps, response_logps, response_token_scores
+from prefloop.records import seed_for
+from prefloop.training.columns import Column, picked
 from prefloop.training.rows import TokenExample
 
-Scores = dict[str, Float[Tensor, " examples"]]
-"""`{role}_logps` of every example under one model, float64 nats."""
+Scores = Mapping[str, Column]
+"""What one model says of every example, in float64: always `{role}_logps`, and what the objective reads besides."""
+Step = Mapping[str, Any]
+"""Quantities that belong to an optimiser step as a whole, by name."""
 
 LOGP_TOLERANCE = 1e-6
 """Nats a token by which a policy may differ from itself in the same layout (float32 rounding; normally exactly 0)."""
 LOSS_TOLERANCE = 1e-5
 """Nats by which the first loss may differ from the objective's value at policy = reference."""
 
+TOKEN_FUNCTIONALS = {"token_logps", "token_log_sum_sq"}
+COMPUTED = {"logps", "prompt_logps", *TOKEN_FUNCTIONALS}
+"""What is computed of an answer or a prompt by a model; the rest of the vocabulary is still to come."""
+
+
+def not_computed(objective: Objective) -> str | None:
+    """Why an objective cannot be trained yet: the quantity that is still to come, and with what; None where it can."""
+    for quantity in objective.quantities:
+        what = quantity.what
+        if quantity.role in REPEATED_ROLES:
+            coming = "examples with several ranked answers"
+        elif what.source == "data" or quantity.functional in COMPUTED:
+            continue
+        elif what.live_reference:
+            coming = "a reference that stays loaded"
+        else:
+            coming = "model heads" if what.head else "a later version"
+        return f"{quantity.name} ({quantity.meaning}) is not computed in training yet; it is coming with {coming}"
+    return None
+
 
 @dataclass(frozen=True)
 class LossOfPlan:
-    """An objective with its hyper-parameters, and the frozen scores that it reads, for all examples of a round."""
+    """An objective with its hyper-parameters, and what it reads that does not change, for all examples of a round."""
 
     objective: Objective
-    hyper: Mapping[str, float]
-    data: Mapping[str, Float[Tensor, " examples"]]
+    hyper: Mapping[str, Any]
+    data: Mapping[str, Column]
     frozen: Mapping[str, Scores]
     """By model name of the grammar."""
+    soft_labels: bool = False
+    """The loss is p L(chosen, rejected) + (1 - p) L(rejected, chosen), with p of the example."""
+    seed: int = 0
+    """Of the random numbers that an objective may read."""
 
-    def __call__(self, indices: Sequence[int], policy: Mapping[str, Tensor]) -> Float[Tensor, " pairs"]:
-        """Unreduced losses of some examples, given the policy's numbers about them by role."""
-        chosen = list(indices)
-        values: dict[str, Tensor] = {}
+    def __call__(self, indices: Sequence[int], policy: Mapping[str, Tensor], step: Step) -> Float[Tensor, " pairs"]:
+        """Unreduced losses of some examples of a step, given the policy's numbers about them."""
+        losses = self.objective.function(**self.values(indices, policy, step), **self.hyper)
+        if not self.soft_labels:
+            return losses
+        turned = self.objective.function(**self.values(indices, policy, step, exchanged=EXCHANGED), **self.hyper)
+        prob_chosen_wins = picked(self.data["prob_chosen_wins"], indices)
+        return prob_chosen_wins * losses + (1 - prob_chosen_wins) * turned
+
+    def values(
+        self,
+        indices: Sequence[int],
+        policy: Mapping[str, Tensor],
+        step: Step,
+        exchanged: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """The objective's arguments for some examples of a step, with the numbers of other roles where exchanged."""
+        return {
+            quantity.name: self._value(quantity.with_roles(exchanged or {}), indices, policy, step)
+            for quantity in self.objective.quantities
+        }
+
+    def _value(self, quantity: Quantity, indices: Sequence[int], policy: Mapping[str, Tensor], step: Step) -> Any:
+        if quantity.model == "policy":
+            return policy[quantity.of_model]
+        if quantity.model is not None:
+            values = picked(self.frozen[quantity.model][quantity.of_model], indices)
+            return values.unsqueeze(1) if quantity.model == "aux_ref" else values
+        if quantity.name in step:
+            of_step = step[quantity.name]
+            return of_step[list(indices)] if quantity.what.of == "example" else of_step
+        return picked(self.data[quantity.name], indices)
+
+    def of_step(self, indices: Sequence[int], number: int) -> dict[str, Any]:
+        """What belongs to an optimiser step as a whole, apart from the state.
+
+        Args:
+            indices: examples of the step.
+            number: of the step; decides the random numbers.
+        """
+        found: dict[str, Any] = {}
         for quantity in self.objective.quantities:
-            if quantity.model is None:
-                values[quantity.name] = self.data[quantity.name][chosen]
-            elif quantity.model == "policy":
-                values[quantity.name] = policy[f"{quantity.role}_{quantity.functional}"]
-            else:
-                values[quantity.name] = self.frozen[quantity.model][f"{quantity.role}_{quantity.functional}"][chosen]
-        return self.objective.function(**values, **self.hyper)
+            if quantity.name == "uniforms":
+                random = np.random.Generator(np.random.Philox(seed_for(self.seed, "uniforms", number)))
+                found["uniforms"] = torch.full((len(self.data["weights"]),), torch.nan, dtype=torch.float64)
+                found["uniforms"][list(indices)] = torch.from_numpy(random.random(len(indices)))
+            elif quantity.functional == "state":
+                continue
+            elif quantity.what.of == "step":
+                found[quantity.name] = self._mean_length(quantity, indices)
+        return found
+
+    def _mean_length(self, quantity: Quantity, indices: Sequence[int]) -> Tensor:
+        """Mean tokens over the step; with soft labels of the answer that wins, in expectation."""
+        of = quantity.functional.removeprefix("mean_").removesuffix("_length")
+        lengths = picked(self.data[f"{of}_lengths"], indices)
+        if self.soft_labels and of in EXCHANGED:
+            prob_chosen_wins = picked(self.data["prob_chosen_wins"], indices)
+            turned = picked(self.data[f"{EXCHANGED[of]}_lengths"], indices)
+            lengths = prob_chosen_wins * lengths + (1 - prob_chosen_wins) * turned
+        return lengths.mean()
 
 
-def micro_batches(examples: Sequence[TokenExample], step: Sequence[int], tokens_per_batch: int) -> Iterator[list[int]]:
+def step_budget(objective: Objective, tokens_per_batch: int) -> int | None:
+    """Padded tokens of a forward pass; None where an optimiser step has to stay together."""
+    return None if objective.whole_step else tokens_per_batch
+
+
+def micro_batches(
+    examples: Sequence[TokenExample], step: Sequence[int], tokens_per_batch: int | None
+) -> Iterator[list[int]]:
     """The examples of an optimiser step in pieces that fit a forward pass, examples of similar length together."""
     ordered = sorted(step, key=lambda index: examples[index].longest)
+    if tokens_per_batch is None:
+        return iter([ordered])
     sizes = [examples[index].longest * len(examples[index].rows) for index in ordered]
     return batches_within(ordered, sizes, tokens_per_batch)
 
 
+def functionals_of(objective: Objective, model: str) -> set[str]:
+    """What an objective wants one model to compute."""
+    return {quantity.functional for quantity in objective.quantities if quantity.model == model}
+
+
 def answer_scores(
-    model: PreTrainedModel | PeftModel, examples: Sequence[TokenExample], roles: Sequence[str]
+    model: PreTrainedModel | PeftModel,
+    examples: Sequence[TokenExample],
+    roles: Sequence[str],
+    functionals: Collection[str] = (),
 ) -> dict[str, Tensor]:
-    """`{role}_logps` of a micro-batch under a model; all its answers go through one forward pass."""
+    """What a model says of a micro-batch: `{role}_logps`, and other functionals where they are asked for.
+
+    All answers go through one forward pass, prompts through another. Columns of tokens are as wide as the role's
+    longest answer, padded with 0.
+    """
     rows = [example.rows[role] for role in roles for example in examples]
-    logps = response_logps(model, rows).view(len(roles), len(examples))
-    return {f"{role}_logps": logps[number] for number, role in enumerate(roles)}
+    scores: dict[str, Tensor] = {}
+    if TOKEN_FUNCTIONALS.isdisjoint(functionals):
+        for role, logps in zip(roles, response_logps(model, rows).view(len(roles), len(examples)), strict=True):
+            scores[f"{role}_logps"] = logps
+    else:
+        tokens = response_token_scores(model, rows)
+        for number, role in enumerate(roles):
+            of_role = slice(number * len(examples), (number + 1) * len(examples))
+            longest = max(len(example.rows[role].answer_ids) for example in examples)
+            scores[f"{role}_logps"] = tokens.logps[of_role].sum(1)
+            scores[f"{role}_token_logps"] = tokens.logps[of_role, :longest]
+            scores[f"{role}_token_log_sum_sq"] = tokens.log_sum_sq[of_role, :longest]
+    if "prompt_logps" in functionals:
+        scores["prompt_logps"] = prompt_logps(model, [example.prompt_ids for example in examples])
+    return scores
 
 
 def frozen_scores(
@@ -68,14 +183,22 @@ def frozen_scores(
     examples: Sequence[TokenExample],
     roles: Sequence[str],
     plan: Sequence[Sequence[int]],
-    tokens_per_batch: int,
-) -> Iterator[tuple[list[int], dict[str, list[float]]]]:
-    """Scores of a frozen model in the layout of the first epoch, micro-batch by micro-batch."""
+    tokens_per_batch: int | None,
+    functionals: Collection[str] = (),
+) -> Iterator[tuple[list[int], dict[str, list[Any]]]]:
+    """Scores of a frozen model in the layout of the first epoch, micro-batch by micro-batch, without padding."""
     for step in plan:
         for batch in micro_batches(examples, step, tokens_per_batch):
+            of_batch = [examples[index] for index in batch]
             with torch.inference_mode():
-                scores = answer_scores(model, [examples[index] for index in batch], roles)
-            yield batch, {name: values.tolist() for name, values in scores.items()}
+                scores = answer_scores(model, of_batch, roles, functionals)
+            lists = {name: values.tolist() for name, values in scores.items()}
+            for role in roles:
+                for name in (f"{role}_token_logps", f"{role}_token_log_sum_sq"):
+                    if name in lists:
+                        pairs = zip(of_batch, lists[name], strict=True)
+                        lists[name] = [values[: len(example.rows[role].answer_ids)] for example, values in pairs]
+            yield batch, lists
 
 
 @dataclass
@@ -88,26 +211,40 @@ class PlainEngine:
     optimizer: torch.optim.Optimizer
     max_grad_norm: float
     tokens_per_batch: int
+    state: State | None = field(init=False)
+    """The objective's running statistics after the steps so far."""
 
-    def step(self, indices: Sequence[int], learning_rate: float) -> dict[str, float]:
+    def __post_init__(self) -> None:
+        kind = self.loss.objective.state
+        self.state = None if kind is None else kind.initial(self.loss.hyper)
+
+    def step(self, indices: Sequence[int], learning_rate: float, number: int = 0) -> dict[str, float]:
         """One optimiser step on some examples; metrics are means over them, under TRL's names.
+
+        Args:
+            indices: of the examples.
+            learning_rate: of this step.
+            number: of the step in the plan.
 
         Raises:
             CheckFailedError: the loss or its gradient is not finite; no weight has been changed.
         """
-        batches = list(micro_batches(self.examples, indices, self.tokens_per_batch))
+        batches = list(self._batches(indices))
         order = [index for batch in batches for index in batch]
-        weights, roles = self.loss.data["weights"], self.loss.objective.roles
+        weights = picked(self.loss.data["weights"], order)
+        of_step = self.loss.of_step(indices, number)
         losses: list[Tensor] = []
         scores: list[dict[str, Tensor]] = []
         self.optimizer.zero_grad(set_to_none=True)
         for batch in batches:
-            answers = answer_scores(self.trainable.model, [self.examples[index] for index in batch], roles)
-            of_batch = self.loss(batch, {name: values.cpu() for name, values in answers.items()})
-            (of_batch * weights[batch]).sum().div(len(order)).backward()
+            answers = self._answers(batch)
+            if self.state is not None:
+                of_step["state"] = self.state = self._next_state(batch, answers, of_step)
+            of_batch = self.loss(batch, answers, of_step)
+            (of_batch * picked(self.loss.data["weights"], batch)).sum().div(len(order)).backward()
             losses.append(of_batch.detach())
-            scores.append({name: values.detach().cpu() for name, values in answers.items()})
-        loss = (torch.cat(losses) * weights[order]).sum() / len(order)
+            scores.append({name: answers[name].detach() for name in self._sums})
+        loss = (torch.cat(losses) * weights).sum() / len(order)
         parameters = list(self.trainable.parameters().values())
         grad_norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
         if not bool(loss.isfinite() and grad_norm.isfinite()):
@@ -118,8 +255,28 @@ class PlainEngine:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()
-        policy = {name: torch.cat([of_batch[name] for of_batch in scores]) for name in scores[0]}
+        policy = {name: torch.cat([of_batch[name] for of_batch in scores]) for name in self._sums}
         return {"loss": float(loss), **self.metrics(order, policy), "grad_norm": float(grad_norm)}
+
+    @property
+    def _sums(self) -> list[str]:
+        """Names of the log-probabilities of whole answers."""
+        return [f"{role}_logps" for role in self.loss.objective.roles]
+
+    def _batches(self, step: Sequence[int]) -> Iterator[list[int]]:
+        return micro_batches(self.examples, step, step_budget(self.loss.objective, self.tokens_per_batch))
+
+    def _answers(self, batch: Sequence[int]) -> dict[str, Tensor]:
+        """What the policy says of some examples."""
+        objective, examples = self.loss.objective, [self.examples[index] for index in batch]
+        scores = answer_scores(self.trainable.model, examples, objective.roles, functionals_of(objective, "policy"))
+        return {name: values.cpu() for name, values in scores.items()}
+
+    def _next_state(self, batch: Sequence[int], answers: Mapping[str, Tensor], of_step: Step) -> State:
+        """The statistics once the whole step has been seen."""
+        assert self.state is not None
+        values = self.loss.values(batch, answers, {**of_step, "state": self.state})
+        return self.loss.objective.updated(self.state, values, self.loss.hyper)
 
     def metrics(self, indices: Sequence[int], policy: Mapping[str, Tensor]) -> dict[str, float]:
         """Log-probabilities, implicit rewards, margins and accuracies; a tie is half a win."""
@@ -129,10 +286,11 @@ class PlainEngine:
         if ref is None or beta is None or not {"chosen_logps", "rejected_logps"} <= policy.keys():
             return named
         rewards = {
-            role: beta * (policy[f"{role}_logps"] - ref[f"{role}_logps"][chosen]) for role in ("chosen", "rejected")
+            role: beta * (policy[f"{role}_logps"] - picked(ref[f"{role}_logps"], chosen))
+            for role in ("chosen", "rejected")
         }
         margins = rewards["chosen"] - rewards["rejected"]
-        lengths = self.loss.data["chosen_lengths"][chosen]
+        lengths = picked(self.loss.data["chosen_lengths"], chosen)
         return {
             **named,
             "rewards/chosen": float(rewards["chosen"].mean()),
@@ -152,23 +310,33 @@ class PlainEngine:
         Raises:
             CheckFailedError: a score or the loss differs, so that training would learn from a wrong reference.
         """
-        roles = self.loss.objective.roles
-        for batch in micro_batches(self.examples, first_step, self.tokens_per_batch):
-            examples = [self.examples[index] for index in batch]
+        of_step = self.loss.of_step(first_step, 0)
+        for batch in self._batches(first_step):
             with torch.no_grad():
-                scores = {
-                    name: values.cpu() for name, values in answer_scores(self.trainable.model, examples, roles).items()
-                }
+                scores = self._answers(batch)
             for model in same_as_start:
-                frozen = {name: self.loss.frozen[model][name][batch] for name in scores}
-                for role in roles:
-                    tokens = torch.tensor([len(example.rows[role].answer_ids) for example in examples])
+                frozen = {name: picked(column, batch) for name, column in self.loss.frozen[model].items()}
+                for role in self.loss.objective.roles:
+                    tokens = torch.tensor([len(self.examples[index].rows[role].answer_ids) for index in batch])
                     gap = ((scores[f"{role}_logps"] - frozen[f"{role}_logps"]).abs() / tokens).max()
                     _must_be_small(
                         float(gap), LOGP_TOLERANCE, f"{model}_{role}_logps of the start policy, nats a token"
                     )
-                gap = (self.loss(batch, scores) - self.loss(batch, frozen)).abs().max()
+                if self.state is not None:
+                    of_step["state"] = self._next_state(batch, scores, of_step)
+                losses = self.loss(batch, scores, of_step)
+                expected = self._at_reference(batch, {**scores, **frozen}, of_step, same_as_start)
+                gap = (losses - expected).abs().max()
                 _must_be_small(float(gap), LOSS_TOLERANCE, f"first loss against its value at policy = {model}, nats")
+
+    def _at_reference(
+        self, batch: Sequence[int], frozen: Mapping[str, Tensor], of_step: Step, same_as_start: Sequence[str]
+    ) -> Tensor:
+        """Losses while the policy is its reference: as the formula says, or else computed on the reference's scores."""
+        objective = self.loss.objective
+        if objective.at_reference is not None and set(objective.models) <= set(same_as_start):
+            return torch.tensor(objective.at_reference(self.loss.hyper), dtype=torch.float64)
+        return self.loss(batch, frozen, of_step)
 
 
 def _must_be_small(gap: float, tolerance: float, what: str) -> None:

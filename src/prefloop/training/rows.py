@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prefloop.policy import ChatCodec, TokenRow
-from prefloop.records import Example, Member, seed_for
+from prefloop.records import Example, Member, Span, seed_for
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,21 @@ class TokenExample:
     def longest(self) -> int:
         """Tokens of its longest row."""
         return max(len(row) for row in self.rows.values())
+
+    @property
+    def prompt_ids(self) -> tuple[int, ...]:
+        """The prompt, which all rows begin with."""
+        return next(iter(self.rows.values())).prompt_ids
+
+    def member(self, role: str) -> Member:
+        """The only member with this role."""
+        (found,) = (member for member in self.example.members if member.role == role)
+        return found
+
+    def marked(self, role: str) -> tuple[bool, ...]:
+        """Which tokens of an answer lie in the member's marked spans."""
+        num_tokens = len(self.rows[role].answer_ids)
+        return _covered(self.member(role).marked, len(self.example.prompt.prefix_ids), num_tokens)
 
 
 def tokenised(
@@ -54,11 +69,18 @@ def _row(prompt_ids: tuple[int, ...], num_prefix: int, member: Member, codec: Ch
         answer_ids = codec.response_ids(member.text, finished=member.finished)
     else:
         answer_ids = member.token_ids[num_prefix:]
-    counted = [member.counted is None] * len(answer_ids)
-    for start, end in member.counted or ():
-        for position in range(max(start - num_prefix, 0), min(end - num_prefix, len(answer_ids))):
-            counted[position] = True
-    return TokenRow(prompt_ids, answer_ids, tuple(counted))
+    everything = ((num_prefix, num_prefix + len(answer_ids)),)
+    spans = everything if member.counted is None else member.counted
+    return TokenRow(prompt_ids, answer_ids, _covered(spans, num_prefix, len(answer_ids)))
+
+
+def _covered(spans: Sequence[Span], num_prefix: int, num_tokens: int) -> tuple[bool, ...]:
+    """Which tokens behind a given prefix lie in some spans, which are counted from the prefix's first token."""
+    covered = [False] * num_tokens
+    for start, end in spans:
+        for position in range(max(start - num_prefix, 0), min(end - num_prefix, num_tokens)):
+            covered[position] = True
+    return tuple(covered)
 
 
 def example_data(examples: Sequence[TokenExample], roles: Sequence[str]) -> dict[str, NDArray[np.float64]]:

@@ -4,15 +4,26 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from prefloop.config import TrainStep
 from prefloop.objectives import Objective
 from prefloop.policy import PolicyFiles, Workbench
-from prefloop.training.checkpoint import Metrics, latest_checkpoint, optimizer_tensors, restore, save_checkpoint
-from prefloop.training.engine import LossOfPlan, PlainEngine, Scores, frozen_scores
-from prefloop.training.rows import TokenExample, example_data, step_plan
+from prefloop.training.checkpoint import (
+    Metrics,
+    latest_checkpoint,
+    optimizer_tensors,
+    restore,
+    restored_state,
+    save_checkpoint,
+    state_tensors,
+)
+from prefloop.training.columns import column, data_columns
+from prefloop.training.engine import LossOfPlan, PlainEngine, Scores, frozen_scores, functionals_of, step_budget
+from prefloop.training.rows import TokenExample, step_plan
 from prefloop.training.schedule import learning_rate_at
 
 
@@ -32,7 +43,7 @@ class TrainRequest:
 
     settings: TrainStep
     objective: Objective
-    hyper: Mapping[str, float]
+    hyper: Mapping[str, Any]
     examples: Sequence[TokenExample]
     start: PolicyFiles
     references: Mapping[str, PolicyFiles]
@@ -53,14 +64,12 @@ def train(request: TrainRequest, bench: Workbench, out: Path, progress: Progress
     Progress is kept in `request.scratch`: a train step that was killed goes on from there, bit for bit.
     """
     plan = step_plan(len(request.examples), request.settings.batch_size, request.settings.epochs, request.seed)
+    soft_labels = request.settings.soft_labels
+    data = data_columns(request.examples, request.objective, soft_labels=soft_labels)
     frozen = {
         name: _reference(name, policy, request, plan, bench, progress) for name, policy in request.references.items()
     }
-    data = {
-        name: torch.from_numpy(values)
-        for name, values in example_data(request.examples, request.objective.roles).items()
-    }
-    loss = LossOfPlan(request.objective, request.hyper, data, frozen)
+    loss = LossOfPlan(request.objective, request.hyper, data, frozen, soft_labels, request.seed)
     with bench.for_training(request.start, request.settings.lora, request.seed) as trainable:
         parameters = trainable.parameters()
         optimizer = torch.optim.AdamW(
@@ -69,15 +78,21 @@ def train(request: TrainRequest, bench: Workbench, out: Path, progress: Progress
         engine = PlainEngine(
             trainable, loss, request.examples, optimizer, request.settings.max_grad_norm, request.tokens_per_batch
         )
+
+        def held() -> dict[str, Tensor]:
+            return {**optimizer_tensors(parameters, optimizer), **state_tensors(engine.state)}
+
         metrics: list[Metrics] = []
         if (checkpoint := latest_checkpoint(request.scratch)) is not None:
             state, _, metrics = checkpoint
             restore(state, parameters, optimizer)
+            engine.state = restored_state(state, engine.state)
         else:
             same = [name for name, policy in request.references.items() if policy.identity == request.start.identity]
             engine.check_start(plan[0], same)
             if request.block.optimizer_state is not None:
                 restore(request.block.optimizer_state, parameters, optimizer)
+                engine.state = restored_state(request.block.optimizer_state, engine.state)
         for number, indices in enumerate(plan):
             if number < len(metrics):
                 continue
@@ -88,14 +103,14 @@ def train(request: TrainRequest, bench: Workbench, out: Path, progress: Progress
                 warmup=request.settings.warmup,
                 schedule=request.settings.schedule,
             )
-            done = engine.step(indices, rate)
+            done = engine.step(indices, rate, number)
             metrics.append({"step": number + 1, **done, "learning_rate": rate, "examples": len(indices)})
             progress("train", number + 1, len(plan))
             if (number + 1) % request.checkpoint_steps == 0 and number + 1 < len(plan):
-                save_checkpoint(request.scratch, number + 1, metrics, optimizer_tensors(parameters, optimizer))
+                save_checkpoint(request.scratch, number + 1, metrics, held())
         trainable.save(out)
         if request.block.number + 1 < request.block.count:
-            save_checkpoint(out.parent, len(plan), [], optimizer_tensors(parameters, optimizer))
+            save_checkpoint(out.parent, len(plan), [], held())
     return metrics
 
 
@@ -108,22 +123,27 @@ def _reference(
     progress: Progress,
 ) -> Scores:
     """Scores of a frozen policy for all examples, computed once and kept in the scratch folder."""
-    roles, count = request.objective.roles, len(request.examples)
+    objective, count = request.objective, len(request.examples)
     layout = f"{bench.device.type}-{request.tokens_per_batch}"  # rounding differs between layouts
     kept = request.scratch / f"{name}-scores-{layout}.json"
     if kept.is_file():
-        saved: dict[str, list[float]] = json.loads(kept.read_text(encoding="utf-8"))
-        return {key: torch.tensor(values, dtype=torch.float64) for key, values in saved.items()}
+        saved: dict[str, list[Any]] = json.loads(kept.read_text(encoding="utf-8"))
+        return {key: column(values) for key, values in saved.items()}
     first_epoch = plan[: len(plan) // request.settings.epochs]
-    scores = {f"{role}_logps": torch.full((count,), torch.nan, dtype=torch.float64) for role in roles}
+    budget = step_budget(objective, request.tokens_per_batch)
+    scores: dict[str, list[Any]] = {}
     done = 0
     with bench.for_scoring(policy) as model:
-        for batch, values in frozen_scores(model, request.examples, roles, first_epoch, request.tokens_per_batch):
-            for key, column in values.items():
-                scores[key][batch] = torch.tensor(column, dtype=torch.float64)
+        for batch, values in frozen_scores(
+            model, request.examples, objective.roles, first_epoch, budget, functionals_of(objective, name)
+        ):
+            for key, of_batch in values.items():
+                into = scores.setdefault(key, [None] * count)
+                for index, value in zip(batch, of_batch, strict=True):
+                    into[index] = value
             done += len(batch)
             progress(f"score with {name}", done, count)
     aside = kept.with_suffix(".writing")
-    aside.write_text(json.dumps({key: values.tolist() for key, values in scores.items()}), encoding="utf-8")
+    aside.write_text(json.dumps(scores), encoding="utf-8")
     aside.rename(kept)
-    return scores
+    return {key: column(values) for key, values in scores.items()}

@@ -60,10 +60,10 @@ def make_policy(work: Work) -> Mapping[str, float]:
 
 def _resolved_hyper(
     work: Work, settings: TrainStep, objective: Objective, data: Mapping[str, NDArray[np.float64]]
-) -> tuple[dict[str, float], dict[str, dict[str, Any]]]:
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Hyper-parameters as numbers, and how the fitted ones came about."""
     options = objective.checked(settings.objective.options, "policy.objective")
-    hyper: dict[str, float] = {}
+    hyper: dict[str, Any] = {}
     fits: dict[str, dict[str, Any]] = {}
     for name in type(options).model_fields:
         value = getattr(options, name)
