@@ -22,7 +22,9 @@ def log1mexp(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return torch.where(small, torch.log(-torch.expm1(near_zero)), torch.log1p(-torch.exp(far_away)))
 
 
-def smoothed_logistic(x: Float[Tensor, "*shape"], smoothing: float) -> Float[Tensor, "*shape"]:
+def smoothed_logistic(
+    x: Float[Tensor, "*shape"], smoothing: float | Float[Tensor, "*shape"]
+) -> Float[Tensor, "*shape"]:
     """-(1 - e) log sigmoid(x) - e log sigmoid(-x): cross-entropy of labels that are wrong with probability e."""
     return -(1 - smoothing) * logsigmoid(x) - smoothing * logsigmoid(-x)
 
@@ -58,3 +60,12 @@ def log_odds(average_logps: Float[Tensor, " pairs"]) -> Float[Tensor, " pairs"]:
     """
     below_zero = average_logps.clamp(max=-torch.finfo(average_logps.dtype).eps)
     return below_zero - log1mexp(below_zero)
+
+
+def plackett_luce(scores: Float[Tensor, "pairs ranks"], mask: Bool[Tensor, "pairs ranks"]) -> Float[Tensor, " pairs"]:
+    """sum_{k<K} (logsumexp_{j>=k} s_j - s_k): each place is a choice among what is left, best first."""
+    ranks = scores.shape[1]
+    own = torch.eye(ranks, dtype=torch.bool, device=scores.device)
+    left = own.new_ones(ranks, ranks).triu() & mask[:, None, :] | own
+    of_the_left = scores[:, None, :].masked_fill(~left, -torch.inf).logsumexp(2)
+    return (of_the_left - scores).masked_fill(~mask, 0.0).sum(1)
