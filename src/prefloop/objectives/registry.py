@@ -34,9 +34,8 @@ class State(Protocol):
         """What holds before the first optimiser step."""
         ...
 
-    @property
-    def updated(self) -> Callable[..., "State"]:
-        """A pure method: takes quantities and hyper-parameters by name, makes the state of the next step.
+    def updated(self, *args: Any, **kwargs: Any) -> "State":
+        """Takes quantities and hyper-parameters by the names in its signature, makes the state of the next step.
 
         It sees the whole optimiser step, detached, before that step's loss is computed.
         """

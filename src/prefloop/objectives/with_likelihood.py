@@ -156,7 +156,7 @@ def rpo(
         ),
     ),
 )
-def mpo(  # noqa: PLR0913 - three terms with a weight each
+def mpo(
     policy_chosen_logps: Float[Tensor, " pairs"],
     policy_rejected_logps: Float[Tensor, " pairs"],
     ref_chosen_logps: Float[Tensor, " pairs"],

@@ -1,7 +1,7 @@
 """Runs one published case through the product's own functions: a file's names, flags and lists to ours, and back."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any, cast
 
@@ -185,6 +185,7 @@ def by_objective(
     make: Make | None = None,
     extra: Extra | None = None,
     mean: Mean | None = None,
+    constant: Collection[str] = (),
 ) -> Compute:
     """A file of kind `loss`: an objective in float64, its batch mean, and the gradient of that by autograd.
 
@@ -199,6 +200,7 @@ def by_objective(
         make: further quantities, from those that the file has.
         extra: result fields beyond the three, as tensors, numbers or lists.
         mean: the file's mean over examples, where it is not the plain one.
+        constant: quantities of the policy by our names, whose gradients the file leaves out.
     """
     renamed = inputs or {}
 
@@ -214,18 +216,27 @@ def by_objective(
         if "weights" in known and "weights" not in values:
             losses = known["weights"] * losses
         loss = mean(losses, run) if mean else losses.mean()
-        leaves = known.leaves()
-        grads = torch.autograd.grad(loss, tuple(leaves.values()), allow_unused=True, materialize_grads=True)
         result = {
-            "loss_per_example": losses,
-            "loss": loss,
-            "grad": {published[ours]: known.rows(grad, ours) for ours, grad in zip(leaves, grads, strict=True)},
+            **graded(losses, loss, known, published, constant),
             **({"state_out": state} if state else {}),
             **(extra(run) if extra else {}),
         }
         return cast(Fields, plain(result))
 
     return compute
+
+
+def graded(
+    losses: Tensor, loss: Tensor, inputs: Inputs, published: Mapping[str, str], constant: Collection[str] = ()
+) -> Fields:
+    """The three result fields of every loss; gradients by their published names."""
+    leaves = {ours: leaf for ours, leaf in inputs.leaves().items() if ours not in constant}
+    grads = torch.autograd.grad(loss, tuple(leaves.values()), allow_unused=True, materialize_grads=True)
+    return {
+        "loss_per_example": losses,
+        "loss": loss,
+        "grad": {published[ours]: inputs.rows(grad, ours) for ours, grad in zip(leaves, grads, strict=True)},
+    }
 
 
 def _passed(

@@ -38,8 +38,6 @@ def quantities(objective: Objective, hyper: Mapping[str, Any], dtype: torch.dtyp
     values: Values = {}
     for quantity in objective.quantities:
         if quantity.functional == "state":
-            assert objective.state is not None
-            values[quantity.name] = objective.state.initial(hyper)
             continue
         role = quantity.role or "chosen"
         mask = torch.arange(SIZES[role]) < lengths[role][:, None]
@@ -47,6 +45,8 @@ def quantities(objective: Objective, hyper: Mapping[str, Any], dtype: torch.dtyp
         value = _MADE.get(quantity.functional, _itself)(_Draw(role, uniform, mask, lengths[role]))
         value = value.float().to(dtype) if quantity.what.kind == "float" else value
         values[quantity.name] = value.requires_grad_() if quantity.gradient else value
+    if objective.state is not None:
+        values["state"] = objective.updated(objective.state.initial(hyper), values, hyper)
     return values
 
 
@@ -89,7 +89,7 @@ _MADE: Mapping[str, Callable[[_Draw], Tensor]] = {
     "token_ids": lambda drawn: (5 * drawn.uniform).floor().long(),
     "diff_mask": lambda drawn: (drawn.uniform < 0.5) & drawn.mask,
     "prefix_lengths": lambda drawn: (2 * drawn.uniform).floor().long(),
-    "scores": lambda drawn: drawn.uniform + (drawn.role in {"chosen", "response"}) - (drawn.role == "rejected"),
+    "scores": lambda drawn: drawn.uniform + 0.1 + (drawn.role in {"chosen", "response"}),
     "visits": lambda drawn: (1 + 20 * drawn.uniform).floor(),
     "labels": lambda drawn: drawn.uniform < drawn.uniform.median(),
     "grades": lambda drawn: (CLASSES * drawn.uniform).floor().long(),
