@@ -65,6 +65,6 @@ def tdpo_from_logits(inputs: Inputs) -> Mapping[str, Tensor]:
         for model in ("policy", "ref"):
             logps = inputs[f"{model}_{role}_logits"].log_softmax(2).gather(2, token_ids[:, :, None]).squeeze(2)
             made[f"{model}_{role}_logps"] = masked_sum(logps, mask)
-        logits = (inputs[f"{model}_{role}_logits"] for model in ("policy", "ref"))
-        made[f"policy_{role}_seq_kl"] = sequential_kl(*logits, mask)
+        policy_logits, ref_logits = inputs[f"policy_{role}_logits"], inputs[f"ref_{role}_logits"]
+        made[f"policy_{role}_seq_kl"] = sequential_kl(policy_logits, ref_logits, mask)
     return made
