@@ -7,7 +7,14 @@ import torch
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from prefloop.policy import TokenRow, batches_within, response_logps, score_rows
+from prefloop.policy import (
+    TokenRow,
+    batches_within,
+    prompt_logps,
+    response_logps,
+    response_token_scores,
+    score_rows,
+)
 
 VOCAB = 40
 SPREAD = 0.4  # standard deviation of the weights; the usual 0.02 makes all tokens equally likely
@@ -163,3 +170,50 @@ def test_bfloat16_logits_are_summed_above_their_precision() -> None:
 )
 def test_batches_keep_the_order_and_the_padded_budget(sizes: list[int], budget: int, expected: list[list[int]]) -> None:
     assert list(batches_within(range(len(sizes)), sizes, budget)) == expected
+
+
+# ------------------------------------------------------------------------------------------------ token by token
+
+
+def naive_tokens(model: PreTrainedModel, row: TokenRow) -> tuple[list[float], list[float]]:
+    """log p of each answer token and log sum_v p_v^2 of its distribution, 0 where it is not counted."""
+    ids = torch.tensor([(*row.prompt_ids, *row.answer_ids)])
+    logps = model(input_ids=ids, use_cache=False).logits[0].double().log_softmax(-1)
+    start = len(row.prompt_ids)
+    each = [
+        (logps[start + t - 1, token].item(), logps[start + t - 1].exp().square().sum().log().item())
+        for t, token in enumerate(row.answer_ids)
+    ]
+    own, collisions = zip(*each, strict=True)
+    return (
+        [value * counted for value, counted in zip(own, row.counted, strict=True)],
+        [value * counted for value, counted in zip(collisions, row.counted, strict=True)],
+    )
+
+
+def test_tokens_are_scored_from_the_left_and_padded_with_zeros(model: PreTrainedModel) -> None:
+    found = response_token_scores(model, ROWS)
+    for number, one in enumerate(ROWS):
+        own, collisions = naive_tokens(model, one)
+        behind = [0.0] * (12 - len(own))
+        assert found.logps[number].tolist() == pytest.approx(own + behind, abs=1e-9)
+        assert found.log_sum_sq[number].tolist() == pytest.approx(collisions + behind, abs=1e-9)
+
+
+def test_scores_of_tokens_add_up_to_that_of_the_answer(model: PreTrainedModel) -> None:
+    found = response_token_scores(model, ROWS).logps
+    assert found.dtype == torch.float64
+    assert found.sum(1).tolist() == pytest.approx(response_logps(model, ROWS).tolist(), abs=1e-12)
+
+
+def test_scores_of_tokens_do_not_depend_on_their_neighbours(model: PreTrainedModel) -> None:
+    alone = response_token_scores(model, ROWS[3:4])
+    together = response_token_scores(model, ROWS)
+    assert alone.logps[0].tolist() == pytest.approx(together.logps[3, :6].tolist(), abs=1e-9)
+    assert alone.log_sum_sq[0].tolist() == pytest.approx(together.log_sum_sq[3, :6].tolist(), abs=1e-9)
+
+
+def test_a_prompt_is_scored_without_its_first_token(model: PreTrainedModel) -> None:
+    prompts = [one.prompt_ids for one in ROWS if len(one.prompt_ids) > 1]
+    expected = [naive(model, TokenRow(ids[:1], ids[1:], (True,) * (len(ids) - 1))).item() for ids in prompts]
+    assert prompt_logps(model, prompts).tolist() == pytest.approx(expected, abs=1e-9)

@@ -13,6 +13,8 @@ from prefloop.training.rows import TokenExample, example_data
 Column = Tensor | tuple[Tensor, ...]
 """One number an example, or for each example one a token."""
 
+Number = float | int | bool
+
 MEMBER_NUMBERS = {"scores": "score", "win_probs": "win_prob", "visits": "visits", "labels": "label", "grades": "grade"}
 """Functional -> its name among the numbers of an example's member."""
 EXAMPLE_NUMBERS = ("margin", "similarity", "prob_chosen_wins")
@@ -20,7 +22,7 @@ EXAMPLE_NUMBERS = ("margin", "similarity", "prob_chosen_wins")
 KINDS = {"float": torch.float64, "int": torch.long, "bool": torch.bool}
 
 
-def column(values: Sequence[float | Sequence[float]], dtype: torch.dtype = torch.float64) -> Column:
+def column(values: Sequence[Number | Sequence[Number]], dtype: torch.dtype = torch.float64) -> Column:
     """Numbers as a column."""
     if values and isinstance(values[0], Sequence):
         return tuple(torch.tensor(of_one, dtype=dtype) for of_one in values)
@@ -81,28 +83,28 @@ def _numbers(
     return [numbers.get(key, 0.0 if missing is None else missing) for numbers in carried]
 
 
-def _token_mask(example: TokenExample, quantity: Quantity) -> Sequence[float]:
+def _token_mask(example: TokenExample, quantity: Quantity) -> Sequence[Number]:
     return example.rows[str(quantity.role)].counted
 
 
-def _token_ids(example: TokenExample, quantity: Quantity) -> Sequence[float]:
+def _token_ids(example: TokenExample, quantity: Quantity) -> Sequence[Number]:
     return example.rows[str(quantity.role)].answer_ids
 
 
-def _diff_mask(example: TokenExample, quantity: Quantity) -> Sequence[float]:
+def _diff_mask(example: TokenExample, quantity: Quantity) -> Sequence[Number]:
     return example.marked(str(quantity.role))
 
 
-def _prefix_length(example: TokenExample, quantity: Quantity) -> float:
+def _prefix_length(example: TokenExample, quantity: Quantity) -> int:
     return example.rows[str(quantity.role)].counted.index(True)
 
 
-def _prompt_length(example: TokenExample, quantity: Quantity) -> float:
+def _prompt_length(example: TokenExample, quantity: Quantity) -> int:
     del quantity
     return len(example.prompt_ids) - 1
 
 
-COUNTED: Mapping[str, Callable[[TokenExample, Quantity], float | Sequence[float]]] = {
+COUNTED: Mapping[str, Callable[[TokenExample, Quantity], Number | Sequence[Number]]] = {
     "token_mask": _token_mask,
     "token_ids": _token_ids,
     "diff_mask": _diff_mask,
