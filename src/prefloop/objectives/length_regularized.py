@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from prefloop.objectives.registry import Fit, objective
+from prefloop.objectives.registry import Elsewhere, Fit, objective
 from prefloop.statistics import length_slope
 
 ALPHA_CAP = 1.0
@@ -72,6 +72,14 @@ def length_correction(
     aliases=("ilr_dpo", "r_dpo"),
     fit={"alpha": fitted_alpha},
     hold={"alpha": length_correction},
+    elsewhere=(
+        Elsewhere(
+            "oat",
+            "dap_algo=DPO len_reg_alpha=...",
+            {"beta": "beta", "alpha": "len_reg_alpha"},
+            "its dap_algo=LR_DPO averages over tokens first, which is another loss",
+        ),
+    ),
 )
 def length_regularized_dpo(
     policy_chosen_logps: Float[Tensor, " pairs"],

@@ -27,7 +27,6 @@ from prefloop.objectives.registry import Elsewhere, objective
             "LLaMA-Factory",
             "pref_loss=sigmoid",
             {"beta": "pref_beta", "label_smoothing": "dpo_label_smoothing"},
-            "TRL has no conservative DPO: its loss_type=sigmoid ignores label_smoothing",
         ),
     ),
     at_reference=lambda _: math.log(2),
@@ -49,7 +48,8 @@ def conservative_dpo(
 
     The minimum lies at m = log((1 - e) / e); beyond it the gradient turns around.
 
-    Limits: e = 0 gives `dpo`. It is `dpo` with soft labels of 1 - e.
+    Limits: e = 0 gives `dpo`. It is `dpo` with soft labels of 1 - e. TRL does not have it: its
+    loss_type=sigmoid ignores label_smoothing.
 
     Args:
         policy_chosen_logps: log pi(chosen | prompt), summed over tokens; gradient flows.
