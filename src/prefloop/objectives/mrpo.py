@@ -35,9 +35,7 @@ def harmonic_mixture(logps: Models, weights: Models) -> Float[Tensor, " pairs"]:
 
 
 def exchanged_harmonic_mixture(logps: Models, weights: Models) -> Float[Tensor, " pairs"]:
-    """The harmonic mean with each of two weights on the other model, as the released code forms it."""
-    if logps.shape[1] != 2:
-        raise ValueError(f"the released code mixes an anchor and one more reference, found {logps.shape[1]} references")
+    """The harmonic mean with the weights in reverse: each of two on the other model, as the released code has it."""
     return harmonic_mixture(logps, weights.flip(1))
 
 
@@ -199,7 +197,8 @@ def mrpo_official(
 
         log pi~(y) = -log(alpha_2 / pi_1(y) + alpha_1 / pi_2(y))
 
-    A reference that is trusted fully (alpha_2 = 1) leaves the anchor. Use `mrpo` for anything new.
+    A reference that is trusted fully (alpha_2 = 1) leaves the anchor. Use `mrpo` for anything new. The code knows two
+    references; of more, the weights are taken in reverse order.
 
     Limits: equal weights give `mrpo`; equal references give `dpo`.
 
