@@ -308,6 +308,7 @@ def relative_error(computed: Any, expected: Any) -> float:
             return WRONG
         return max(map(relative_error, computed, expected), default=0.0)
     if isinstance(computed, float) and isinstance(expected, int | float) and not isinstance(expected, bool):
-        error = abs(computed - expected) / max(abs(expected), SMALLEST_SCALE)
+        # Infinities are equal, and have no difference.
+        error = 0.0 if computed == expected else abs(computed - expected) / max(abs(expected), SMALLEST_SCALE)
         return error if isfinite(error) else WRONG
     return 0.0 if type(computed) is type(expected) and computed == expected else WRONG
