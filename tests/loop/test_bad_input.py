@@ -62,6 +62,17 @@ MISTAKES: Sequence[tuple[str, Sequence[str], str]] = [
         f"{TINY}: policy.objective.beta: Input should be a valid number",
     ),
     (
+        "a way of finding a number that nobody knows",
+        ["policy.objective={name: length_regularized_dpo, alpha: {length_ration: 1.0}}"],
+        f"{TINY}: policy.objective.alpha.length_ration says nothing. Did you mean 'length_ratio'?",
+    ),
+    (
+        "two ways of finding one number",
+        ["policy.objective={name: length_regularized_dpo, alpha: {length_ratio: 1.0, fitted: 0.5}}"],
+        f"{TINY}: policy.objective.alpha.fitted: Extra inputs are not permitted, found "
+        "{'length_ratio': 1.0, 'fitted': 0.5}. Expected one of {fitted: ...}, {length_ratio: ..., gain: ...}.",
+    ),
+    (
         "an unknown rule",
         ["pairs.rule=best_wurst"],
         f"{TINY}: pairs.rule is 'best_wurst', which is not a rule. Did you mean 'best_worst'?",

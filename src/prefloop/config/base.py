@@ -1,8 +1,8 @@
 """The base of every configuration class, and options that are read off a function's signature."""
 
 import inspect
-from collections.abc import Callable, Collection, Mapping
-from typing import Annotated, Any, ClassVar, TypeGuard, get_type_hints
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, TypeGuard, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, create_model
 
@@ -77,6 +77,9 @@ def check_options(function_name: str, kind: type[Config], options: Options, wher
         if name not in kind.model_fields:
             known = did_you_mean(name, kind.model_fields) if kind.model_fields else "It takes no options."
             raise RecipeError(f"{where}.{name} is not an option of {function_name}. {known}")
+    for name, value in plain.items():
+        if is_mapping(value) and (forms := _mappings(kind.model_fields[name].annotation)):
+            _check_form(value, forms, f"{where}.{name}", options[name])
     try:
         return kind.model_validate(plain)
     except ValidationError as error:
@@ -85,3 +88,23 @@ def check_options(function_name: str, kind: type[Config], options: Options, wher
         raise RecipeError(
             f"{where}.{name}: {found['msg']}, found {options.get(name)!r}. {function_name} takes {takes}."
         ) from error
+
+
+def _mappings(annotation: object) -> list[type[Config]]:
+    """The mappings that may stand for a number: `{fitted: ...}`, `{length_ratio: ...}`."""
+    return [form for form in get_args(annotation) if isinstance(form, type) and issubclass(form, Config)]
+
+
+def _check_form(value: Mapping[str, Any], forms: Sequence[type[Config]], where: str, found: object) -> None:
+    """Checks a mapping against the form that its first key belongs to, so that the error is about what was meant."""
+    known = {name: form for form in forms for name in form.model_fields}
+    expected = ", ".join("{" + ": ..., ".join(form.model_fields) + ": ...}" for form in forms)
+    for name in value:
+        if name not in known:
+            raise RecipeError(f"{where}.{name} says nothing. {did_you_mean(name, known)} Or a number, or fitted.")
+    try:
+        known.get(next(iter(value), ""), forms[0]).model_validate(value)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join((where, *map(str, problem["loc"])))
+        raise RecipeError(f"{place}: {problem['msg']}, found {found!r}. Expected one of {expected}.") from error
