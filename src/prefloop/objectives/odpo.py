@@ -188,7 +188,7 @@ def odpo_identity(
 
         loss = -log sigmoid(beta * (rho(chosen) - rho(rejected)) - alpha * (s(chosen) - s(rejected)))
 
-    Limits: alpha = 0, or equal scores, give `dpo`. Without an offset of its own, it is a reward model of the gap.
+    Limits: alpha = 0, or equal scores, give `dpo`; gaps of 1 give `odpo_constant`.
 
     Args:
         policy_chosen_logps: log pi(chosen | prompt), summed over tokens; gradient flows.
