@@ -2,15 +2,18 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from prefloop.config import LoraConfig
 from prefloop.errors import CheckFailedError
+from prefloop.objectives import find_objective
 from prefloop.policy import PolicyFiles, Workbench
 from prefloop.training import (
     BlockOfRound,
@@ -24,7 +27,14 @@ from prefloop.training import (
     step_plan,
     train,
 )
-from prefloop.training.checkpoint import latest_checkpoint, optimizer_tensors, restore, save_checkpoint
+from prefloop.training.checkpoint import (
+    latest_checkpoint,
+    optimizer_tensors,
+    restore,
+    restored_state,
+    save_checkpoint,
+    state_tensors,
+)
 
 LORA = LoraConfig(r=4, alpha=8.0)
 BOTH = pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
@@ -242,3 +252,78 @@ def test_a_half_written_checkpoint_is_not_read(tmp_path: Path) -> None:
     of = parameters()
     save_checkpoint(tmp_path, 1, [], optimizer_tensors(of, adam(of, 1)))
     assert latest_checkpoint(tmp_path) is not None
+
+
+# ----------------------------------------------------------------------------------- what an objective remembers
+
+
+def coupled(request: TrainRequest) -> TrainRequest:
+    """The same request for an objective with running statistics, of the whole step, and random numbers."""
+    objective = find_objective("beta_dpo", "here")
+    return replace(request, objective=objective, hyper=objective.options().model_dump())
+
+
+@pytest.mark.parametrize(("what", "done"), [("train", 3), ("train", 4), ("score with ref", 7)])
+def test_a_killed_step_of_an_objective_with_a_state_goes_on_to_the_same_bytes(
+    request_for: RequestFor, bench: Workbench, tmp_path: Path, what: str, done: int
+) -> None:
+    whole = train(coupled(request_for("whole")), bench, tmp_path / "whole", silent)
+    request = coupled(request_for("killed"))
+    with pytest.raises(KeyboardInterrupt):
+        train(request, bench, tmp_path / "killed", killed_at(what, done))
+    assert train(request, bench, tmp_path / "killed", silent) == whole
+    assert weights_file(tmp_path / "killed") == weights_file(tmp_path / "whole")
+
+
+def test_a_state_is_kept_in_the_checkpoint_and_has_an_effect(
+    request_for: RequestFor, bench: Workbench, tmp_path: Path
+) -> None:
+    """Without its kept state, training that goes on would go elsewhere."""
+    whole = train(coupled(request_for("whole")), bench, tmp_path / "whole", silent)
+    request = coupled(request_for("killed"))
+    with pytest.raises(KeyboardInterrupt):
+        train(request, bench, tmp_path / "killed", killed_at("train", 3))
+    found = latest_checkpoint(request.scratch)
+    assert found is not None
+    tensors = load_file(found[0])
+    assert {name for name in tensors if name.startswith("objective/")} == {"objective/mean", "objective/std"}
+    save_file({**tensors, "objective/mean": tensors["objective/mean"] + 1}, found[0])
+    assert train(request, bench, tmp_path / "killed", silent) != whole
+
+
+def test_statistics_are_restored_in_their_own_types(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Moments:
+        count: int
+        mean: float
+        each: torch.Tensor
+
+        @classmethod
+        def initial(cls, hyper: Mapping[str, Any]) -> "Moments":
+            del hyper
+            return cls(0, 0.0, torch.zeros(2, dtype=torch.float64))
+
+        def updated(self) -> "Moments":
+            return self
+
+    kept = Moments(3, 0.1 + 0.2, torch.tensor([0.1, 0.7]).double())
+    save_file(state_tensors(kept), tmp_path / "state.safetensors")
+    found = restored_state(tmp_path / "state.safetensors", Moments.initial({}))
+    assert isinstance(found, Moments)
+    assert (found.count, found.mean, found.each.tolist()) == (kept.count, kept.mean, kept.each.tolist())
+    assert type(found.count) is int
+
+
+def test_scores_of_tokens_are_kept_as_they_are(
+    request_for: RequestFor, bench: Workbench, examples: list[TokenExample], tmp_path: Path
+) -> None:
+    objective = find_objective("wpo", "here")
+    request = replace(request_for("run"), objective=objective, hyper=objective.options().model_dump())
+    with pytest.raises(KeyboardInterrupt):
+        train(request, bench, tmp_path / "out", killed_at("train", 1))
+    kept = json.loads(next(request.scratch.glob("ref-scores-*.json")).read_text(encoding="utf-8"))
+    for example, values in zip(examples, kept["chosen_token_logps"], strict=True):
+        assert len(values) == len(example.rows["chosen"].answer_ids)
+    other = replace(request_for("other"), objective=objective, hyper=request.hyper)
+    whole = train(other, bench, tmp_path / "whole", silent)
+    assert train(request, bench, tmp_path / "out", silent) == whole

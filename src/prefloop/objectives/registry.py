@@ -27,7 +27,7 @@ class Fit:
 
 @runtime_checkable
 class State(Protocol):
-    """Running statistics of an objective: a frozen dataclass of numbers, without gradient."""
+    """Running statistics of an objective: a frozen dataclass of numbers or tensors, without gradient."""
 
     @classmethod
     def initial(cls, hyper: Mapping[str, Any]) -> "State":
@@ -56,7 +56,9 @@ class Elsewhere:
 
 
 AtReference = Callable[[Mapping[str, Any]], float]
-"""Takes the hyper-parameters, returns the loss of an example when every number of the policy is the reference's."""
+"""Takes the hyper-parameters, returns the loss of an example when every number of the policy is the reference's.
+
+Where examples are coupled, it is the mean over the step."""
 FitFunction = Callable[..., Fit]
 """Takes data quantities of all examples by name, as float64 arrays."""
 HoldFunction = Callable[..., float]
@@ -184,7 +186,7 @@ def objective(
         elsewhere: what it is called, and what its parameters are called, in other tools.
         at_reference: the loss when every number of the policy is the reference's; None where it depends on data.
         couples_batch: an example's loss depends on the others of its optimiser step.
-        state: running statistics, that the function takes as the quantity `state`.
+        state: class of running statistics, a frozen dataclass that the function takes as the quantity `state`.
         swap: why labels cannot be softened by exchanging chosen and rejected; None where they can.
         exponential: why the loss overflows at gaps of 10,000 nats; None where it does not.
     """

@@ -28,7 +28,7 @@ Step = Mapping[str, Any]
 LOGP_TOLERANCE = 1e-6
 """Nats a token by which a policy may differ from itself in the same layout (float32 rounding; normally exactly 0)."""
 LOSS_TOLERANCE = 1e-5
-"""Nats by which the first loss may differ from the objective's value at policy = reference."""
+"""Nats by which the first loss may differ from the objective's value at policy = reference; a share of larger ones."""
 
 TOKEN_FUNCTIONALS = {"token_logps", "token_log_sum_sq"}
 COMPUTED = {"logps", "prompt_logps", *TOKEN_FUNCTIONALS}
@@ -325,18 +325,28 @@ class PlainEngine:
                 if self.state is not None:
                     of_step["state"] = self._next_state(batch, scores, of_step)
                 losses = self.loss(batch, scores, of_step)
-                expected = self._at_reference(batch, {**scores, **frozen}, of_step, same_as_start)
-                gap = (losses - expected).abs().max()
-                _must_be_small(float(gap), LOSS_TOLERANCE, f"first loss against its value at policy = {model}, nats")
+                gap = self._gap_at_reference(losses, batch, {**scores, **frozen}, of_step, same_as_start)
+                _must_be_small(gap, LOSS_TOLERANCE, f"first loss against its value at policy = {model}, nats")
 
-    def _at_reference(
-        self, batch: Sequence[int], frozen: Mapping[str, Tensor], of_step: Step, same_as_start: Sequence[str]
-    ) -> Tensor:
-        """Losses while the policy is its reference: as the formula says, or else computed on the reference's scores."""
+    def _gap_at_reference(
+        self,
+        losses: Tensor,
+        batch: Sequence[int],
+        frozen: Mapping[str, Tensor],
+        of_step: Step,
+        same_as_start: Sequence[str],
+    ) -> float:
+        """How far losses are from what the formula says of policy = reference, or gives for the reference's scores.
+
+        In nats, or where the loss is larger than one nat, as a share of it.
+        """
         objective = self.loss.objective
-        if objective.at_reference is not None and set(objective.models) <= set(same_as_start):
-            return torch.tensor(objective.at_reference(self.loss.hyper), dtype=torch.float64)
-        return self.loss(batch, frozen, of_step)
+        if objective.at_reference is None or not set(objective.models) <= set(same_as_start):
+            expected = self.loss(batch, frozen, of_step)
+        else:
+            expected = torch.tensor(objective.at_reference(self.loss.hyper), dtype=torch.float64)
+            losses = losses.mean() if objective.couples_batch else losses
+        return ((losses - expected).abs() / expected.abs().clamp(min=1)).max().item()
 
 
 def _must_be_small(gap: float, tolerance: float, what: str) -> None:
