@@ -267,8 +267,7 @@ def ppo(
         whiten_advantages=whiten_advantages,
     )
     of_tokens = terms.policy_losses + vf_coef * terms.value_losses
-    tokens_per_example = response_token_mask.sum() / len(response_token_mask)
-    return masked_sum(of_tokens, response_token_mask) / tokens_per_example
+    return masked_sum(of_tokens, response_token_mask) * len(response_token_mask) / response_token_mask.sum()
 
 
 # -------------------------------------------------------------------------------------------------------------- RLOO

@@ -1,0 +1,285 @@
+"""PPO and RLOO: advantages, clipping, and gradients against enumeration."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from prefloop.objectives import (
+    adapted_kl_coef,
+    clipped_surrogate,
+    clipped_value_error,
+    generalized_advantages,
+    kl_estimate,
+    leave_one_out_advantages,
+    ppo,
+    ppo_terms,
+    rloo,
+    rloo_clipped,
+    token_rewards,
+    whitened,
+)
+
+LENGTHS = (4, 1, 3)
+MASK = torch.arange(4) < torch.tensor(LENGTHS)[:, None]
+
+
+def column(*values: float) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def tokens(seed: int, low: float = -3.0, high: float = 0.0) -> Tensor:
+    """Random values of tokens, and rubbish where there are none."""
+    generator = torch.Generator().manual_seed(seed)
+    values = low + (high - low) * torch.rand(3, 4, generator=generator, dtype=torch.float64)
+    return values.masked_fill(~MASK, 99.0)
+
+
+SCORES = column(0.7, -1.0, 0.3)
+OPTIONS: dict[str, Any] = {
+    "kl_coef": 0.05,
+    "kl_estimator": "k1",
+    "gamma": 1.0,
+    "lam": 0.95,
+    "cliprange": 0.2,
+    "cliprange_value": 0.2,
+    "whiten_advantages": True,
+}
+
+
+# --------------------------------------------------------------------------------------------- rewards and advantages
+
+
+def test_both_estimators_have_the_mean_of_the_kl_and_k3_is_never_negative() -> None:
+    policy, ref = (torch.randn(6, generator=torch.Generator().manual_seed(s)).double().log_softmax(0) for s in (0, 1))
+    kl = (policy.exp() * (policy - ref)).sum().item()
+    for estimator in ("k1", "k3"):
+        assert (policy.exp() * kl_estimate(policy, ref, estimator=estimator)).sum().item() == pytest.approx(kl)
+    assert kl_estimate(policy, ref, estimator="k3").min().item() >= 0
+    assert kl_estimate(policy, ref, estimator="k1").min().item() < 0
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k3"])
+def test_the_rewards_of_an_answer_sum_to_its_score_minus_its_kl(estimator: Any) -> None:
+    old, ref = tokens(0), tokens(1)
+    found = token_rewards(old, ref, SCORES, MASK, kl_coef=0.3, kl_estimator=estimator)
+    kl = kl_estimate(old, ref, estimator=estimator).masked_fill(~MASK, 0.0)
+    torch.testing.assert_close(found.sum(1), SCORES - 0.3 * kl.sum(1))
+    without = token_rewards(old, ref, 0 * SCORES, MASK, kl_coef=0.3, kl_estimator=estimator)
+    assert (found != without).nonzero().tolist() == [[0, 3], [1, 0], [2, 2]]
+    assert found[~MASK].tolist() == [0.0] * 4
+
+
+def test_advantages_are_what_was_paid_minus_the_value_at_one_end_and_one_step_at_the_other() -> None:
+    rewards, values = tokens(2), tokens(3, -1, 1)
+    whole = generalized_advantages(rewards, values, MASK, gamma=1.0, lam=1.0)
+    step = generalized_advantages(rewards, values, MASK, gamma=0.9, lam=0.0)
+    for row, length in enumerate(LENGTHS):
+        for t in range(length):
+            value, following = values[row, t], values[row, t + 1] if t + 1 < length else 0.0
+            assert whole.advantages[row, t].item() == pytest.approx((rewards[row, t:length].sum() - value).item())
+            assert whole.returns[row, t].item() == pytest.approx(rewards[row, t:length].sum().item())
+            assert step.advantages[row, t].item() == pytest.approx(rewards[row, t] + 0.9 * following - value)
+    assert whole.advantages[~MASK].tolist() == [0.0] * 4
+
+
+def test_between_the_ends_advantages_are_a_discounted_sum_of_one_step_errors() -> None:
+    rewards, values = tokens(2), tokens(3, -1, 1)
+    found = generalized_advantages(rewards, values, MASK, gamma=0.9, lam=0.8).advantages
+    steps = generalized_advantages(rewards, values, MASK, gamma=0.9, lam=0.0).advantages
+    expected = sum((0.9 * 0.8) ** k * steps[0, 1 + k].item() for k in range(3))
+    assert found[0, 1].item() == pytest.approx(expected)
+
+
+def test_whitened_advantages_have_mean_zero_and_variance_one_over_counted_tokens() -> None:
+    found = whitened(tokens(4), MASK)
+    assert found[MASK].mean().item() == pytest.approx(0, abs=1e-12)
+    assert found[MASK].var().item() == pytest.approx(1, rel=1e-6)
+    assert found[~MASK].tolist() == [0.0] * 4
+
+
+def test_one_token_cannot_be_whitened() -> None:
+    one = torch.ones(1, 1)
+    with pytest.raises(ValueError, match="whitening needs two tokens at least; whiten_advantages=False takes one"):
+        whitened(one, one > 0)
+
+
+@pytest.mark.parametrize(("kl", "factor"), [(6.0, 1.0), (60.0, 1.002), (0.0, 0.998), (6.6, 1.001)])
+def test_the_kl_coefficient_follows_its_target_by_a_fifth_at_most(kl: float, factor: float) -> None:
+    assert adapted_kl_coef(0.15, kl=kl, target=6.0, num_steps=100, horizon=10_000) == pytest.approx(0.15 * factor)
+
+
+# ----------------------------------------------------------------------------------------------------------- clipping
+
+
+@pytest.mark.parametrize(
+    ("advantage", "ratio", "loss", "learns"),
+    [
+        (2.0, 1.1, -2.2, True),
+        (2.0, 1.3, -2.4, False),
+        (2.0, 0.5, -1.0, True),
+        (-2.0, 0.9, 1.8, True),
+        (-2.0, 0.7, 1.6, False),
+        (-2.0, 3.0, 6.0, True),
+        (2.0, 1.0, -2.0, True),
+        (0.0, 3.0, 0.0, False),
+    ],
+)
+def test_only_the_side_that_gains_is_clipped(advantage: float, ratio: float, loss: float, learns: bool) -> None:
+    log_ratio = column(math.log(ratio)).requires_grad_()
+    found = clipped_surrogate(log_ratio, column(advantage), cliprange=0.2)
+    (grad,) = torch.autograd.grad(found.sum(), [log_ratio])
+    assert found.item() == pytest.approx(loss)
+    assert grad.item() == pytest.approx(-advantage * ratio if learns else 0.0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_surrogate_is_the_formula_of_the_paper(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    log_ratios, advantages = torch.randn(2, 50, generator=generator, dtype=torch.float64)
+    q = log_ratios.exp()
+    expected = torch.maximum(-advantages * q, -advantages * q.clamp(0.8, 1.2))
+    torch.testing.assert_close(clipped_surrogate(log_ratios, advantages, cliprange=0.2), expected)
+
+
+def test_a_ratio_beyond_all_numbers_that_is_clipped_has_no_gradient() -> None:
+    log_ratio = torch.tensor([5000.0], requires_grad=True)
+    (grad,) = torch.autograd.grad(clipped_surrogate(log_ratio, torch.ones(1), cliprange=0.2).sum(), [log_ratio])
+    assert grad.item() == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "old", "target", "error", "slope"),
+    [
+        (1.0, 1.0, 3.0, 2.0, -2.0),
+        (1.5, 1.0, 3.0, 0.5 * 1.8**2, 0.0),
+        (0.5, 1.0, 3.0, 0.5 * 2.5**2, -2.5),
+        (4.0, 3.9, 3.0, 0.5, 1.0),
+    ],
+)
+def test_a_value_that_moved_towards_its_target_is_held_and_one_that_moved_away_is_not(
+    value: float, old: float, target: float, error: float, slope: float
+) -> None:
+    values = column(value)[:, None].requires_grad_()
+    found = clipped_value_error(values, column(old)[:, None], column(target)[:, None], cliprange=0.2)
+    (grad,) = torch.autograd.grad(found.sum(), [values])
+    assert found.item() == pytest.approx(error)
+    assert grad.item() == pytest.approx(slope)
+
+
+# ---------------------------------------------------------------------------------------------------------------- PPO
+
+
+def inputs() -> list[Tensor]:
+    old = tokens(0)
+    return [old + tokens(5, -0.3, 0.3), old, tokens(1), tokens(6, -1, 1), tokens(7, -1, 1), SCORES, MASK]
+
+
+def test_the_mean_of_ppo_over_answers_is_the_mean_over_tokens() -> None:
+    terms = ppo_terms(*inputs(), **OPTIONS)
+    losses = ppo(*inputs(), **OPTIONS, vf_coef=0.3)
+    expected = terms.policy_losses[MASK].mean() + 0.3 * terms.value_losses[MASK].mean()
+    assert losses.mean().item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+def test_what_stands_behind_an_answer_changes_nothing() -> None:
+    real = [value.is_floating_point() and value.shape == MASK.shape for value in inputs()]
+    other = [
+        value.masked_fill(~MASK, -7.0) if is_real else value for value, is_real in zip(inputs(), real, strict=True)
+    ]
+    assert ppo(*other, **OPTIONS).tolist() == ppo(*inputs(), **OPTIONS).tolist()
+    wider = [torch.cat([value, value[:, :2]], 1) if value.ndim == 2 else value for value in inputs()]
+    wider[6] = torch.cat([MASK, torch.zeros_like(MASK[:, :2])], 1)
+    torch.testing.assert_close(ppo(*wider, **OPTIONS), ppo(*inputs(), **OPTIONS), rtol=1e-13, atol=0)
+
+
+def test_where_nothing_has_moved_the_gradient_is_minus_the_advantage_over_the_tokens() -> None:
+    given = inputs()
+    given[0] = given[1].clone().requires_grad_()
+    terms = ppo_terms(*given, **OPTIONS)
+    (grad,) = torch.autograd.grad(ppo(*given, **OPTIONS).mean(), [given[0]])
+    torch.testing.assert_close(grad, -terms.used_advantages / 8, rtol=1e-12, atol=1e-15)
+
+
+def test_rewards_advantages_and_returns_are_constants() -> None:
+    given = [
+        value.requires_grad_() if value.is_floating_point() and index in {0, 3} else value
+        for index, value in enumerate(inputs())
+    ]
+    terms = ppo_terms(*given, **OPTIONS)
+    constants = (terms.token_rewards, terms.advantages, terms.returns, terms.used_advantages)
+    assert not any(value.requires_grad for value in constants)
+
+
+# --------------------------------------------------------------------------------------------------------------- RLOO
+
+
+def test_the_advantages_of_a_prompt_sum_to_zero_and_do_not_see_a_constant() -> None:
+    rewards = torch.randn(8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = leave_one_out_advantages(rewards, num_samples=4, normalize=False)
+    assert found.view(2, 4).sum(1).tolist() == pytest.approx([0, 0], abs=1e-12)
+    shifted = leave_one_out_advantages(rewards + column(*[5.0] * 4, *[-3.0] * 4), num_samples=4, normalize=False)
+    torch.testing.assert_close(found, shifted, rtol=0, atol=1e-12)
+    for i in range(4):
+        others = [rewards[j].item() for j in range(4) if j != i]
+        assert found[i].item() == pytest.approx(rewards[i].item() - sum(others) / 3)
+
+
+def test_two_samples_are_set_against_each_other() -> None:
+    assert leave_one_out_advantages(column(3.0, 1.0), num_samples=2, normalize=False).tolist() == [2, -2]
+
+
+def test_equal_rewards_teach_nothing() -> None:
+    logps = column(-3, -9, -1, -4).requires_grad_()
+    terms = rloo(logps, logps.detach(), logps.detach(), column(2, 2, 2, 2), num_samples=2)
+    (grad,) = torch.autograd.grad(terms.losses.sum(), [logps])
+    assert grad.abs().max().item() == 0
+
+
+def test_at_the_policy_that_sampled_the_clipped_form_has_the_gradient_of_the_plain_one() -> None:
+    logps = column(-3, -9, -1, -4).requires_grad_()
+    given = (logps, logps.detach(), column(-4, -8, -2, -4), column(0.3, 0.1, 0.8, 0.9))
+    plain, clipped = (
+        torch.autograd.grad(form(*given, num_samples=2, kl_coef=0.1).losses.sum(), [logps])[0]
+        for form in (rloo, rloo_clipped)
+    )
+    torch.testing.assert_close(plain, clipped, rtol=1e-14, atol=0)
+
+
+def test_the_kl_of_rloo_is_that_of_the_policy_that_sampled() -> None:
+    terms = rloo(column(-3, -9), column(-4, -8), column(-4.5, -6), column(1, 2), num_samples=2, kl_coef=0.5)
+    assert terms.rewards.tolist() == [1 - 0.25, 2 + 1]
+
+
+def test_the_expected_gradient_is_reinforce_without_a_baseline_by_enumeration() -> None:
+    """All pairs of two samples from four answers: E[R - KL] has the gradient that the mean loss has."""
+    theta = torch.tensor([0.3, -0.2, 0.5, 0.1], dtype=torch.float64, requires_grad=True)
+    ref, reward = column(0.4, 0.3, 0.2, 0.1).log(), column(1.0, 0.0, -1.0, 0.5)
+    policy = theta.log_softmax(0)
+    old, total = policy.detach(), torch.zeros((), dtype=torch.float64)
+    for i in range(4):
+        for j in range(4):
+            two = torch.tensor([i, j])
+            terms = rloo(policy[two], old[two], ref[two], reward[two], num_samples=2, kl_coef=0.3)
+            total = total + (old[i] + old[j]).exp() * terms.losses.mean()
+    objective = -(policy.exp() * (reward - 0.3 * (policy - ref))).sum()
+    found, expected = (torch.autograd.grad(value, [theta], retain_graph=True)[0] for value in (total, objective))
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_following_that_gradient_ends_at_the_reference_tilted_by_the_reward() -> None:
+    """pi_ref * exp(r / beta) / Z, to a total variation of 1e-3."""
+    ref, reward, beta = column(0.4, 0.3, 0.2, 0.1).log(), column(1.0, 0.0, -1.0, 0.5), 0.5
+    theta = torch.zeros(4, dtype=torch.float64, requires_grad=True)
+    two = torch.cartesian_prod(torch.arange(4), torch.arange(4)).flatten()
+    for _ in range(400):
+        policy = theta.log_softmax(0)
+        old = policy.detach()
+        terms = rloo(policy[two], old[two], ref[two], reward[two], num_samples=2, kl_coef=beta)
+        mass = old[two].view(-1, 2).sum(1).exp().repeat_interleave(2) / 2
+        (grad,) = torch.autograd.grad((mass * terms.losses).sum(), [theta])
+        theta = (theta.detach() - 2 * grad).requires_grad_()
+    expected = (ref + reward / beta).softmax(0)
+    assert (theta.softmax(0) - expected).abs().sum().item() / 2 < 1e-3
