@@ -1,8 +1,8 @@
 """The committed curve of plain DPO: the quickstart without control of length, and who may be compared with it.
 
-`plain_curve.json` holds what was measured with `facts`, the settings of that run but for its objective. A run is
-compared where it differs in the objective alone; its name, seed, rounds, machine and the size of its held-out sample
-do not matter.
+`plain_curve.json` holds what was measured with `facts`, the settings of that run but for its control of length. A run
+is compared where it differs in that control alone - objective, penalty of pairs; its name, seed, rounds, gate,
+monitors, machine and the size of its held-out sample do not matter. `scripts/plain_curve.py` writes the file.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,11 @@ from prefloop.report.view import PlainCurve, Recipe
 
 FILE = Path(__file__).with_name("plain_curve.json")
 STEPS = ("prompts", "samples", "judgments", "pairs", "policy", "evaluation")
-_NOT_COMPARED = {"policy": {"objective"}, "evaluation": {"count", "num_samples", "resamples"}}
+_NOT_COMPARED = {
+    "pairs": {"length_penalty"},
+    "policy": {"objective"},
+    "evaluation": {"count", "num_samples", "resamples"},
+}
 
 
 def committed_curve() -> PlainCurve:
@@ -22,7 +26,7 @@ def committed_curve() -> PlainCurve:
 
 
 def comparable_curve(recipe: Recipe) -> PlainCurve | None:
-    """The curve, where a run differs from what it was measured with in the objective alone."""
+    """The curve, where a run differs from what it was measured with in the control of length alone."""
     objective = recipe.setting("policy", "objective", "name")
     curve = committed_curve()
     if objective in {None, "dpo"} or not curve.rounds or facts(recipe) != curve.facts:
