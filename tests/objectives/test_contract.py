@@ -2,6 +2,8 @@
 
 import doctest
 import re
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -276,6 +278,21 @@ def test_its_quantities_are_in_the_vocabulary(objective: Objective) -> None:
 def test_an_unknown_name_is_an_error_that_names_the_nearest() -> None:
     with pytest.raises(RecipeError) as raised:
         find_objective("dpoo", "mine.yaml: policy.objective.name")
-    assert str(raised.value).startswith(
-        "mine.yaml: policy.objective.name is 'dpoo', which is not registered. Did you mean 'dpo'?"
+    assert str(raised.value) == (
+        "mine.yaml: policy.objective.name is 'dpoo', which is not registered. Did you mean 'dpo'? "
+        "`prefloop objectives` lists all."
     )
+
+
+IMPORTED = """
+import sys, torch
+before = set(sys.modules)
+import prefloop.objectives
+print(*sorted({name.split(".")[0] for name in set(sys.modules) - before}))
+"""
+
+
+def test_importing_objectives_imports_torch_and_nothing_heavier() -> None:
+    found = subprocess.run([sys.executable, "-c", IMPORTED], check=True, capture_output=True, text=True).stdout.split()
+    assert not {"scipy", "transformers", "peft", "accelerate", "safetensors", "rich", "typer", "jinja2"} & set(found)
+    assert {"prefloop", "pydantic", "jaxtyping"} <= set(found)

@@ -100,7 +100,7 @@ def test_only_what_has_a_fit_may_be_fitted(written: object, factor: float) -> No
 
 @pytest.mark.parametrize("alpha", [1.5, -1.5, {"fitted": 0.0}])
 def test_alpha_outside_its_range_is_an_error(alpha: object) -> None:
-    with pytest.raises(RecipeError, match=r"here\.alpha: .*length_regularized_dpo takes beta, alpha\."):
+    with pytest.raises(RecipeError, match=r"^here\.alpha"):
         REGULARIZED.checked({"alpha": alpha}, "here")
 
 

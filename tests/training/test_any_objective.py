@@ -12,9 +12,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from prefloop.errors import CheckFailedError
 from prefloop.objectives import Objective, find_objective, objectives, parse_quantity
+from prefloop.objectives.quantities import REPEATED_ROLES
 from prefloop.policy import TokenRow, Trainable
 from prefloop.records import Example, Member, Message, Prompt
-from prefloop.training import LossOfPlan, PlainEngine, TokenExample, data_columns, frozen_scores, not_computed
+from prefloop.training import LossOfPlan, PlainEngine, TokenExample, data_columns, frozen_scores
 from prefloop.training.columns import column, picked
 from prefloop.training.engine import functionals_of, step_budget
 
@@ -24,7 +25,12 @@ LENGTHS = ((5, 2, 3, 4, 2), (2, 7, 2, 3, 5), (9, 9, 4, 2, 3), (4, 3, 6, 6, 2), (
 STEP = [3, 0, 4, 1, 2]
 EVERYTHING = 10_000
 DPO = find_objective("dpo", "here")
-TRAINABLE = [one for one in objectives().values() if not_computed(one) is None]
+TRAINABLE = [
+    one
+    for one in objectives().values()
+    if all(quantity.what.coming is None and quantity.role not in REPEATED_ROLES for quantity in one.quantities)
+]
+"""Those whose quantities the engine computes, also where no rule makes their examples yet."""
 
 
 def token_example(number: int) -> TokenExample:
@@ -327,12 +333,17 @@ def test_a_coupled_objective_sees_the_whole_step_at_once() -> None:
             "ranked_scores (ranked answer: what a judge gave the answer) is not computed in training yet; "
             "it is coming with examples with several ranked answers",
         ),
+        (
+            "policy_gold_logps",
+            "policy_gold_logps (gold answer: log probability of the counted tokens, summed, EOS included) is not "
+            "computed in training yet; it is coming with rules that keep a gold answer",
+        ),
     ],
 )
 def test_what_cannot_be_computed_yet_is_said(name: str, reason: str) -> None:
-    assert not_computed(probe(name)[0]) == reason
+    assert probe(name)[0].not_trained == reason
 
 
 def test_most_objectives_can_be_trained() -> None:
-    assert not_computed(DPO) is None
+    assert DPO.not_trained is None
     assert len(TRAINABLE) > len(objectives()) / 2

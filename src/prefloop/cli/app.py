@@ -144,6 +144,19 @@ def recipes_copy(
     write_json(json_file, result)
 
 
+@app.command(epilog="Example: prefloop objectives simpo")
+def objectives(
+    name: Annotated[str | None, typer.Argument(help="An objective, or what it is called elsewhere.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """List the objectives, or say everything about one: formula, numbers it reads, ranges, other tools' names."""
+    from prefloop.cli.objectives import objectives_command
+
+    with human_text(json_file):
+        result = objectives_command(name)
+    write_json(json_file, result)
+
+
 @app.command(epilog="Example: prefloop why 3f2a --run runs/quickstart")
 def why(
     example: Annotated[str, typer.Argument(help="Id of an example or a prompt, or how it begins.")],

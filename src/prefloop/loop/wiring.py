@@ -17,7 +17,6 @@ from prefloop.loop.stage import derive
 from prefloop.objectives import find_objective
 from prefloop.pairing import find_rule
 from prefloop.records import digest
-from prefloop.training import not_computed
 
 REHEARSED_ROUNDS = 10
 """After three rounds every name means the same kind of thing as before; numbers by round may still change."""
@@ -103,8 +102,10 @@ def check_train(settings: StepConfig, place: str, recipe: Recipe) -> None:
     assert isinstance(settings, TrainStep)
     objective = find_objective(settings.objective.name, f"{place}.objective.name")
     objective.checked(settings.objective.options, f"{place}.objective")
-    if (reason := not_computed(objective)) is not None:
-        raise RecipeError(f"{place}.objective.name is '{objective.name}', but {reason}. Choose another objective.")
+    if objective.not_trained is not None:
+        raise RecipeError(
+            f"{place}.objective.name is '{objective.name}', but {objective.not_trained}. Choose another objective."
+        )
     if settings.soft_labels and objective.not_softened is not None:
         raise RecipeError(
             f"{place}.soft_labels: labels of {objective.name} cannot be softened, since {objective.not_softened}. "

@@ -13,6 +13,7 @@ from prefloop.objectives.batch_adaptive import (
 )
 from prefloop.objectives.cpo import cpo, cpo_simpo, tpo, tpo_length_normalised
 from prefloop.objectives.davir import davir_dpo
+from prefloop.objectives.described import Description, Parameter, behaviour, described, facts
 from prefloop.objectives.discopop import discopop
 from prefloop.objectives.dno import dno
 from prefloop.objectives.dpo import dpo
@@ -101,12 +102,14 @@ __all__ = [
     "MODELS",
     "Advantages",
     "AveragedGapMoments",
+    "Description",
     "Elsewhere",
     "Fit",
     "Functional",
     "GapMoments",
     "MixedReference",
     "Objective",
+    "Parameter",
     "PpoTerms",
     "Quantity",
     "RewardMean",
@@ -127,6 +130,7 @@ __all__ = [
     "averaged_gap",
     "bco",
     "bco_pair",
+    "behaviour",
     "beta_dpo",
     "bmc",
     "bmc_own_weights",
@@ -141,6 +145,7 @@ __all__ = [
     "cpo_simpo",
     "davir_dpo",
     "degree_cross_entropy",
+    "described",
     "discopop",
     "dno",
     "dpo",
@@ -149,6 +154,7 @@ __all__ = [
     "exchanged_harmonic_mixture",
     "exo_pair",
     "f_divergence_dpo",
+    "facts",
     "find_objective",
     "first_difference",
     "generalized_advantages",

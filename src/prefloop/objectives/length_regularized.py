@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from prefloop.objectives.registry import Elsewhere, Fit, objective
-from prefloop.statistics import length_slope
 
 ALPHA_CAP = 1.0
 """Nats a token: beyond this a gap of ten tokens decides a pair at odds of 22,000 to 1, and no pair teaches anything."""
@@ -26,6 +25,8 @@ def fitted_alpha(
     At this alpha, and while the policy equals its reference, the mean gradient of the loss along length is zero:
     what the labels say of length alone is explained away and teaches the policy nothing.
     """
+    from prefloop.statistics import length_slope  # noqa: PLC0415  brings scipy, which only a fit needs
+
     gaps = chosen_lengths - rejected_lengths
     fit = length_slope(gaps, cap=ALPHA_CAP, weights=weights)
     warning = None

@@ -20,6 +20,15 @@ MODELS = ("policy", "ref", "prev", "aux_ref", "old")
 REPEATED_ROLES: tuple[Role, ...] = ("ranked", "degree")
 """Roles that an example has several times, in order: a second axis `ranks`, padded, with the data quantity `mask`."""
 
+ROLES_TO_COME: Mapping[str, str] = {
+    "response": "rules that make examples with an answer of its own",
+    "kl": "rules that make examples of single answers",
+    "gold": "rules that keep a gold answer",
+    "ranked": "examples with several ranked answers",
+    "degree": "examples with several ranked answers",
+}
+"""Roles that no rule makes yet."""
+
 Kind = Literal["float", "int", "bool", "state"]
 
 
@@ -39,6 +48,8 @@ class Functional:
     """What the model needs beside its language-model head."""
     live_reference: bool = False
     """The frozen reference has to be there while the policy is trained; cached numbers do not do."""
+    coming: str | None = None
+    """What training computes it with once that is there; None where it is computed already."""
 
 
 FUNCTIONALS: dict[str, Functional] = {
@@ -66,9 +77,15 @@ FUNCTIONALS: dict[str, Functional] = {
         "KL(reference || policy) of the next token, summed over the counted tokens' positions",
         gradient=True,
         live_reference=True,
+        coming="a reference that stays loaded",
     ),
     "entropy": Functional(
-        "pairs", "nats", "model", "entropy of the next token, summed over the counted tokens' positions", gradient=True
+        "pairs",
+        "nats",
+        "model",
+        "entropy of the next token, summed over the counted tokens' positions",
+        gradient=True,
+        coming="whole distributions",
     ),
     "logits": Functional(
         "pairs tokens vocab",
@@ -76,13 +93,28 @@ FUNCTIONALS: dict[str, Functional] = {
         "model",
         "logits at each token, for vocabularies small enough to keep them",
         gradient=True,
+        coming="whole distributions",
     ),
-    "rewards": Functional("pairs", "reward", "model", "output of the reward head", gradient=True, head="reward"),
+    "rewards": Functional(
+        "pairs", "reward", "model", "output of the reward head", gradient=True, head="reward", coming="model heads"
+    ),
     "token_values": Functional(
-        "pairs tokens", "reward", "model", "output of the value head before each token", gradient=True, head="value"
+        "pairs tokens",
+        "reward",
+        "model",
+        "output of the value head before each token",
+        gradient=True,
+        head="value",
+        coming="model heads",
     ),
     "head_logits": Functional(
-        "pairs classes", "1", "model", "logits of a classification head on the answer", gradient=True, head="class"
+        "pairs classes",
+        "1",
+        "model",
+        "logits of a classification head on the answer",
+        gradient=True,
+        head="class",
+        coming="model heads",
     ),
     "prompt_logps": Functional(
         "pairs",
@@ -150,6 +182,11 @@ class Quantity:
     def gradient(self) -> bool:
         """Gradient flows only through what the policy computes."""
         return self.model == "policy" and self.what.gradient
+
+    @property
+    def coming(self) -> str | None:
+        """What training will compute it with; None where it does already."""
+        return self.what.coming or ROLES_TO_COME.get(str(self.role))
 
     @property
     def shape(self) -> str:

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prefloop.config import Config, check_options, options_class
-from prefloop.errors import RecipeError, did_you_mean
+from prefloop.errors import RecipeError
 from prefloop.objectives.quantities import Quantity, parse_quantity
 
 Loss = Callable[..., Tensor]
@@ -53,6 +54,12 @@ class Elsewhere:
     """Ours -> theirs; a translation where they differ, such as `gamma = gamma_beta_ratio * beta`."""
     note: str = ""
     """Where it differs."""
+
+    @property
+    def translated(self) -> str:
+        """Its parameters in a line: where names differ, ours before theirs, or the equation between them."""
+        pairs = self.parameters.items()
+        return ", ".join(theirs if ours == theirs or "=" in theirs else f"{ours} -> {theirs}" for ours, theirs in pairs)
 
 
 AtReference = Callable[[Mapping[str, Any]], float]
@@ -106,6 +113,19 @@ class Objective:
     def swappable(self) -> bool:
         """Whether labels can be softened by exchanging the answers."""
         return self.not_softened is None
+
+    @property
+    def not_trained(self) -> str | None:
+        """Why training cannot use it yet: which quantity is still to come, and with what; None where it can."""
+        return next(
+            (
+                f"{quantity.name} ({quantity.meaning}) is not computed in training yet; "
+                f"it is coming with {quantity.coming}"
+                for quantity in self.quantities
+                if quantity.coming is not None
+            ),
+            None,
+        )
 
     def needed(self, *, soft_labels: bool) -> tuple[Quantity, ...]:
         """Everything that training has to compute: with soft labels also of the other answer, and how often it wins."""
@@ -232,7 +252,7 @@ def find_objective(name: str, where: str) -> Objective:
     """
     found = _REGISTRY.get(_ALIASES.get(name, name))
     if found is None:
-        raise RecipeError(
-            f"{where} is '{name}', which is not registered. {did_you_mean(name, (*_REGISTRY, *_ALIASES))}"
-        )
+        close = get_close_matches(name, (*_REGISTRY, *_ALIASES), n=1)
+        guess = f"Did you mean '{close[0]}'? " if close else ""
+        raise RecipeError(f"{where} is '{name}', which is not registered. {guess}`prefloop objectives` lists all.")
     return found

@@ -8,7 +8,6 @@ from prefloop.training.engine import (
     answer_scores,
     frozen_scores,
     micro_batches,
-    not_computed,
     step_budget,
 )
 from prefloop.training.rows import TokenExample, example_data, step_plan, tokenised
@@ -31,7 +30,6 @@ __all__ = [
     "largest_micro_batch",
     "learning_rate_at",
     "micro_batches",
-    "not_computed",
     "shape_of",
     "step_budget",
     "step_plan",

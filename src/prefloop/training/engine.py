@@ -13,7 +13,6 @@ from transformers import PreTrainedModel
 
 from prefloop.errors import CheckFailedError
 from prefloop.objectives import Objective, Quantity, State
-from prefloop.objectives.quantities import REPEATED_ROLES
 from prefloop.objectives.registry import EXCHANGED
 from prefloop.policy import Trainable, batches_within, prompt_logps, response_logps, response_token_scores
 from prefloop.records import seed_for
@@ -31,24 +30,6 @@ LOSS_TOLERANCE = 1e-5
 """Nats by which the first loss may differ from the objective's value at policy = reference; a share of larger ones."""
 
 TOKEN_FUNCTIONALS = {"token_logps", "token_log_sum_sq"}
-COMPUTED = {"logps", "prompt_logps", *TOKEN_FUNCTIONALS}
-"""What is computed of an answer or a prompt by a model; the rest of the vocabulary is still to come."""
-
-
-def not_computed(objective: Objective) -> str | None:
-    """Why an objective cannot be trained yet: the quantity that is still to come, and with what; None where it can."""
-    for quantity in objective.quantities:
-        what = quantity.what
-        if quantity.role in REPEATED_ROLES:
-            coming = "examples with several ranked answers"
-        elif what.source == "data" or quantity.functional in COMPUTED:
-            continue
-        elif what.live_reference:
-            coming = "a reference that stays loaded"
-        else:
-            coming = "model heads" if what.head else "a later version"
-        return f"{quantity.name} ({quantity.meaning}) is not computed in training yet; it is coming with {coming}"
-    return None
 
 
 @dataclass(frozen=True)
