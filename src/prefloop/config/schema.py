@@ -4,7 +4,7 @@ Draft 7, the one that editors know. It is made from the configuration classes an
 and written by `scripts/recipe_schema.py`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from prefloop.config.base import Config, is_mapping
@@ -92,7 +92,7 @@ class _Definitions:
         names: Schema = {"enum": sorted(choices)}
         options = {choice: self._options(cls) for choice, cls in choices.items()}
         wrap = _or_by_round if step else _as_it_is
-        every: dict[str, Any] = {field: wrap(part) for own in options.values() for field, part in own.items()}
+        every = {field: wrap(part) for field, part in _of_any(options.values()).items()}
 
         def mapping_of(named: Schema, fields: Mapping[str, Any]) -> Schema:
             return {"properties": {key: named, **common, **fields}, "additionalProperties": False}
@@ -127,6 +127,16 @@ class _Definitions:
         fields = {key: self.value(key, part) for key, part in schema["properties"].items()}
         mapping = {"type": "object", "properties": fields, "additionalProperties": False}
         return _described(mapping, schema.get("description"))
+
+
+def _of_any(options: Iterable[Mapping[str, Schema]]) -> dict[str, Schema]:
+    """Options where the choice is inherited and stands elsewhere: what any choice would take."""
+    forms: dict[str, list[Schema]] = {}
+    for own in options:
+        for field, part in own.items():
+            known = forms.setdefault(field, [])
+            known += [part] * (part not in known)
+    return {field: {"anyOf": known} if len(known) > 1 else known[0] for field, known in forms.items()}
 
 
 def _known_steps() -> dict[str, Schema]:
