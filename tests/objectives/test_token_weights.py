@@ -29,6 +29,12 @@ def test_a_prefix_is_neither_seen_nor_learnt_and_the_step_is_learnt_evenly() -> 
     assert again.tolist() == losses.tolist()
 
 
+def test_each_answer_has_a_prefix_of_its_own() -> None:
+    chosen, rejected = numbers([-1.0, -2.0, -4.0]), numbers([-8.0, -16.0, -32.0])
+    losses = step_dpo(chosen, rejected, 0 * chosen, 0 * rejected, torch.tensor([1]), torch.tensor([2]), beta=0.1)
+    assert losses.tolist() == pytest.approx([math.log1p(math.exp(-0.1 * (-6.0 + 32.0)))])
+
+
 def test_bmc_weights_grow_as_tokens_get_less_likely_up_to_their_cap() -> None:
     marked = torch.tensor([[True, True, True, True, False]])
     weights = bmc_weights(numbers([0.0, math.log(0.8), math.log(0.5), -800.0, -3.0]), marked, 1.5)
