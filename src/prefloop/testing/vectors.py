@@ -98,6 +98,7 @@ METHODS: Mapping[str, Compute] = {
         switch("ref_weights", {"policy": "bmc", "own": "bmc_own_weights"}, default="policy"), extra=bmc_fields
     ),
     "davir": by_objective("davir_dpo"),
+    "dno": by_objective("dno", inputs=NASH),
     "dpo": by_objective("dpo"),
     "dpo_cdpo": by_objective("conservative_dpo"),
     "dpo_f_divergence": by_objective("f_divergence_dpo"),
@@ -154,12 +155,27 @@ METHODS: Mapping[str, Compute] = {
         inputs=LOG_SUM_SQ,
     ),
     "ilr_dpo": by_objective("length_regularized_dpo"),
+    "ilr_dpo_selection": by_rule("best_worst"),
+    "inpo": by_objective(
+        switch("target", {"half": "inpo", "winrate": "inpo_win_rates"}, default="half"), extra=inpo_fields
+    ),
     "length_bias_ld_dpo": by_objective(
         switch("ld_on_reference", {True: "ld_dpo", False: "ld_dpo_policy_only"}, default=True)
     ),
     "length_bias_length_normalized_dpo": by_objective("length_normalized_dpo"),
     "length_bias_simpo": by_objective("simpo"),
+    "mcts_dpo": by_objective(
+        switch(
+            "loss",
+            {"conservative": "mcts_dpo", "plain": "mcts_dpo_plain", "ipo": "mcts_dpo_ipo"},
+            default="conservative",
+        ),
+        extra=mcts_dpo_fields,
+    ),
     "mipo": by_objective("mipo", extra=mipo_fields),
+    "mrpo": by_objective(
+        switch("orientation", {"paper": "mrpo", "official": "mrpo_official"}, default="paper"), extra=mrpo_fields
+    ),
     "odpo": by_objective(
         switch(
             "f",
@@ -172,40 +188,6 @@ METHODS: Mapping[str, Compute] = {
             default="log",
         ),
         extra=odpo_fields,
-    ),
-    "step_dpo": by_objective("step_dpo", make=one_prefix),
-    "tdpo": by_objective(
-        TDPO,
-        hyper=tdpo_options,
-        inputs={"chosen_seq_kl": "policy_chosen_seq_kl", "rejected_seq_kl": "policy_rejected_seq_kl"},
-    ),
-    "tdpo_logits": by_objective(
-        TDPO,
-        hyper=tdpo_options,
-        inputs={
-            "policy_chosen_token_logits": "policy_chosen_logits",
-            "policy_rejected_token_logits": "policy_rejected_logits",
-            "ref_chosen_token_logits": "ref_chosen_logits",
-            "ref_rejected_token_logits": "ref_rejected_logits",
-            "chosen_labels": "chosen_token_ids",
-            "rejected_labels": "rejected_token_ids",
-        },
-        make=tdpo_from_logits,
-    ),
-    "dno": by_objective("dno", inputs=NASH),
-    "inpo": by_objective(
-        switch("target", {"half": "inpo", "winrate": "inpo_win_rates"}, default="half"), extra=inpo_fields
-    ),
-    "mcts_dpo": by_objective(
-        switch(
-            "loss",
-            {"conservative": "mcts_dpo", "plain": "mcts_dpo_plain", "ipo": "mcts_dpo_ipo"},
-            default="conservative",
-        ),
-        extra=mcts_dpo_fields,
-    ),
-    "mrpo": by_objective(
-        switch("orientation", {"paper": "mrpo", "official": "mrpo_official"}, default="paper"), extra=mrpo_fields
     ),
     "online_dpo": by_objective(
         online_objective, hyper={"method": None, "kl": None}, inputs=RESPONSE, make=reference_sample
@@ -235,7 +217,25 @@ METHODS: Mapping[str, Compute] = {
         inputs={"pair_probs": "prob_chosen_wins"},
         make=sure_labels,
     ),
-    "ilr_dpo_selection": by_rule("best_worst"),
+    "step_dpo": by_objective("step_dpo", make=one_prefix),
+    "tdpo": by_objective(
+        TDPO,
+        hyper=tdpo_options,
+        inputs={"chosen_seq_kl": "policy_chosen_seq_kl", "rejected_seq_kl": "policy_rejected_seq_kl"},
+    ),
+    "tdpo_logits": by_objective(
+        TDPO,
+        hyper=tdpo_options,
+        inputs={
+            "policy_chosen_token_logits": "policy_chosen_logits",
+            "policy_rejected_token_logits": "policy_rejected_logits",
+            "ref_chosen_token_logits": "ref_chosen_logits",
+            "ref_rejected_token_logits": "ref_rejected_logits",
+            "chosen_labels": "chosen_token_ids",
+            "rejected_labels": "rejected_token_ids",
+        },
+        make=tdpo_from_logits,
+    ),
 }
 """File stem -> what computes its cases."""
 
