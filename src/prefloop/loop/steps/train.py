@@ -100,13 +100,17 @@ def _length_ratio(work: Work) -> float:
 
 
 def _carried(work: Work, settings: TrainStep, parameter: str) -> float:
-    """The corrections so far, where the reference stays while the policy goes on; else the policy holds them itself."""
+    """The corrections so far, where the policy goes on against the same reference; else the policy holds them itself.
+
+    That is so in every round where the reference stays, and in the later blocks of a round where it moves by round.
+    """
     inputs = work.artifact.inputs
-    start = inputs["start"][0].identity
-    if not inputs["previous"] or any(inputs[slot][0].identity == start for slot in settings.references):
-        return 0.0
-    fits = json.loads((work.path("previous") / "fitted.json").read_text(encoding="utf-8"))
-    return float(fits[parameter]["correction"])
+    for before in inputs["previous"]:
+        same = all(before.inputs[slot][0].identity == inputs[slot][0].identity for slot in settings.references)
+        fitted = work.path("previous") / "fitted.json"
+        if same and fitted.is_file():
+            return float(json.loads(fitted.read_text(encoding="utf-8")).get(parameter, {}).get("correction", 0.0))
+    return 0.0
 
 
 def _block(work: Work) -> BlockOfRound:
@@ -162,7 +166,7 @@ def _held_inputs(name: str, start: Artifact, scope: Scope) -> Inputs:
     return {
         "answers": answers,
         "first_answers": tuple(scope.rounds[0].blocks[0][made.step] for made in answers),
-        "previous": scope.find(f"previous.{name}"),
+        "previous": (start,) if start.step == name else (),
     }
 
 
