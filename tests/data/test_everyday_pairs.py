@@ -68,7 +68,7 @@ def test_every_row_is_read_as_a_pair_of_its_answers(rows: list[Row], pairs: list
     assert len(pairs) == len(rows) == NUM_PAIRS
     for row, pair in zip(rows, pairs, strict=True):
         assert [response.text for response in pair.responses] == [row["chosen"], row["rejected"]]
-        assert pair.judgment.values == (1.0,)
+        assert [judgment.values for judgment in pair.judgments] == [(1.0,)]
 
 
 def test_every_prompt_is_a_train_prompt(rows: list[Row]) -> None:

@@ -79,3 +79,16 @@ def test_finished_leaves_out_cut_answers_and_all_judgments_that_speak_of_them() 
     assert [answer.response_id for answer in rest.responses] == ["a", "c"]
     assert rest.judgments == (kept, preference("c", "a", 1.0))
     assert len(whole.responses) == 3
+
+
+def test_members_carry_the_scores_of_their_answers() -> None:
+    scored = Judgment(judge="dataset:x", kind="score", subjects=("a", "b"), values=(0.25, 4.0))
+    (example,) = given(group(scored, preference("a", "b", 0.0)))
+    assert isinstance(example, Example)
+    assert [member.numbers for member in example.members] == [{"score": 4.0}, {"score": 0.25}]
+
+
+def test_answers_without_scores_carry_none() -> None:
+    (example,) = given(group(preference("a", "b", 1.0)))
+    assert isinstance(example, Example)
+    assert [member.numbers for member in example.members] == [{}, {}]

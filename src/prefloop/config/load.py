@@ -12,6 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from prefloop.config.base import Config, is_mapping
+from prefloop.config.margin import in_units_of_reward
 from prefloop.config.recipe import Recipe, main_field, merge, spelled_out
 from prefloop.config.steps import STEP_CLASSES
 from prefloop.config.suite import expand_evaluations
@@ -43,6 +44,8 @@ class Composition:
     where: str
     layers: tuple[Layer, ...]
     """What it was put together from, the most general file first."""
+    notes: tuple[str, ...]
+    """What was translated, to be said aloud."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def load_recipe(spec: str, overrides: Sequence[str] = ()) -> LoadedRecipe:
         RecipeError: anything is wrong; nothing has been loaded or written.
     """
     made = compose_recipe(spec, overrides)
-    notes = [note for layer in made.layers for note in layer.notes]
+    notes = list(made.notes)
     recipe = _validated(expand_evaluations(made.raw, notes), made.where)
     return LoadedRecipe(recipe=recipe, raw=made.raw, where=made.where, notes=tuple(notes))
 
@@ -94,7 +97,9 @@ def compose_recipe(spec: str, overrides: Sequence[str] = ()) -> Composition:
     for override in overrides:
         layer = _layer(where, _override(override, raw), raw, says=SET)
         layers, raw = (*layers, layer), _over(raw, layer)
-    return Composition(_checked_steps(raw, where), where, layers)
+    notes = [note for layer in layers for note in layer.notes]
+    raw = in_units_of_reward(_checked_steps(raw, where), where, notes)
+    return Composition(raw, where, layers, tuple(notes))
 
 
 def recipe_layers(spec: str, seen: tuple[str, ...] = ()) -> tuple[Layer, ...]:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from prefloop.config.base import Config, is_mapping
 from prefloop.config.load import SET, TOP_LEVEL, Composition
+from prefloop.config.margin import GAMMA, RATIO
 from prefloop.config.recipe import Recipe
 from prefloop.config.steps import STEP_CLASSES
 from prefloop.config.suite import loop_defaults
@@ -102,7 +103,10 @@ def _given(recipe: Composition) -> Iterator[tuple[str, str]]:
     """Which layer gave each value; the last one counts."""
     for layer in recipe.layers:
         where = layer.where if layer.where == SET else Path(layer.where.removeprefix("recipe ")).name
-        yield from ((key, where) for key, _ in leaves(layer.value))
+        for key, _ in leaves(layer.value):
+            yield key, where
+            if key.endswith(f".{RATIO}"):
+                yield key.removesuffix(RATIO) + GAMMA, where
 
 
 def _ordered_top(raw: Mapping[str, Any]) -> list[str]:

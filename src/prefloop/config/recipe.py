@@ -8,6 +8,7 @@ from pydantic import Field, JsonValue
 
 from prefloop.config.base import Config, is_mapping
 from prefloop.config.gate import GateConfig, MonitorsConfig
+from prefloop.config.margin import GAMMA, RATIO
 from prefloop.config.steps import STEP_CLASSES, StepConfig
 
 RawStep = dict[str, JsonValue]
@@ -111,6 +112,9 @@ DISCRIMINATORS = ("type", "name", "rule")
 KINDS_OF_FIT = ("fitted", "length_ratio")
 """Keys that say how a number is found: another one takes the place of the old one and of what belonged to it."""
 
+SAME_NUMBER = ((GAMMA, RATIO), (RATIO, GAMMA))
+"""Keys that say one number in two ways: the one takes the place of the other."""
+
 REPLACED_WHOLE = frozenset({"references", "reads"})
 """Mappings that are one decision: a change names all of it."""
 
@@ -123,7 +127,8 @@ def merge(base: Any, change: Any) -> Any:
         old in base and new in change and old != new for old, new in product(KINDS_OF_FIT, repeat=2)
     )
     kept = {"type": base["type"]} if "type" in base and "rule" in change else {}
-    merged = dict(kept if switched else base)
+    said_anew = {other for key, other in SAME_NUMBER if key in change}
+    merged = {key: value for key, value in (kept if switched else base).items() if key not in said_anew}
     for key, value in change.items():
         merged[key] = value if key in REPLACED_WHOLE else merge(merged.get(key), value)
     return merged

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from prefloop.config.base import Config, is_mapping
 from prefloop.config.load import TOP_LEVEL, recipe_layers, shipped_recipes
+from prefloop.config.margin import GAMMA, RATIO, WITH_MARGIN
 from prefloop.config.recipe import NESTED_MAIN, Recipe
 from prefloop.config.steps import STEP_CLASSES
 
@@ -118,10 +119,13 @@ class _Definitions:
 
     def _options(self, cls: type[Config]) -> dict[str, Schema]:
         """Options of a rule or an objective; what can be fitted may be `fitted`."""
-        return {
+        options = {
             name: {"anyOf": [part, {"const": "fitted"}]} if "ScaledFit" in _refs(part) else part
             for name, part in ((name, _plain_schema(part)) for name, part in self.properties(cls).items())
         }
+        if cls.__name__ in WITH_MARGIN:
+            options[RATIO] = {key: value for key, value in options[GAMMA].items() if key != "default"}
+        return options
 
     def _mapping(self, schema: Schema) -> Schema:
         fields = {key: self.value(key, part) for key, part in schema["properties"].items()}

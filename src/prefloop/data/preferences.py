@@ -2,11 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from prefloop.data.source import DataSource, messages_of
 from prefloop.errors import DataError
 from prefloop.records import Judgment, Prompt, Response, digest
+
+SCORES = (("score_chosen", "score_rejected"), ("chosen_score", "rejected_score"))
+"""What data sets call the scores of the two answers."""
 
 
 @dataclass(frozen=True)
@@ -15,11 +19,14 @@ class GivenPair:
 
     prompt: Prompt
     responses: tuple[Response, Response]
-    judgment: Judgment
+    judgments: tuple[Judgment, ...]
+    """Which answer is preferred, and the scores of both where the row has them."""
 
 
 def read_preferences(source: DataSource) -> Iterator[GivenPair]:
     """The pairs of a source in TRL's explicit-prompt form: `prompt`, `chosen`, `rejected`, texts or message lists.
+
+    Scores of the answers may stand beside them, as `score_chosen` and `score_rejected` (or `chosen_score` and so on).
 
     Raises:
         DataError: a row is malformed; or there is no row at all.
@@ -31,13 +38,11 @@ def read_preferences(source: DataSource) -> Iterator[GivenPair]:
             raise DataError(f"{place}: `{missing[0]}` is missing, expected `prompt`, `chosen` and `rejected`.")
         prompt = Prompt.of(messages_of(row["prompt"], "prompt", place), source=place)
         chosen, rejected = (_given(prompt, _answer(row, key, place)) for key in ("chosen", "rejected"))
-        judgment = Judgment(
-            judge=f"dataset:{source.path.stem}",
-            kind="preference",
-            subjects=(chosen.response_id, rejected.response_id),
-            values=(1.0,),
-        )
-        yield GivenPair(prompt, (chosen, rejected), judgment)
+        judge, subjects = f"dataset:{source.path.stem}", (chosen.response_id, rejected.response_id)
+        preference = Judgment(judge=judge, kind="preference", subjects=subjects, values=(1.0,))
+        scores = _scores(row, place)
+        scored = () if scores is None else (Judgment(judge=judge, kind="score", subjects=subjects, values=scores),)
+        yield GivenPair(prompt, (chosen, rejected), (preference, *scored))
     if place is None:
         raise DataError(
             f"{source.path.name}: has no pairs. Add one JSON object a line with `prompt`, `chosen` and `rejected`."
@@ -52,6 +57,22 @@ def _answer(row: dict[str, Any], key: str, place: str) -> str:
     if len(messages) == 1 and messages[0].role == "assistant":
         return messages[0].content
     raise DataError(f"{place}: {key} is not an answer, expected a text that is not empty or one assistant message.")
+
+
+def _scores(row: dict[str, Any], place: str) -> tuple[float, float] | None:
+    """The scores of the chosen and of the rejected answer; None where the row has none."""
+    for keys in SCORES:
+        values = [row.get(key) for key in keys]
+        for key, value in zip(keys, values, strict=True):
+            if values != [None, None] and not _is_number(value):
+                raise DataError(f"{place}: {key}: found {value!r}, expected a number, for both answers or for neither.")
+        if values != [None, None]:
+            return float(row[keys[0]]), float(row[keys[1]])
+    return None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
 
 
 def _given(prompt: Prompt, text: str) -> Response:

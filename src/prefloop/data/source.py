@@ -12,8 +12,15 @@ from pydantic import TypeAdapter, ValidationError
 from prefloop.errors import DataError, did_you_mean
 from prefloop.records import Message, digest, file_digest
 
-SHIPPED = {"everyday": ("everyday.jsonl", "train"), "everyday_pairs": ("everyday_pairs.jsonl", None)}
-"""Shipped sets with their default part; `everyday:heldout` is kept for evaluation."""
+SHIPPED = {
+    "everyday": ("everyday.jsonl", "train"),
+    "everyday_pairs": ("everyday_pairs.jsonl", None),
+    "everyday_scored_pairs": ("everyday_scored_pairs.jsonl", None),
+}
+"""Shipped sets with their default part; `everyday:heldout` is kept for evaluation.
+
+The scored pairs are twelve of `everyday_pairs` with what the judge `vader` says of their answers.
+"""
 
 
 @dataclass(frozen=True)

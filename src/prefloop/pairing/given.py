@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from prefloop.pairing.groups import member, pair
+from prefloop.pairing.groups import member, pair, scores
 from prefloop.pairing.registry import Dropped, rule
 from prefloop.records import Example, Group
 
@@ -11,9 +11,12 @@ from prefloop.records import Example, Group
 def given(group: Group) -> Iterator[Example | Dropped]:
     """Every preference between two answers, as the data set states it; ties and equal texts give nothing.
 
+    Where answers have scores, from the data set or from a judge, the members carry them.
+
     Args:
         group: a prompt with answers and preference judgments, P(first wins).
     """
+    scored = {subject: {"score": score} for subject, score in scores(group).items()}
     for judgment in group.judgments:
         if judgment.kind != "preference" or len(judgment.subjects) != 2:
             continue
@@ -29,7 +32,7 @@ def given(group: Group) -> Iterator[Example | Dropped]:
             better, worse = (first, second) if prob_first_wins > 0.5 else (second, first)
             yield pair(
                 group,
-                member("chosen", better),
-                member("rejected", worse),
+                member("chosen", better, **scored.get(better.response_id, {})),
+                member("rejected", worse, **scored.get(worse.response_id, {})),
                 why=f"given: {judgment.judge}",
             )

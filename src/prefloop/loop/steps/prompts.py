@@ -51,7 +51,7 @@ def _write_shard(work: Work, name: str, pairs: tuple[GivenPair, ...]) -> None:
     responses = {response.response_id: response for pair in pairs for response in pair.responses}
     write_records(work.out / "prompts" / name, {pair.prompt.prompt_id: pair.prompt for pair in pairs}.values())
     write_records(work.out / "responses" / name, responses.values())
-    write_records(work.out / "judgments" / name, (pair.judgment for pair in pairs))
+    write_records(work.out / "judgments" / name, (judgment for pair in pairs for judgment in pair.judgments))
 
 
 def _nothing(_name: str, _settings: StepConfig, _scope: Scope) -> Inputs:

@@ -1,0 +1,105 @@
+"""Recipes of offline methods: what their files may say, and that what they leave out is as in their parent."""
+
+import re
+from importlib.resources import files
+from typing import Any
+
+import pytest
+import yaml
+
+from prefloop.config import compose_recipe, load_recipe, recipe_layers, shipped_recipes
+from prefloop.config.load import numbers
+from prefloop.config.provenance import leaves
+from prefloop.loop.wiring import rehearse
+from prefloop.objectives import find_objective
+
+METHODS = [
+    name
+    for name in shipped_recipes()
+    if not name.endswith(".tiny") and name != "offline" and recipe_layers(name)[0].where == "recipe offline"
+]
+MAY_SAY = {
+    "method": {"extends", "paper", "title", "data", "policy"},
+    "twin": {"extends", "model", "data", "policy", "evaluation", "machine"},
+}
+SAMPLED = {"wpo.tiny": {"block", "samples", "judgments", "pairs"}}
+"""A twin whose pairs are of its own answers, and what else it therefore says."""
+OF_TRAINING = {
+    "method": {"objective", "references", "learning_rate", "batch_size"},
+    "twin": {"learning_rate", "batch_size", "epochs", "lora"},
+}
+HEADER = re.compile(
+    r"# (?P<title>[^(]+) \((?P<paper>arXiv:\d{4}\.\d{5})\).*? Differs from the paper: (?P<how>.+?)\.( |$)"
+)
+"""One paragraph: the title, the paper, and what is not as in the paper."""
+
+
+def text_of(name: str) -> str:
+    return (files("prefloop.recipes") / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def said(name: str) -> dict[str, Any]:
+    return numbers(yaml.safe_load(text_of(name)))
+
+
+def header(name: str) -> str:
+    comments = [line.removeprefix("#").strip() for line in text_of(name).splitlines() if line.startswith("#")]
+    return "# " + " ".join(comments)
+
+
+def test_there_are_the_methods_that_train_on_given_pairs() -> None:
+    assert len(METHODS) == 41
+    assert {"dpo", "ipo", "simpo", "orpo", "dpop", "length_regularized_dpo", "odpo", "rebel"} <= {*METHODS}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_header_names_the_method_the_paper_and_what_differs(name: str) -> None:
+    found = HEADER.match(header(name))
+
+    assert found is not None
+    assert found["paper"] == said(name)["paper"]
+    assert name == "dpo" or found["title"] == said(name)["title"]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [(name, "method") for name in METHODS] + [(f"{name}.tiny", "twin") for name in METHODS]
+)
+def test_a_recipe_says_little(name: str, kind: str) -> None:
+    own = said(name)
+
+    assert own.keys() <= MAY_SAY[kind] | SAMPLED.get(name, set())
+    assert own["policy"].keys() <= OF_TRAINING[kind]
+    assert own["extends"] == ("offline" if kind == "method" else name.removesuffix(".tiny"))
+
+
+@pytest.mark.parametrize("name", [*METHODS, *(f"{name}.tiny" for name in METHODS)])
+def test_what_a_recipe_does_not_say_is_as_in_its_parent(name: str) -> None:
+    parent = str(said(name)["extends"])
+    ours, theirs = (dict(leaves(compose_recipe(one).raw)) for one in (name, parent))
+    own_layer = dict(leaves(recipe_layers(name)[-1].value))
+
+    differing = {key for key in {*ours, *theirs} if ours.get(key, ()) != theirs.get(key, ())}
+    replaced = {key for key in theirs.keys() - ours.keys() if key.startswith("policy.references.")}
+    assert differing - replaced <= own_layer.keys()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_hyper_parameters_are_those_of_the_objective(name: str) -> None:
+    objective = said(name)["policy"]["objective"]
+    found = find_objective(objective["name"], name)
+    options = {key: value for key, value in objective.items() if key != "name"}
+
+    assert objective["name"] == name
+    assert found.checked(options, name) == found.checked({}, name)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_exactly_the_references_that_the_loss_reads_are_named(name: str) -> None:
+    references = load_recipe(name).raw["policy"]["references"]
+
+    assert references == dict.fromkeys(find_objective(name, name).models, "initial")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_twin_could_be_run(name: str) -> None:
+    rehearse(load_recipe(f"{name}.tiny"))
