@@ -13,7 +13,8 @@ def test_each_value_names_the_file_that_gave_it_last() -> None:
     origins = show_command("quickstart.tiny", ["samples.num_samples=2", "policy.lora.alpha=4"])["origins"]
 
     assert origins["block"] == "loop"
-    assert origins["policy.objective.alpha"] == "ilr_dpo"
+    assert origins["policy.objective.beta"] == "ilr_dpo"
+    assert origins["policy.objective.alpha.length_ratio"] == "quickstart"
     assert origins["title"] == "quickstart"
     assert origins["policy.lora.r"] == "quickstart.tiny"
     assert origins["policy.lora.alpha"] == "--set"
@@ -80,7 +81,12 @@ def test_a_difference_has_both_values_and_ignores_what_recipes_are_called() -> N
     found = diff_command("quickstart", "quickstart_plain")["differences"]
 
     by_key = {line["key"]: line for line in found}
-    assert by_key.keys() == {"policy.objective.name", "policy.objective.alpha"}
+    assert by_key.keys() == {
+        "policy.objective.name",
+        "policy.objective.alpha.length_ratio",
+        "pairs.length_penalty",
+        "monitors.length.action",
+    }
     assert by_key["policy.objective.name"] == {
         "key": "policy.objective.name",
         "a": "length_regularized_dpo",
@@ -88,7 +94,7 @@ def test_a_difference_has_both_values_and_ignores_what_recipes_are_called() -> N
         "a_from": "ilr_dpo",
         "b_from": "quickstart_plain",
     }
-    assert by_key["policy.objective.alpha"]["b_from"] is None
+    assert by_key["policy.objective.alpha.length_ratio"]["b_from"] is None
 
 
 def test_names_count_where_nothing_else_differs(tmp_path: Path) -> None:
