@@ -1,6 +1,7 @@
 """What an earlier recipe left in a run folder is not on the page."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,16 @@ def test_a_changed_setting_leaves_its_step_and_all_that_read_it_behind() -> None
     second = one_round(recipe(), 1, first[-1].identity)
     stale = left_over(recipe(policy__learning_rate=1e-3), (*first, *second), [])
     assert stale == ("round-00/policy", "round-01/samples", "round-01/pairs", "round-01/policy")
+
+
+def test_a_setting_that_did_not_exist_yet_was_what_its_default_is_now() -> None:
+    samples, pairs, trained = one_round(recipe(), 0, MODEL)
+    assert trained.made_from is not None
+    older = {key: value for key, value in trained.made_from["settings"].items() if key != "soft_labels"}
+    trained = replace(trained, made_from={**trained.made_from, "settings": older})
+    assert left_over(recipe(), (samples, pairs, trained), []) == ()
+    soft = load_recipe("quickstart.tiny", ["policy.soft_labels=true"]).recipe
+    assert left_over(soft, (samples, pairs, trained), []) == ("round-00/policy",)
 
 
 def test_what_read_something_that_was_replaced_is_left_over() -> None:

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefloop.config import Recipe, load_recipe
+from pydantic import ValidationError
+
+from prefloop.config import STEP_CLASSES, Recipe, load_recipe
 from prefloop.errors import RecipeError
 from prefloop.records import RoundSummary
 from prefloop.report.view import Stage
@@ -61,7 +63,10 @@ def _read_by(stage: Stage) -> Iterator[str]:
 
 
 def _as_told(recipe: Recipe, made_from: Mapping[str, Any] | None) -> bool:
-    """Whether the recipe says now what it said then; an older version did not write it down."""
+    """Whether the recipe says now what it said then.
+
+    An older version did not write it down, or did not know a setting yet: then it was what is the default now.
+    """
     if made_from is None:
         return True
     name, number = made_from["step"], made_from["round"]
@@ -69,7 +74,12 @@ def _as_told(recipe: Recipe, made_from: Mapping[str, Any] | None) -> bool:
         return False
     if number is not None and made_from["blocks"] != recipe.blocks:
         return False
-    return recipe.step(name, number or 0).model_dump(mode="json", exclude={"reads"}) == made_from["settings"]
+    try:
+        told = STEP_CLASSES[made_from["settings"]["type"]].model_validate(made_from["settings"])
+    except (KeyError, ValidationError):
+        return False
+    now = recipe.step(name, number or 0)
+    return now.model_dump(mode="json", exclude={"reads"}) == told.model_dump(mode="json", exclude={"reads"})
 
 
 def _rounds_behind(rounds: Sequence[RoundOnDisk], stale: Sequence[str]) -> Iterator[str]:
