@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help quickstart quickstart-plain test test-all check format install
+.PHONY: help quickstart quickstart-plain test test-all mutations check format install
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
@@ -24,6 +24,9 @@ test: $(INSTALLED_DEV)  ## the unmarked tests and the short ones marked recipes,
 
 test-all: $(INSTALLED_DEV)  ## every test that this machine can run
 	.venv/bin/pytest -m "$(if $(HAS_GPU),,not gpu)"
+
+mutations: $(INSTALLED_DEV)  ## changes the objectives one operator, sign or constant at a time: what sees it?
+	nice .venv/bin/python scripts/mutate_objectives.py
 
 check: $(INSTALLED_DEV)  ## format, lint, types, layers, generated pages
 	.venv/bin/ruff format --check
