@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from prefloop.cli.plan import plan_command
 from prefloop.config import load_recipe
 from prefloop.errors import DataError
 from prefloop.loop import Plan, Progress, RunResult, plan_recipe
@@ -75,6 +76,19 @@ def test_a_changed_value_is_planned_again(small_run: SmallRun) -> None:
         "round-00/policy",
         "round-00/evaluation-samples",
     ]
+
+
+def test_what_a_value_set_back_finds_is_planned_as_done(
+    small_run: SmallRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokens = counts(plan_of(small_run(until="samples").run), "actual")["round-00/samples"]["tokens"]
+    run = small_run("samples.temperature=0.5", until="samples").run
+
+    found = plan_command("loop.tiny", run, SMALL)
+
+    (step,) = [step for step in found["steps"] if step["path"] == "round-00/samples"]
+    assert (step["status"], step["actual"]["tokens"]) == ("found", tokens)
+    assert "steps, 5 of them done; " in capsys.readouterr().out
 
 
 def test_given_pairs_are_counted_and_their_longest_examples_measured(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ COLUMNS = ("prompts", "answers", "tokens", "judge_calls", "pairs", "optimiser_st
 BOUNDS = {"tokens", "pairs", "optimiser_steps"}
 """Known before only as the most that they can be; the others are known exactly."""
 HEADINGS = {"memory": "peak memory"}
-STATES = {"kept": "done", "again": "again", "new": ""}
+STATES = {"kept": "done", "found": "done", "again": "again", "new": ""}
 
 
 def plan_command(recipe: str, folder: Path | None, overrides: Sequence[str]) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def plan_command(recipe: str, folder: Path | None, overrides: Sequence[str]) -> 
     run = folder if folder is not None else Path("runs") / loaded.recipe.name
     plan = plan_recipe(loaded, run)
     console = _console()
-    done = sum(step.status == "kept" for step in plan.steps)
+    done = sum(STATES[step.status] == "done" for step in plan.steps)
     console.print(
         f"{plan.recipe} in {plan.run}: {len(plan.steps)} steps, {done} of them done; model {plan.model}",
         highlight=False,

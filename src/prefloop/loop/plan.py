@@ -33,7 +33,8 @@ class PlannedStep:
     """Relative to the run folder, such as `round-00/samples`."""
     type: str
     status: Status
-    """`kept`: done already. `again`: done, but something changed. `new`: never done."""
+    """`kept`: done already. `found`: done before a change that is taken back. `again`: done, but something changed.
+    `new`: never done."""
     at_most: Counts
     expected: Counts
     """By the mean length and the share of usable pairs that the steps before it had; without what is not known."""
@@ -142,7 +143,7 @@ def walked(loaded: LoadedRecipe, run: Path, models: Models) -> Iterator[tuple[Fo
         return
     with closing(Journal(run, read_only=True)) as journal:
         for step in forecast(recipe, scope, journal, run):
-            entry = journal.find(step.artifact.identity) if step.status == "kept" else None
+            entry = journal.find(step.artifact.identity) if step.status in {"kept", "found"} else None
             yield step, None if entry is None else entry.counts
 
 
