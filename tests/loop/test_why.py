@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from prefloop.cli.gc import gc_command
 from prefloop.cli.why import why_command
 from prefloop.config import load_recipe
 from prefloop.errors import DataError, RecipeError
@@ -115,6 +116,19 @@ def test_what_a_changed_recipe_left_behind_is_told_as_such(small_run: SmallRun) 
     (story,) = stories(run, behind)
 
     assert not story.present
+
+
+def test_a_step_whose_inputs_were_removed_does_not_hide_the_others(small_run: SmallRun) -> None:
+    run = small_run("rounds=2", until="round-01/pairs").run
+    first, second = (lines(run, f"round-0{number}/pairs")[0]["example_id"] for number in range(2))
+    small_run("rounds=2", "samples.temperature=0.7", until="round-00/samples")
+    gc_command(run, yes=True)
+
+    (story,) = stories(run, second)
+
+    assert (story.step, story.present) == ("round-01/pairs", False)
+    with pytest.raises(DataError, match="its responses were replaced and removed; it cannot be told any more"):
+        stories(run, first)
 
 
 def test_a_given_pair_is_the_data_sets(tmp_path: Path) -> None:

@@ -105,16 +105,20 @@ def stories(run: Path, wanted: str) -> tuple[Story, ...]:
     """
     made = _Made(run)
     examples = {(step.identity, example.example_id): example for step in made.pairs for example in made.examples(step)}
-    prompts = {prompt.prompt_id: step.path for step in made.having(Prompt) for prompt in made.records(step, Prompt)}
+    prompts: dict[str, list[Entry]] = {}
+    for step in made.having(Prompt):
+        for prompt in made.records(step, Prompt):
+            prompts.setdefault(prompt.prompt_id, []).append(step)
     found = _only_one(wanted, {identity for _, identity in examples}, set(prompts), run)
     told = tuple(
         made.story(step, group, example)
         for step in made.pairs
+        if (step.identity, found) in examples or made.reads_any(step, prompts.get(found, ()))
         for group in made.groups(step)
         for example in _of_group(group, found, [one for (of, _), one in examples.items() if of == step.identity])
     )
     if not told:
-        raise RecipeError(f"{run}: prompt {found} is in {prompts[found]}, which no pair step has read.")
+        raise RecipeError(f"{run}: prompt {found} is in {prompts[found][-1].path}, which no pair step has read.")
     return told
 
 
@@ -156,6 +160,10 @@ class _Made:
     def examples(self, step: Entry) -> Iterator[Example]:
         """Examples of a pair step."""
         return self.records(step, Example) if Example in _holds(step) else iter(())
+
+    def reads_any(self, step: Entry, prompts: Sequence[Entry]) -> bool:
+        """Whether a pair step read the prompts of one of some steps."""
+        return any(entry.identity in _from(step)["inputs"]["prompts"] for entry in prompts)
 
     def groups(self, step: Entry) -> Iterator[Group]:
         """The groups that a pair step read."""
