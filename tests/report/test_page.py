@@ -2,6 +2,7 @@ import hashlib
 import json
 import re
 import sqlite3
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -388,6 +389,18 @@ def test_a_round_whose_answers_gave_no_pair_is_in_the_table(build_run: BuildRun)
     line = usable_pairs(read_run(run))[1]
     assert (line.label, line.note, line.cut, line.answers) == ("2", "judged, but no pairs are there", 3, 1256)
     assert "judged, but no pairs are there" in page(run)
+
+
+@pytest.mark.parametrize("place", ["", "block-00/"])
+def test_held_out_answers_are_none_that_could_have_been_paired(build_run: BuildRun, place: str) -> None:
+    run = read_run(build_run(1))
+    held_out = {"evaluation-samples": {"responses": 48.0, "cut": 7.0}, "evaluation-judgments": {"judgments": 48.0}}
+    counts = {f"{place}data": {"pairs": 48.0}, f"{place}pairs": {"groups": 48.0, "examples": 40.0}, **held_out}
+    unfinished = replace(run.rounds[0], counts=counts, summary=None)
+
+    (line,) = usable_pairs(replace(run, rounds=(unfinished,)))
+
+    assert (line.usable, line.answers, line.cut, line.note) == (40, 0, 0, "")
 
 
 def test_score_is_plotted_against_length_before_and_after(build_run: BuildRun) -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from prefloop.report.view import Round, RunView
 
 _DROPPED = "dropped: "
+_EVALUATION = "evaluation"
+"""How the names of steps begin whose answers are held out, and are paired by nobody."""
 _NOTHING: Mapping[str, float] = {}
 
 
@@ -35,9 +37,12 @@ def usable_pairs(run: RunView) -> tuple[PairsOfRound, ...]:
 
 
 def _lines(one: Round) -> Iterator[PairsOfRound]:
-    folders = dict.fromkeys(place.rpartition("/")[0] for place in one.counts)
-    for folder in folders:
-        steps = [counts for place, counts in one.counts.items() if place.rpartition("/")[0] == folder]
+    by_folder: dict[str, list[Mapping[str, float]]] = {}
+    for place, counts in one.counts.items():
+        folder, _, step = place.rpartition("/")
+        if not step.startswith(_EVALUATION):
+            by_folder.setdefault(folder, []).append(counts)
+    for folder, steps in by_folder.items():
         sampled: Mapping[str, float] = next((counts for counts in steps if "responses" in counts), _NOTHING)
         paired = next((counts for counts in steps if "groups" in counts and "examples" in counts), None)
         label = one.label + (f", block {int(folder.removeprefix('block-')) + 1}" if folder else "")
