@@ -43,8 +43,8 @@ MISTAKES: Sequence[tuple[str, Sequence[str], str]] = [
     ),
     (
         "an unknown objective",
-        ["policy.objective=dppo"],
-        f"{TINY}: policy.objective.name is 'dppo', which is not registered. Did you mean 'dpo'?",
+        ["policy.objective=dpoo"],
+        f"{TINY}: policy.objective.name is 'dpoo', which is not registered. Did you mean 'dpo'?",
     ),
     (
         "an unknown hyper-parameter",
@@ -71,6 +71,23 @@ MISTAKES: Sequence[tuple[str, Sequence[str], str]] = [
         ["policy.objective={name: length_regularized_dpo, alpha: {length_ratio: 1.0, fitted: 0.5}}"],
         f"{TINY}: policy.objective.alpha.fitted: Extra inputs are not permitted, found "
         "{'length_ratio': 1.0, 'fitted': 0.5}. Expected one of {fitted: ...}, {length_ratio: ..., gain: ...}.",
+    ),
+    (
+        "an objective whose numbers are still to come",
+        ["policy.objective=tdpo1"],
+        f"{TINY}: policy.objective.name is 'tdpo1', but policy_chosen_seq_kl (chosen answer: KL(reference || policy) "
+        "of the next token, summed over the counted tokens' positions) is not computed in training yet; it is coming "
+        "with a reference that stays loaded. Choose another objective.",
+    ),
+    (
+        "an objective whose examples are still to come",
+        ["policy.objective=kto"],
+        f"{TINY}: policy.objective.name is 'kto', but policy_response_logps",
+    ),
+    (
+        "soft labels of an objective whose examples are coupled",
+        ["policy.objective=aot", "policy.soft_labels=true"],
+        f"{TINY}: policy.soft_labels: labels of aot cannot be softened, since ranks are of the whole step",
     ),
     (
         "an unknown rule",
@@ -256,6 +273,6 @@ def test_the_command_line_says_one_line_and_exits_with_2(tmp_path: Path) -> None
     assert done.returncode == 2
     assert done.stderr == (
         "prefloop: mine.yaml: policy.objective.name is 'simp0', which is not registered. "
-        "Known: dpo, ilr_dpo, length_regularized_dpo, r_dpo, sigmoid.\n"
+        "Did you mean 'simpo'? `prefloop objectives` lists all.\n"
     )
     assert [file.name for file in tmp_path.iterdir()] == ["mine.yaml"]
