@@ -197,6 +197,17 @@ def test_the_order_in_which_runs_are_named_changes_no_number(tmp_path: Path) -> 
     assert json.loads(in_order)["against"][0]["seeds"] == [0, 3]
 
 
+def test_an_arm_that_another_one_only_adds_to_is_named_without_trying_all_subsets(tmp_path: Path) -> None:
+    many = [{f"setting_{key}": value for key in range(40)} for value in (0, 1)]
+    settings = [many[0], many[1], {**many[0], "more": 1}]
+
+    runs = [write_run(tmp_path / str(number), replace(FITTED, settings=one)) for number, one in enumerate(settings)]
+    arms = arms_of(read_runs(runs))
+
+    assert [arm.label for arm in arms[1:]] == ["setting_0 1", "more 1"]
+    assert arms[0].label.endswith("setting_39 0, more not set")
+
+
 def test_the_result_of_a_run_whose_last_round_was_rolled_back_is_the_last_accepted_one(tmp_path: Path) -> None:
     better, worse = FITTED.rounds[0], one((90, 0.0, 0.0), (90, 0.0, 0.0), (90, 0.0, 0.0))
     made = replace(FITTED, rounds=[better, worse], decisions=["accepted", "rolled_back"])

@@ -70,15 +70,13 @@ def _detail(arm: tuple[RunAnswers, ...], arms: Sequence[tuple[RunAnswers, ...]])
     paths = dict.fromkeys(path for one in (own, *others) for path in one)
     differing = [path for path in paths if any(_of(one, path) != _of(own, path) for one in others)]
     present = [path for path in differing if path in own]
-    chosen = next(
-        (
-            some
-            for size in range(1, len(present) + 1)
-            for some in combinations(present, size)
-            if all(any(_of(one, path) != _of(own, path) for path in some) for one in others)
-        ),
-        tuple(differing),
-    )
+
+    def apart(some: Sequence[KeyPath]) -> bool:
+        return all(any(_of(one, path) != _of(own, path) for path in some) for one in others)
+
+    subsets = (some for size in range(1, len(present) + 1) for some in combinations(present, size))
+    # where all together do not tell it apart, none of their subsets does, and there are 2^n of them
+    chosen = next(filter(apart, subsets), ()) if apart(present) else tuple(differing)
     words = {path: f"{_short(path, differing)} {_words_of(own, path)}" for path in differing}
     return _Detail(
         said=", ".join(words[path] for path in chosen),
