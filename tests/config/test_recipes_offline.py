@@ -1,6 +1,7 @@
 """Recipes of offline methods: what their files may say, and that what they leave out is as in their parent."""
 
 import re
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -36,6 +37,11 @@ HEADER = re.compile(
 
 def text_of(name: str) -> str:
     return (files("prefloop.recipes") / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+@cache
+def resolved(name: str) -> dict[str, Any]:
+    return dict(leaves(compose_recipe(name).raw))
 
 
 def said(name: str) -> dict[str, Any]:
@@ -75,7 +81,7 @@ def test_a_recipe_says_little(name: str, kind: str) -> None:
 @pytest.mark.parametrize("name", [*METHODS, *(f"{name}.tiny" for name in METHODS)])
 def test_what_a_recipe_does_not_say_is_as_in_its_parent(name: str) -> None:
     parent = str(said(name)["extends"])
-    ours, theirs = (dict(leaves(compose_recipe(one).raw)) for one in (name, parent))
+    ours, theirs = resolved(name), resolved(parent)
     own_layer = dict(leaves(recipe_layers(name)[-1].value))
 
     differing = {key for key in {*ours, *theirs} if ours.get(key, ()) != theirs.get(key, ())}

@@ -63,7 +63,10 @@ def test_the_shipped_scores_are_what_the_judge_says() -> None:
     for pair in made:
         said = [one.values[0] for one in judgments(judge, ask_each([pair.prompt], pair.responses))]
         assert pair.judgments[1].values == pytest.approx(said, abs=5e-5)
-        assert said[0] > said[1]
+        chosen, rejected = said
+        assert chosen is not None
+        assert rejected is not None
+        assert chosen > rejected
 
 
 def test_the_shipped_scored_pairs_are_everyday_pairs() -> None:
