@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from prefloop.config import Recipe, load_recipe
+from prefloop.errors import DataError
 from prefloop.loop import Progress, run_recipe
 from prefloop.records import RoundSummary, digest
 from prefloop.report import page_of, read_run
+from prefloop.report.compare_read import read_answers
 from prefloop.report.lineage import RoundOnDisk, left_over
 from prefloop.report.view import Stage
 
@@ -133,8 +135,11 @@ def test_a_changed_value_with_until_shows_no_number_of_the_old_one(tmp_path: Pat
 
     run_recipe(other, run, Progress(), until="round-00/samples")
     assert [(one.summary, one.evaluation, one.training) for one in read_run(run).rounds] == [(None, None, ())]
+    with pytest.raises(DataError, match="its recipe has changed, and no round of the present one has ended yet"):
+        read_answers(run)
 
     run_recipe(other, run, Progress(), until="round-00/summary")
+    assert [one.number for one in read_answers(run).rounds] == [0]
     assert [(one.label, one.summary is not None) for one in read_run(run).rounds] == [("1", True)]
 
     run_recipe(load_recipe("quickstart.tiny"), run, Progress())  # found again

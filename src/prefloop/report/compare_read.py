@@ -11,7 +11,8 @@ from pydantic import BaseModel, JsonValue, ValidationError
 from prefloop.errors import DataError
 from prefloop.evaluation import Answers
 from prefloop.records import Judgment, Response, RoundSummary, digest, read_folder, shards_in
-from prefloop.report.read import without_folders
+from prefloop.report.lineage import left_over, recipe_of
+from prefloop.report.read import on_disk, stages_of, without_folders
 from prefloop.report.view import Evaluation
 
 NOT_COMPUTED = frozenset({"seed", "name", "title", "paper", "machine"})
@@ -114,7 +115,14 @@ def read_answers(run: Path) -> RunAnswers:
     planned = recipe.get("rounds", 3)
     numbers = range(planned if isinstance(planned, int) else 3)  # later ones belong to a recipe with more rounds
     folders = [folder for number in numbers if (folder := run / f"round-{number:02d}").is_dir()]
-    rounds = [one for folder in folders if (one := _round(run, folder)) is not None]
+    stale = _left_over(run, folders)
+    fresh = [folder for folder in folders if not {folder.name, f"{folder.name}/summary.json"} & stale]
+    rounds = [one for folder in fresh if (one := _round(run, folder)) is not None]
+    if not rounds and len(fresh) < len(folders):
+        raise DataError(
+            f"{run}: its recipe has changed, and no round of the present one has ended yet. "
+            "Run `prefloop run` again until its first round has, then compare."
+        )
     if not rounds:
         raise DataError(
             f"{run}: no round of it has ended yet. Run `prefloop run` again until its first round has, then compare."
@@ -134,6 +142,12 @@ def read_answers(run: Path) -> RunAnswers:
         )
     judges = {judge: _judge_name(run, suffix) for judge, suffix in JUDGES.items() if judge in initial.scores}
     return RunAnswers(without_folders(str(run)), run, recipe, initial, kept, judges)
+
+
+def _left_over(run: Path, folders: Sequence[Path]) -> frozenset[str]:
+    """What an earlier recipe left in the folder; nothing is known without a journal."""
+    stages = tuple(stages_of(run))
+    return frozenset(left_over(recipe_of(run), stages, list(map(on_disk, folders))) if stages else ())
 
 
 def _recipe(run: Path) -> Recipe:

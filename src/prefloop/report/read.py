@@ -43,10 +43,10 @@ def read_run(run: Path) -> RunView:
         DataError: the folder is no run, or one of its files is not what it must be.
     """
     recipe, text = _recipe(run)
-    journaled = tuple(_stages(run))
+    journaled = tuple(stages_of(run))
     folders = sorted(folder for folder in run.glob("round-[0-9]*") if folder.is_dir())
     folders = folders[: recipe.rounds]  # later ones belong to a recipe with more rounds
-    stale = left_over(recipe_of(run), journaled, [_on_disk(folder) for folder in folders])
+    stale = left_over(recipe_of(run), journaled, [on_disk(folder) for folder in folders])
     stages = tuple(stage for stage in journaled if stage.in_place and not _under(stage.path, stale))
     rounds = tuple(_round(folder, stale, stages) for folder in folders if folder.name not in stale)
     before = NONE if "setup/evaluation-initial" in stale else initial_answers(run)
@@ -90,7 +90,8 @@ def _recipe(run: Path) -> tuple[Recipe, str]:
     return _checked("recipe.yaml", "recipe", text, parsed), text
 
 
-def _on_disk(folder: Path) -> RoundOnDisk:
+def on_disk(folder: Path) -> RoundOnDisk:
+    """A round's folder with its summary, if it has one."""
     return RoundOnDisk(folder.name, _optional(folder / "summary.json", RoundSummary))
 
 
@@ -139,7 +140,7 @@ def _training(folder: Path, place: Path) -> Training:
     )
 
 
-def _stages(run: Path) -> Iterator[Stage]:
+def stages_of(run: Path) -> Iterator[Stage]:
     """What the journal knows, in the order in which a run makes it; superseded artifacts too."""
     path = run / "journal.sqlite"
     if not path.is_file():
