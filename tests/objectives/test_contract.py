@@ -58,22 +58,18 @@ def test_one_finite_loss_an_example_comes_back(objective: Objective, hyper: Hype
 
 
 @EVERY_CHOICE
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("gap", [200.0, 10_000.0])
-def test_loss_and_gradient_stay_finite_at_extreme_gaps(
-    objective: Objective, hyper: Hyper, dtype: torch.dtype, gap: float
-) -> None:
+def test_loss_and_gradient_stay_finite_at_extreme_gaps(objective: Objective, hyper: Hyper) -> None:
     """What a model computes moves far away, one quantity after the other.
 
     A formula that is an exponential is held to 200 nats in float64, which is what training gives.
     """
-    if objective.exponential is not None and (gap > 200 or dtype == torch.float32):
-        return
-    for moved, values in at_extremes(objective, quantities(objective, hyper, dtype), gap):
-        losses = objective.function(**values, **hyper)
-        assert bool(losses.isfinite().all()), moved
-        for name, grad in gradients(losses, values, objective).items():
-            assert bool(grad.isfinite().all()), (moved, name)
+    ordinary = [(torch.float32, 200.0), (torch.float32, 10_000.0), (torch.float64, 10_000.0)]
+    for dtype, gap in ordinary if objective.exponential is None else [(torch.float64, 200.0)]:
+        for moved, values in at_extremes(objective, quantities(objective, hyper, dtype), gap):
+            losses = objective.function(**values, **hyper)
+            assert bool(losses.isfinite().all()), (dtype, moved)
+            for name, grad in gradients(losses, values, objective).items():
+                assert bool(grad.isfinite().all()), (dtype, moved, name)
 
 
 class Held(TorchFunctionMode):
@@ -128,14 +124,15 @@ def test_the_loss_learns_from_what_the_policy_computes(objective: Objective) -> 
 @EVERY_CHOICE
 def test_examples_do_not_see_each_other_unless_it_says_so(objective: Objective, hyper: Hyper) -> None:
     """To 1e-12: vector units round differently for other counts."""
+    if objective.couples_batch:
+        return
     values = quantities(objective, hyper)
     together = objective.function(**values, **hyper)
     alone: list[float] = []
     for pair in range(PAIRS):
         one = {name: values[name][pair : pair + 1] for name in per_example(objective)}
-        alone += objective.function(**{**values, **one}, **hyper).tolist() if not objective.couples_batch else [0.0]
-    if not objective.couples_batch:
-        assert alone == pytest.approx(together.tolist(), rel=1e-12, abs=1e-12)
+        alone += objective.function(**{**values, **one}, **hyper).tolist()
+    assert alone == pytest.approx(together.tolist(), rel=1e-12, abs=1e-12)
 
 
 @EVERY_CHOICE
@@ -292,6 +289,7 @@ print(*sorted({name.split(".")[0] for name in set(sys.modules) - before}))
 """
 
 
+@pytest.mark.slow
 def test_importing_objectives_imports_torch_and_nothing_heavier() -> None:
     found = subprocess.run([sys.executable, "-c", IMPORTED], check=True, capture_output=True, text=True).stdout.split()
     assert not {"scipy", "transformers", "peft", "accelerate", "safetensors", "rich", "typer", "jinja2"} & set(found)

@@ -13,7 +13,7 @@ from prefloop.objectives.batch_adaptive import (
 )
 from prefloop.objectives.cpo import cpo, cpo_simpo, tpo, tpo_length_normalised
 from prefloop.objectives.davir import davir_dpo
-from prefloop.objectives.described import Description, Parameter, behaviour, described, facts
+from prefloop.objectives.described import Description, Parameter, behaviour, choices, described, facts
 from prefloop.objectives.discopop import discopop
 from prefloop.objectives.dno import dno
 from prefloop.objectives.dpo import dpo
@@ -138,6 +138,7 @@ __all__ = [
     "bradley_terry",
     "bradley_terry_margin",
     "cal_dpo",
+    "choices",
     "clipped_surrogate",
     "clipped_value_error",
     "conservative_dpo",

@@ -79,10 +79,10 @@ def _joined(text: str) -> str:
 
 def _range(field: FieldInfo, *, fitted: bool) -> str:
     """The values that a hyper-parameter may have."""
-    choices = [str(choice) for choice in _choices(field.annotation)]
-    if choices:
+    words = [str(choice) for choice in choices(field.annotation)]
+    if words:
         several = any(get_origin(part) in {tuple, list} for part in get_args(field.annotation))
-        return " or ".join([*choices, *(["a list of numbers"] if several else [])])
+        return " or ".join([*words, *(["a list of numbers"] if several else [])])
     bounds = [f"{SIGNS[type(bound)][0]} {getattr(bound, SIGNS[type(bound)][1])}" for bound in _bounds(field)]
     return ", ".join([*bounds, *(["or fitted"] if fitted else [])]) or "any number"
 
@@ -97,14 +97,15 @@ def _metadata(part: Any) -> Iterator[Any]:
         yield from said.metadata if isinstance(said, FieldInfo) else (said,)
 
 
-def _choices(kind: Any) -> Iterator[Any]:
+def choices(kind: Any) -> Iterator[Any]:
+    """The values of a hyper-parameter that is a choice, from its type; none for a number."""
     if kind is bool:
         yield from (False, True)
     elif get_origin(kind) is Literal:
         yield from get_args(kind)
     elif get_origin(kind) in {Union, types.UnionType}:
         for part in get_args(kind):
-            yield from _choices(part)
+            yield from choices(part)
 
 
 def facts(objective: Objective) -> dict[str, Any]:

@@ -1,14 +1,13 @@
 """Random values of whatever an objective reads, consistent with each other."""
 
-import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from prefloop.objectives import Objective, Quantity
+from prefloop.objectives import Objective, Quantity, choices
 
 PAIRS = 7
 SIZES = {"chosen": 5, "rejected": 7, "response": 6, "gold": 4, "kl": 3, "ranked": 4, "degree": 4}
@@ -105,19 +104,9 @@ def variants(objective: Objective) -> Iterator[dict[str, Any]]:
     defaults = objective.options().model_dump()
     yield defaults
     for name, field in objective.options.model_fields.items():
-        for choice in _choices(field.annotation):
+        for choice in choices(field.annotation):
             if choice != defaults[name]:
                 yield {**defaults, name: choice}
-
-
-def _choices(kind: Any) -> Iterator[Any]:
-    if kind is bool:
-        yield from (False, True)
-    elif get_origin(kind) is Literal:
-        yield from get_args(kind)
-    elif get_origin(kind) in {Union, types.UnionType}:
-        for part in get_args(kind):
-            yield from _choices(part)
 
 
 def at_extremes(objective: Objective, values: Values, gap: float) -> Iterator[tuple[str, Values]]:
