@@ -4,7 +4,7 @@ One pytest run collects the tests of the objectives. A first child process recor
 run each function; then each mutant gets a child process of its own, in which the function's code is exchanged: first
 the published numbers are recomputed, then the tests that run the function, fastest first, until one fails.
 
-    python scripts/mutate_objectives.py [--each 5] [--seed 0] [--only FUNCTION ...] [--json FILE]
+    python scripts/mutate_objectives.py [--each 5] [--seed 0] [--only FUNCTION ...] [--tests PATH ...] [--json FILE]
 """
 
 import argparse
@@ -147,8 +147,8 @@ def replacements(node: ast.AST) -> Iterator[ast.AST]:
             yield node.operand
         case ast.Constant(value=bool()):
             yield ast.Constant(not node.value)
-        case ast.Constant(value=int() | float()):
-            yield ast.Constant(node.value + 1)
+        case ast.Constant(value=int() | float() as number):
+            yield ast.Constant(number + 1)
         case _:
             pass
 
@@ -164,8 +164,8 @@ def functions(tree: ast.Module) -> Iterator[tuple[str, ast.FunctionDef]]:
 
 def body_nodes(function: ast.FunctionDef) -> Iterator[tuple[ast.AST, str, int | None, ast.AST]]:
     """Everything in a function's body but its docstring and annotations: parent, field, place in a list, node."""
-    pending: list[ast.AST] = function.body[1:] if ast.get_docstring(function) is not None else list(function.body)
-    for parent in (each for statement in pending for each in ast.walk(statement)):
+    statements = function.body[1:] if ast.get_docstring(function) is not None else function.body
+    for parent in (each for statement in statements for each in ast.walk(statement)):
         for field, value in ast.iter_fields(parent):
             if field in {"annotation", "returns", "args"} and isinstance(parent, ast.AnnAssign | ast.FunctionDef):
                 continue
@@ -185,9 +185,12 @@ def mutants_of(file: str, source: str, each: int, seed: int) -> Iterator[Mutant]
         possible = [(*found, new) for found in body_nodes(function) for new in replacements(found[3])]
         drawn = random.Random(f"{seed} {file} {name}").sample(range(len(possible)), min(each, len(possible)))
         for parent, field, place, old, new in (possible[number] for number in sorted(drawn)):
-            change = f"`{ast.unparse(old)}` -> `{ast.unparse(new)}`"
+            # A constant says nothing alone.
+            around = parent if isinstance(old, ast.Constant) else old
+            before = ast.unparse(around)
             _put(parent, field, place, ast.fix_missing_locations(ast.copy_location(copy.deepcopy(new), old)))
-            yield Mutant(file, name, change, ast.unparse(tree))
+            after = ast.unparse(parent if around is parent else new)
+            yield Mutant(file, name, f"`{before}` -> `{after}`", ast.unparse(tree))
             _put(parent, field, place, old)
 
 
@@ -429,6 +432,7 @@ def main() -> int:
     parser.add_argument("--each", type=int, default=5, help="mutants a function")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
     parser.add_argument("--only", nargs="*", default=(), help="names of functions")
+    parser.add_argument("--tests", nargs="*", default=TESTS, help="files or folders of tests")
     parser.add_argument("--json", type=Path, help="where every verdict is written")
     given = parser.parse_args()
 
@@ -436,7 +440,7 @@ def main() -> int:
     os.chdir(ROOT)
     mutants = [each for each in all_mutants(given.each, given.seed) if not given.only or each.function in given.only]
     plugin = Mutations(mutants)
-    code = pytest.main(["-q", "-s", "-p", "no:cacheprovider", *TESTS], plugins=[plugin])
+    code = pytest.main(["-q", "-s", "-p", "no:cacheprovider", *given.tests], plugins=[plugin])
     if len(plugin.verdicts) < len(mutants):
         return int(code) or 1
     share = report(plugin.verdicts)

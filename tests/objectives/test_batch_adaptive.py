@@ -28,6 +28,11 @@ def test_moments_move_by_a_tenth_towards_a_step_with_its_unbiased_deviation() ->
     assert (state.mean, state.std) == (pytest.approx(0.2), pytest.approx(0.1 * 2**0.5))
 
 
+def test_moments_start_from_0() -> None:
+    assert GapMoments.initial({}) == GapMoments(mean=0.0, std=0.0)
+    assert AveragedGapMoments.initial({}) == AveragedGapMoments(mean=0.0, std=0.0)
+
+
 def test_one_pair_alone_moves_the_mean_and_leaves_the_deviation() -> None:
     state = moved(GapMoments(mean=1.0, std=4.0), 11.0)
     assert (state.mean, state.std) == (pytest.approx(2.0), pytest.approx(4.0))

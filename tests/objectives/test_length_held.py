@@ -115,6 +115,12 @@ def test_a_correction_is_gain_times_deviation_over_the_typical_gap() -> None:
     assert found == pytest.approx(2 * math.log(1.5) / typical, rel=1e-15)
 
 
+def test_a_typical_gap_below_one_token_is_corrected_too() -> None:
+    data = {"chosen_lengths": np.array([1.0, 7.0, 7.0, 7.0]), "rejected_lengths": np.array([2.0, 7.0, 7.0, 7.0])}
+    found = OBJECTIVE.correction("alpha", {**data, "weights": np.ones(4)}, deviation=0.1, gain=2.0)
+    assert found == pytest.approx(2 * 0.1 / 0.5, rel=1e-15)
+
+
 def test_pairs_of_equal_lengths_cannot_be_corrected() -> None:
     same = {name: np.ones(3) for name in ("chosen_lengths", "rejected_lengths", "weights")}
     assert OBJECTIVE.correction("alpha", same, deviation=1.0, gain=2.0) == 0

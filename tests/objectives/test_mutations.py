@@ -35,10 +35,10 @@ def test_a_mutant_changes_one_operator_sign_or_constant_of_the_body() -> None:
         "`-(x - 0.5 * y)` -> `x - 0.5 * y`",
         "`0.5 * y` -> `0.5 + y`",
         "`0.5 * y` -> `0.5 / y`",
-        "`0.5` -> `1.5`",
-        "`1` -> `2`",
+        "`0.5 * y` -> `1.5 * y`",
         "`x - 0.5 * y` -> `x + 0.5 * y`",
         "`x > 1` -> `x <= 1`",
+        "`x > 1` -> `x > 2`",
         "`x > 1` -> `x >= 1`",
     ]
     assert len({mutant.source for mutant in mutants} | {ast.unparse(ast.parse(SOURCE))}) == len(mutants) + 1
