@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from prefloop.errors import DataError
 from prefloop.loop import RunResult
 from prefloop.loop.forecast import as_written
 from prefloop.loop.journal import FILE, Journal
@@ -147,3 +148,10 @@ def test_a_journal_without_ingredients_is_an_older_versions_until_its_steps_are_
 )
 def test_numbers_are_written_as_people_write_them(value: object, text: str) -> None:
     assert as_written(value) == text
+
+
+def test_a_journal_that_a_crash_left_empty_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / FILE).touch()
+
+    with pytest.raises(DataError, match=r"not a journal \(it has no table of artifacts\)\. Move the run folder away"):
+        Journal(tmp_path, read_only=True)

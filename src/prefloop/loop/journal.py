@@ -58,7 +58,10 @@ class Journal:
             if not read_only:
                 self._connection.execute("pragma synchronous = full")
                 self._connection.execute(SCHEMA)
-            has_made_from = "made_from" in {row[1] for row in self._connection.execute("pragma table_info(artifacts)")}
+            columns = {row[1] for row in self._connection.execute("pragma table_info(artifacts)")}
+            if not columns:
+                raise sqlite3.DatabaseError("it has no table of artifacts")
+            has_made_from = "made_from" in columns
             if not (has_made_from or read_only):
                 self._connection.execute("alter table artifacts add column made_from text")
         except sqlite3.DatabaseError as error:
