@@ -6,10 +6,9 @@ from typing import Any
 
 from pydantic import TypeAdapter
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
-from prefloop.cli.report import PLAIN_WIDTH
+from prefloop.cli.console import output
 from prefloop.report import (
     RunComparison,
     comparison_caveats,
@@ -25,7 +24,7 @@ def compare_command(runs: Sequence[Path], out: Path | None) -> dict[str, Any]:
     """Compares runs, writes the page and prints the table."""
     comparison = read_comparison(runs)
     page = write_comparison(comparison, runs, comparison_path(runs) if out is None else out)
-    console = Console() if Console().is_terminal else Console(width=PLAIN_WIDTH)
+    console = output()
     shown = comparison_table(comparison)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in shown.headings:

@@ -6,10 +6,9 @@ from typing import Any
 
 from pydantic import TypeAdapter
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
-from prefloop.cli.report import PLAIN_WIDTH
+from prefloop.cli.console import output
 from prefloop.config import load_recipe
 
 COLUMNS = ("prompts", "answers", "tokens", "judge_calls", "pairs", "optimiser_steps")
@@ -29,7 +28,7 @@ def plan_command(recipe: str, folder: Path | None, overrides: Sequence[str]) -> 
     transformers_logging.disable_progress_bar()
     run = folder if folder is not None else Path("runs") / loaded.recipe.name
     plan = plan_recipe(loaded, run)
-    console = _console()
+    console = output()
     done = sum(STATES[step.status] == "done" for step in plan.steps)
     console.print(
         f"{plan.recipe} in {plan.run}: {len(plan.steps)} steps, {done} of them done; model {plan.model}",
@@ -59,7 +58,7 @@ def print_compared(rows: Sequence[Any]) -> list[dict[str, Any]]:
                 expected += f", where {shown(row.actual_of_expected)} came"
             at_most = "" if row.at_most is None else shown(row.at_most)
             table.add_row(_heading(row.name), at_most, expected, shown(row.actual))
-        _console().print(table)
+        output().print(table)
     return TypeAdapter(list[Compared]).dump_python(list(compared), mode="json")
 
 
@@ -131,7 +130,3 @@ def _table(*headings: str, right: int = 3) -> Table:
 
 def _heading(name: str) -> str:
     return HEADINGS.get(name, name.replace("_", " "))
-
-
-def _console() -> Console:
-    return Console() if Console().is_terminal else Console(width=PLAIN_WIDTH)

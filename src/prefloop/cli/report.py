@@ -5,10 +5,9 @@ from typing import Any
 
 from pydantic import TypeAdapter
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
-from prefloop.cli.console import PLAIN_WIDTH
+from prefloop.cli.console import output
 from prefloop.report import TABLE_CAPTION, RoundRow, closing_table, text_table, with_coarse_interval, write_report
 
 
@@ -16,7 +15,7 @@ def report_command(run: Path) -> dict[str, Any]:
     """Writes the page and prints the table of rounds."""
     page = write_report(run)
     rows = closing_table(run)
-    console = Console() if Console().is_terminal else Console(width=PLAIN_WIDTH)
+    console = output()
     if rows:
         shown = text_table(rows, with_coarse_interval)
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=TABLE_CAPTION, caption_justify="left")
