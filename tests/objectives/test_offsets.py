@@ -74,9 +74,10 @@ def test_scores_that_contradict_a_pair_are_an_error(function: Callable[..., Tens
     )
 
 
-def test_ratios_of_scores_that_are_not_positive_are_an_error() -> None:
+@pytest.mark.parametrize("score", [-1.0, 0.0])
+def test_ratios_of_scores_that_are_not_positive_are_an_error(score: float) -> None:
     with pytest.raises(DataError, match=r"odpo_log_ratio: scores are not positive in 1 of 1 pairs, expected all\."):
-        odpo_log_ratio(ZERO, ZERO, ZERO, ZERO, numbers(1.0), numbers(-1.0))
+        odpo_log_ratio(ZERO, ZERO, ZERO, ZERO, numbers(1.0), numbers(score))
 
 
 def test_mipo_asks_for_more_than_either_limit_by_log_2_at_most() -> None:
