@@ -49,6 +49,13 @@ def test_ranks_of_the_two_models_are_compared_and_losses_stand_at_the_policys_pa
     torch.testing.assert_close(aot(margins, zero, ref_margins, zero, beta=1.0), expected)
 
 
+def test_pairs_with_equal_margins_rank_in_the_order_they_came_in() -> None:
+    """Forty of them: torch sorts a few stably in any case."""
+    zero, ref_margins = torch.zeros(40), torch.linspace(-4.0, 4.0, 40)
+    found = aot(zero, zero, ref_margins, zero, beta=0.5)
+    torch.testing.assert_close(found, dpo(zero, zero, ref_margins, zero, beta=0.5))
+
+
 def test_labels_cannot_be_softened_pair_by_pair() -> None:
     reason = find_objective("aot", "here").not_softened
     assert reason is not None
