@@ -1,4 +1,4 @@
-"""Scores that stand beside the answers of a preference set."""
+"""Numbers that stand beside the answers of a preference set."""
 
 import json
 from pathlib import Path
@@ -73,3 +73,14 @@ def test_the_shipped_scored_pairs_are_everyday_pairs() -> None:
     scored, every = (list(read_preferences(find_source(name))) for name in ("everyday_scored_pairs", "everyday_pairs"))
 
     assert {pair.judgments[0].subjects for pair in scored} <= {pair.judgments[0].subjects for pair in every}
+
+
+def test_how_sure_a_preference_is_stands_beside_it(tmp_path: Path) -> None:
+    assert pairs_of(tmp_path, prob_chosen_wins=0.7) == [[("preference", (0.7,))]]
+    assert pairs_of(tmp_path, prob_chosen_wins=None) == [[("preference", (1.0,))]]
+
+
+@pytest.mark.parametrize("wrong", [1.2, -0.1, "often", True])
+def test_a_probability_is_a_number_from_0_to_1(tmp_path: Path, wrong: object) -> None:
+    with pytest.raises(DataError, match=r"prob_chosen_wins: found .*, expected a number from 0 to 1\."):
+        pairs_of(tmp_path, prob_chosen_wins=wrong)

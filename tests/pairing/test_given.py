@@ -36,6 +36,7 @@ def test_the_preferred_answer_is_chosen(prob_first_wins: float, expected: tuple[
     assert isinstance(example, Example)
     assert (example.member("chosen").response_id, example.member("rejected").response_id) == expected
     assert example.why == "given: dataset:x"
+    assert example.numbers == {"prob_chosen_wins": max(prob_first_wins, 1 - prob_first_wins)}
 
 
 def test_every_preference_gives_its_own_pair() -> None:

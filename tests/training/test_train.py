@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from prefloop.config import LoraConfig
-from prefloop.errors import CheckFailedError
+from prefloop.errors import CheckFailedError, DataError
 from prefloop.objectives import find_objective
 from prefloop.policy import PolicyFiles, Workbench
 from prefloop.training import (
@@ -327,3 +327,36 @@ def test_scores_of_tokens_are_kept_as_they_are(
     other = replace(request_for("other"), objective=objective, hyper=request.hyper)
     whole = train(other, bench, tmp_path / "whole", silent)
     assert train(request, bench, tmp_path / "out", silent) == whole
+
+
+# ----------------------------------------------------------------------------------------------------- soft labels
+
+
+def softened(request: TrainRequest, probability: float) -> TrainRequest:
+    examples = [
+        replace(one, example=one.example.model_copy(update={"numbers": {"prob_chosen_wins": probability}}))
+        for one in request.examples
+    ]
+    return replace(request, examples=examples, settings=request.settings.model_copy(update={"soft_labels": True}))
+
+
+def test_soft_labels_stop_at_the_margin_that_they_say(
+    request_for: RequestFor, bench: Workbench, tmp_path: Path
+) -> None:
+    """With p = 0.6 the loss ends above the entropy of the labels; with hard ones it goes on falling."""
+    hard = train(request_for("hard"), bench, tmp_path / "hard", silent)
+    soft = train(softened(request_for("soft"), 0.6), bench, tmp_path / "soft", silent)
+    entropy = -(0.6 * math.log(0.6) + 0.4 * math.log(0.4))
+    mean_weight = sum(1.0 + number % 3 for number in range(7)) / 7
+    assert soft[0]["loss"] == pytest.approx(hard[0]["loss"], rel=1e-6)
+    assert sum(line["loss"] * line["examples"] for line in soft[-2:]) / 7 > entropy * mean_weight
+    assert soft[-1]["loss"] > hard[-1]["loss"]
+
+
+def test_soft_labels_without_effect_are_an_error(request_for: RequestFor, bench: Workbench, tmp_path: Path) -> None:
+    with pytest.raises(DataError) as raised:
+        train(softened(request_for("hard"), 1.0), bench, tmp_path / "out", silent)
+    assert str(raised.value) == (
+        "soft_labels has no effect: in all 7 examples the chosen answer wins for certain. "
+        "Remove it, or give data with prob_chosen_wins."
+    )

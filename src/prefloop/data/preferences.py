@@ -26,7 +26,8 @@ class GivenPair:
 def read_preferences(source: DataSource) -> Iterator[GivenPair]:
     """The pairs of a source in TRL's explicit-prompt form: `prompt`, `chosen`, `rejected`, texts or message lists.
 
-    Scores of the answers may stand beside them, as `score_chosen` and `score_rejected` (or `chosen_score` and so on).
+    How sure a preference is may stand beside it, as `prob_chosen_wins`; without it the chosen answer wins for certain.
+    Scores of the answers may stand there too, as `score_chosen` and `score_rejected` (or `chosen_score` and so on).
 
     Raises:
         DataError: a row is malformed; or there is no row at all.
@@ -39,7 +40,8 @@ def read_preferences(source: DataSource) -> Iterator[GivenPair]:
         prompt = Prompt.of(messages_of(row["prompt"], "prompt", place), source=place)
         chosen, rejected = (_given(prompt, _answer(row, key, place)) for key in ("chosen", "rejected"))
         judge, subjects = f"dataset:{source.path.stem}", (chosen.response_id, rejected.response_id)
-        preference = Judgment(judge=judge, kind="preference", subjects=subjects, values=(1.0,))
+        sure = _prob_chosen_wins(row, place)
+        preference = Judgment(judge=judge, kind="preference", subjects=subjects, values=(sure,))
         scores = _scores(row, place)
         scored = () if scores is None else (Judgment(judge=judge, kind="score", subjects=subjects, values=scores),)
         yield GivenPair(prompt, (chosen, rejected), (preference, *scored))
@@ -57,6 +59,16 @@ def _answer(row: dict[str, Any], key: str, place: str) -> str:
     if len(messages) == 1 and messages[0].role == "assistant":
         return messages[0].content
     raise DataError(f"{place}: {key} is not an answer, expected a text that is not empty or one assistant message.")
+
+
+def _prob_chosen_wins(row: dict[str, Any], place: str) -> float:
+    """How often the chosen answer would be preferred."""
+    found = row.get("prob_chosen_wins")
+    if found is None:
+        return 1.0
+    if not _is_number(found) or not 0 <= found <= 1:
+        raise DataError(f"{place}: prob_chosen_wins: found {found!r}, expected a number from 0 to 1.")
+    return float(found)
 
 
 def _scores(row: dict[str, Any], place: str) -> tuple[float, float] | None:

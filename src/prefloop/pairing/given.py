@@ -11,7 +11,8 @@ from prefloop.records import Example, Group
 def given(group: Group) -> Iterator[Example | Dropped]:
     """Every preference between two answers, as the data set states it; ties and equal texts give nothing.
 
-    Where answers have scores, from the data set or from a judge, the members carry them.
+    The example carries how sure the preference is; where answers have scores, from the data set or from a judge, the
+    members carry them.
 
     Args:
         group: a prompt with answers and preference judgments, P(first wins).
@@ -35,4 +36,5 @@ def given(group: Group) -> Iterator[Example | Dropped]:
                 member("chosen", better, **scored.get(better.response_id, {})),
                 member("rejected", worse, **scored.get(worse.response_id, {})),
                 why=f"given: {judgment.judge}",
+                prob_chosen_wins=max(prob_first_wins, 1 - prob_first_wins),
             )

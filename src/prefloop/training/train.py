@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from prefloop.config import TrainStep
+from prefloop.errors import DataError
 from prefloop.objectives import Objective
 from prefloop.policy import PolicyFiles, Workbench
 from prefloop.training.checkpoint import (
@@ -21,7 +22,7 @@ from prefloop.training.checkpoint import (
     save_checkpoint,
     state_tensors,
 )
-from prefloop.training.columns import column, data_columns
+from prefloop.training.columns import column, data_columns, picked
 from prefloop.training.engine import LossOfPlan, PlainEngine, Scores, frozen_scores, functionals_of, step_budget
 from prefloop.training.rows import TokenExample, step_plan
 from prefloop.training.schedule import learning_rate_at
@@ -66,6 +67,11 @@ def train(request: TrainRequest, bench: Workbench, out: Path, progress: Progress
     plan = step_plan(len(request.examples), request.settings.batch_size, request.settings.epochs, request.seed)
     soft_labels = request.settings.soft_labels
     data = data_columns(request.examples, request.objective, soft_labels=soft_labels)
+    if soft_labels and bool((picked(data["prob_chosen_wins"], range(len(request.examples))) == 1).all()):
+        raise DataError(
+            f"soft_labels has no effect: in all {len(request.examples)} examples the chosen answer wins for certain. "
+            "Remove it, or give data with prob_chosen_wins."
+        )
     frozen = {
         name: _reference(name, policy, request, plan, bench, progress) for name, policy in request.references.items()
     }
