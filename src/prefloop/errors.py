@@ -38,9 +38,9 @@ class ResumableError(PrefloopError):
     exit_code = 75
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A sentence that names the closest known word, if one is close, and all known words."""
+def did_you_mean(word: str, known: Iterable[str], listing: str | None = None) -> str:
+    """A sentence that names the closest known word, if one is close, and all of them or the command that lists them."""
     names = sorted(known)
     close = get_close_matches(word, names, n=1)
     guess = f"Did you mean '{close[0]}'? " if close else ""
-    return f"{guess}Known: {', '.join(names)}."
+    return f"{guess}`{listing}` lists all." if listing else f"{guess}Known: {', '.join(names)}."

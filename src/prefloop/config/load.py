@@ -165,7 +165,8 @@ def _read(spec: str) -> tuple[Raw, str]:
         )
     else:
         raise RecipeError(
-            f"{spec}: no such recipe file, and no shipped recipe has this name. {did_you_mean(spec, shipped_recipes())}"
+            f"{spec}: no such recipe file, and no shipped recipe has this name. "
+            f"{did_you_mean(spec, shipped_recipes(), 'prefloop recipes list')}"
         )
     try:
         raw = yaml.safe_load(text)

@@ -3,7 +3,6 @@
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prefloop.config import Config, check_options, options_class
-from prefloop.errors import RecipeError
+from prefloop.errors import RecipeError, did_you_mean
 from prefloop.objectives.quantities import Quantity, parse_quantity
 
 Loss = Callable[..., Tensor]
@@ -252,7 +251,6 @@ def find_objective(name: str, where: str) -> Objective:
     """
     found = _REGISTRY.get(_ALIASES.get(name, name))
     if found is None:
-        close = get_close_matches(name, (*_REGISTRY, *_ALIASES), n=1)
-        guess = f"Did you mean '{close[0]}'? " if close else ""
-        raise RecipeError(f"{where} is '{name}', which is not registered. {guess}`prefloop objectives` lists all.")
+        guess = did_you_mean(name, (*_REGISTRY, *_ALIASES), "prefloop objectives")
+        raise RecipeError(f"{where} is '{name}', which is not registered. {guess}")
     return found
