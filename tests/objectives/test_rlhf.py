@@ -100,6 +100,13 @@ def test_whitened_advantages_have_mean_zero_and_variance_one_over_counted_tokens
     assert found[~MASK].tolist() == [0.0] * 4
 
 
+def test_two_tokens_can_be_whitened() -> None:
+    """1 and 3: mean 2, unbiased variance 2."""
+    found = whitened(torch.tensor([[1.0, 3.0]], dtype=torch.float64), torch.ones(1, 2, dtype=torch.bool))
+    expected = torch.tensor([[-1.0, 1.0]], dtype=torch.float64) / (2 + 1e-8) ** 0.5
+    torch.testing.assert_close(found, expected, rtol=1e-15, atol=0)
+
+
 def test_one_token_cannot_be_whitened() -> None:
     one = torch.ones(1, 1)
     with pytest.raises(ValueError, match="whitening needs two tokens at least; whiten_advantages=False takes one"):
