@@ -210,6 +210,12 @@ def test_where_nothing_has_moved_the_gradient_is_minus_the_advantage_over_the_to
     torch.testing.assert_close(grad, -terms.used_advantages / 8, rtol=1e-12, atol=1e-15)
 
 
+def test_tokens_that_are_not_counted_have_no_loss() -> None:
+    terms = ppo_terms(*inputs(), **OPTIONS)
+    assert terms.policy_losses[~MASK].tolist() == [0.0] * 4
+    assert terms.value_losses[~MASK].tolist() == [0.0] * 4
+
+
 def test_rewards_advantages_and_returns_are_constants() -> None:
     given = [
         value.requires_grad_() if value.is_floating_point() and index in {0, 3} else value
