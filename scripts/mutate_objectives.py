@@ -21,6 +21,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType
 from typing import Any, NoReturn
@@ -325,7 +326,7 @@ class Mutations:
         for mutant in self.mutants:
             stems = seen["stems"].get(mutant.key, [])
             items = [session.items[number] for number in seen["tests"].get(mutant.key, [])]
-            found = in_a_child(lambda: judged(mutant, loaded, stems, items))  # noqa: B023 (it is called at once)
+            found = in_a_child(partial(judged, mutant, loaded, stems, items))
             self.verdicts.append(Verdict(mutant, *(found or ("time", f"more than {LONGEST} s"))))
             if self.verdicts[-1].killed_by is None:
                 print(f"survived: {mutant.name}", flush=True)
@@ -339,11 +340,11 @@ def record(items: list[pytest.Item]) -> dict[str, Any]:
     tests: dict[str, list[tuple[float, int]]] = {}
     failed: list[str] = []
     for stem in vector_files():
-        for key in calls(lambda: vectors_differ(stem))[1]:  # noqa: B023
+        for key in calls(partial(vectors_differ, stem))[1]:
             stems.setdefault(key, []).append(stem)
     for number, item in enumerate(items):
         started = time.perf_counter()
-        failing, called = calls(lambda: fails(item))  # noqa: B023
+        failing, called = calls(partial(fails, item))
         if failing:
             failed.append(item.nodeid)
             continue

@@ -19,7 +19,7 @@ ROLLED_BACK = ("gate={require: better, action: roll_back}", "policy.learning_rat
 
 
 def items(found: Mapping[str, object]) -> dict[str, str]:
-    return {item["path"]: item["why"] for item in found["items"]}  # type: ignore[index]
+    return {item["path"]: item["why"] for item in found["items"]}
 
 
 def decision(run: Path, round_name: str) -> str:

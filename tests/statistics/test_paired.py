@@ -12,6 +12,7 @@ from prefloop.statistics import (
     clustered_mean,
     clustered_statistic,
     detectable_difference,
+    ratio_of_means,
     totals_by_cluster,
 )
 
@@ -121,3 +122,10 @@ def test_the_detectable_difference_is_found_with_the_power_that_it_claims() -> N
 
     assert found == pytest.approx(2 * 2.801585, abs=1e-5)
     assert norm.sf(norm.ppf(0.975) - found / 2.0) == pytest.approx(0.8, abs=1e-12)
+
+
+def test_a_ratio_of_means_takes_any_number_of_resamples() -> None:
+    """Means 2 and 4, and 3 and 1."""
+    totals = np.array([[6.0, 3.0, 8.0, 2.0], [9.0, 3.0, 2.0, 2.0]])
+    assert ratio_of_means(totals).tolist() == [0.5, 3.0]
+    assert float(ratio_of_means(totals[0])) == 0.5

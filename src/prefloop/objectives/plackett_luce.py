@@ -2,11 +2,11 @@
 
 from typing import Annotated
 
-import torch
 from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
+from prefloop.objectives.pieces import plackett_luce
 from prefloop.objectives.registry import objective
 
 
@@ -43,9 +43,5 @@ def plackett_luce_dpo(
         >>> plackett_luce_dpo(zero, zero, torch.ones(1, 3, dtype=torch.bool))  # log 3!
         tensor([1.7918])
     """
-    rewards = beta * (policy_ranked_logps - ref_ranked_logps)
-    ranks = rewards.shape[1]
-    own = torch.eye(ranks, dtype=torch.bool, device=rewards.device)
-    left = own.new_ones(ranks, ranks).triu() & ranked_mask[:, None, :] | own
-    of_the_left = rewards[:, None, :].masked_fill(~left, -torch.inf).logsumexp(2)
-    return (of_the_left - rewards).masked_fill(~ranked_mask, 0.0).sum(1)
+    rho = policy_ranked_logps - ref_ranked_logps
+    return plackett_luce(beta * rho, ranked_mask)

@@ -7,14 +7,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from prefloop.records import Estimate, Judgment, Prompt, Response, digest, read_folder
+from prefloop.records import Estimate, Judgment, Prompt, Response, digest, read_folder, shards_in
 from prefloop.report.view import Answer, Answers, Comparison
-from prefloop.statistics import clustered_statistic, totals_by_cluster
+from prefloop.statistics import clustered_statistic, ratio_of_means, totals_by_cluster
 
 COMPARISONS = 8
 """Held-out prompts on the page."""
 
-_JUDGES = {"judge": "judgments", "truth": "truth"}
+JUDGES = {"judge": "judgments", "truth": "truth"}
+"""Who judged -> how the step that asked it ends."""
 NONE = Answers((), {})
 
 
@@ -52,7 +53,7 @@ def length_ratio(ours: Answers, initial: Answers) -> Estimate | None:
         return None
     prompts = np.array(sorted(common))
     totals = np.hstack([_totals(answers, prompts) for answers in (ours, initial)])
-    found = clustered_statistic(_ratio_of_means, totals, rows=int(totals[:, 1].sum()), seed=0)
+    found = clustered_statistic(ratio_of_means, totals, rows=int(totals[:, 1].sum()), seed=0)
     known = isfinite(found.standard_error)
     return Estimate(
         value=found.value,
@@ -68,19 +69,22 @@ def _totals(answers: Answers, prompts: NDArray[np.str_]) -> NDArray[np.float64]:
     return totals_by_cluster(columns, np.array([one.prompt_id for one in answers.all]), prompts)
 
 
-def _ratio_of_means(totals: NDArray[np.float64]) -> NDArray[np.float64]:
-    return (totals[..., 0] / totals[..., 1]) / (totals[..., 2] / totals[..., 3])
+def scores_of(folder: Path, stem: str) -> dict[str, dict[str, float]]:
+    """Score by response id from every judge that was asked; invalid judgments are left out."""
+    asked = {judge: folder / f"{stem}-{suffix}" for judge, suffix in JUDGES.items()}
+    return {
+        judge: {
+            judgment.subjects[0]: judgment.values[0]
+            for judgment in read_folder(judged, Judgment)
+            if judgment.kind == "score" and judgment.values[0] is not None
+        }
+        for judge, judged in asked.items()
+        if shards_in(judged)
+    }
 
 
 def _read(folder: Path, answers: str, stem: str) -> Answers:
-    scores = {
-        judge: {
-            judgment.subjects[0]: judgment.values[0]
-            for judgment in read_folder(folder / f"{stem}-{suffix}", Judgment)
-            if judgment.kind == "score" and judgment.values[0] is not None
-        }
-        for judge, suffix in _JUDGES.items()
-    }
+    scores = scores_of(folder, stem)
     responses = tuple(read_folder(folder / answers, Response))
     made = tuple(
         Answer(

@@ -23,6 +23,7 @@ from prefloop.statistics import (
     cluster_bootstrap,
     clustered_statistic,
     detectable_difference,
+    ratio_of_means,
     totals_by_cluster,
     warm_length_controlled_statistic,
 )
@@ -262,7 +263,7 @@ def _measured(sides: Sequence[_Side]) -> Measured:
         truth=quoted["truth"].raw if "truth" in quoted else _win_rate(truth),
         judge=quoted["judge"].raw if "judge" in quoted else _win_rate(judge),
         controlled=quoted["judge"].controlled if "judge" in quoted else _controlled(judge),
-        length=_over_prompts(_lengths(sides), _ratio),
+        length=_over_prompts(_lengths(sides), ratio_of_means),
         finished=_over_prompts([_finished(sides)], _percent),
         kl=_kl(sides),
     )
@@ -368,7 +369,7 @@ def _against(first: ArmRuns, arm: ArmRuns, pairing: _Pairing) -> Against:
         seeds_apart=len(first.runs) + len(arm.runs) - 2 * len(pairing.seeds) if pairing.seeds else 0,
         differences={
             **{judge: _difference(pairing, _winning(judge), _percent) for judge in alike},
-            "length": _difference(pairing, _lengths, _ratio),
+            "length": _difference(pairing, _lengths, ratio_of_means),
         },
         duels={judge: _over_prompts([_duel(pairing, judge)], _percent) for judge in alike},
         not_comparable=tuple(judge for judge in both if judge not in alike),
@@ -443,10 +444,6 @@ def _over_prompts(parts: Sequence[_Rows], statistic: Statistic) -> Estimate:
 
 def _percent(totals: Floats) -> Floats:
     return 100.0 * totals[..., 0] / totals[..., 1]
-
-
-def _ratio(totals: Floats) -> Floats:
-    return (totals[..., 0] / totals[..., 1]) / (totals[..., 2] / totals[..., 3])
 
 
 def _minus(statistic: Statistic) -> Statistic:

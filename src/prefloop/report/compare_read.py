@@ -10,7 +10,8 @@ from pydantic import BaseModel, JsonValue, ValidationError
 
 from prefloop.errors import DataError
 from prefloop.evaluation import Answers
-from prefloop.records import Judgment, Response, RoundSummary, digest, read_folder, shards_in
+from prefloop.records import Judgment, Response, RoundSummary, digest, read_folder
+from prefloop.report.answers import JUDGES, scores_of
 from prefloop.report.lineage import left_over, recipe_of
 from prefloop.report.read import on_disk, stages_of, without_folders
 from prefloop.report.view import Evaluation
@@ -18,7 +19,6 @@ from prefloop.report.view import Evaluation
 NOT_COMPUTED = frozenset({"seed", "name", "title", "paper", "machine"})
 """Recipe keys in which seeds of one arm may differ: they decide nothing about what is computed, or are the seed."""
 
-JUDGES = {"judge": "judgments", "truth": "truth"}
 Recipe = Mapping[str, JsonValue]
 
 
@@ -188,17 +188,7 @@ def _round(run: Path, folder: Path) -> RoundAnswers | None:
 
 def _answers(folder: Path, step: str, stem: str) -> Answers:
     """The answers of one policy; a judge that was not asked is absent."""
-    asked = {judge: folder / f"{stem}-{suffix}" for judge, suffix in JUDGES.items()}
-    scores = {
-        judge: {
-            judgment.subjects[0]: judgment.values[0]
-            for judgment in read_folder(judged, Judgment)
-            if judgment.kind == "score" and judgment.values[0] is not None
-        }
-        for judge, judged in asked.items()
-        if shards_in(judged)
-    }
-    return Answers(tuple(read_folder(folder / step, Response)), scores)
+    return Answers(tuple(read_folder(folder / step, Response)), scores_of(folder, stem))
 
 
 def _judge_name(run: Path, suffix: str) -> str:

@@ -3,7 +3,13 @@
 from prefloop.statistics.bootstrap import ClusteredEstimate, cluster_bootstrap, clustered_mean
 from prefloop.statistics.kl import KlEstimate, k1, k2, k3, kl_estimate
 from prefloop.statistics.logistic import LengthSlope, LogisticFit, length_slope, soft_logistic
-from prefloop.statistics.paired import Statistic, clustered_statistic, detectable_difference, totals_by_cluster
+from prefloop.statistics.paired import (
+    Statistic,
+    clustered_statistic,
+    detectable_difference,
+    ratio_of_means,
+    totals_by_cluster,
+)
 from prefloop.statistics.warm_start import warm_length_controlled_statistic
 from prefloop.statistics.winrate import (
     LengthControlled,
@@ -38,6 +44,7 @@ __all__ = [
     "length_controlled_statistic",
     "length_slope",
     "length_terms",
+    "ratio_of_means",
     "soft_logistic",
     "totals_by_cluster",
     "warm_length_controlled_statistic",

@@ -32,6 +32,11 @@ def totals_by_cluster(
     return totals
 
 
+def ratio_of_means(totals: Float64[Floats, "*batch four"]) -> Float64[Floats, "*batch"]:
+    """A sum over its count, divided by another sum over its count: a statistic of four columns in this order."""
+    return np.asarray((totals[..., 0] / totals[..., 1]) / (totals[..., 2] / totals[..., 3]))
+
+
 def clustered_statistic(
     statistic: Statistic,
     totals: Float64[Floats, "clusters columns"],
