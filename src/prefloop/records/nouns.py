@@ -106,12 +106,15 @@ class Judgment(Record):
 
     judge: str
     """Name and version, "dataset:..." or "human:..."."""
-    kind: Literal["score", "preference", "steps"]
+    kind: Literal["score", "preference", "ranking", "label", "steps"]
     aspect: str = "overall"
     subjects: tuple[str, ...]
     """Response ids in the order in which they were shown."""
     values: tuple[float | None, ...]
-    """One score a subject, or P(first wins), or one value a span. None: the judge gave no valid answer."""
+    """One score, rank (1 is the best) or label (1 good, 0 bad) a subject; or P(first wins); or one value a span.
+    None: the judge gave no valid answer."""
+    numbers: dict[str, float] = {}
+    """What stands beside a verdict in a data set: `margin`, `weight`."""
     spans: tuple[Span, ...] = ()
     repeat: int = 0
     raw: str | None = None
