@@ -23,6 +23,7 @@ from prefloop.config.steps import (
     StepConfig,
     TrainStep,
     VaderJudge,
+    as_known_now,
 )
 
 __all__ = [
@@ -58,6 +59,7 @@ __all__ = [
     "StepConfig",
     "TrainStep",
     "VaderJudge",
+    "as_known_now",
     "as_yaml",
     "at_round",
     "check_options",

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from prefloop.config.base import Config, Options, is_mapping
 from prefloop.config.gate import GateConfig, MonitorsConfig
@@ -40,6 +40,14 @@ JudgeConfig = Annotated[VaderJudge | ShorterJudge, Field(discriminator="type")]
 
 class StepConfig(Config):
     """Settings of a step."""
+
+    def told(self) -> dict[str, Any]:
+        """What decides its result, every value written out. What it reads is known by identity instead."""
+        return self.model_dump(mode="json", exclude={"reads"})
+
+    def said(self) -> dict[str, Any]:
+        """The same without what is at its default: a setting that is new in a later version changes nothing here."""
+        return self.model_dump(mode="json", exclude={"reads"}, exclude_defaults=True)
 
 
 class ReadingStep(StepConfig):
@@ -239,3 +247,14 @@ STEP_CLASSES: Mapping[str, type[StepConfig]] = {
     "evaluate": EvaluateStep,
     "close": CloseStep,
 }
+
+
+def as_known_now(settings: Mapping[str, Any]) -> StepConfig | None:
+    """Settings that an older version wrote down, with today's defaults for what it did not know yet.
+
+    None where this version cannot read them any more.
+    """
+    try:
+        return STEP_CLASSES[settings["type"]].model_validate(settings)
+    except (KeyError, ValidationError):
+        return None

@@ -39,4 +39,4 @@ class Artifact:
     open: Callable[[], Path]
     """Verifies what is on disk, makes it again where it is missing or damaged, and returns its path."""
     made_from: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """What the identity is the hash of, by name."""
+    """What the identity is the hash of, by name, and the settings that are at their defaults beside it."""

@@ -9,7 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
-from prefloop.config import Recipe, is_mapping
+from prefloop.config import Recipe, as_known_now, is_mapping
 from prefloop.errors import CheckFailedError
 from prefloop.loop.artifact import Artifact
 from prefloop.loop.gate import Decision, read_decision
@@ -87,7 +87,8 @@ def reasons(before: Entry, now: Artifact) -> tuple[str, ...]:
     old, new = before.made_from, now.made_from
     if old is None:
         return ("an older version made it and kept no list of what it was made from",)
-    found = [*_changed_values(old["settings"], new["settings"])]
+    known = as_known_now(old["settings"])
+    found = [*_changed_values(old["settings"] if known is None else known.told(), new["settings"])]
     if not found:
         named = [str(new["settings"].get(key, "")) for key in ("data", "source") if key in new["settings"]]
         changed = [key for key, identity in new["external"].items() if old["external"].get(key) != identity]

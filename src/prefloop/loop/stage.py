@@ -169,9 +169,9 @@ class Stage:
 def derive(name: str, recipe: Recipe, scope: Scope, ensure: Callable[[], Path]) -> Artifact:
     """The artifact of a step here, by what makes it this one and no other, whether it exists or not.
 
-    Its identity is the step, its type's format, its settings resolved for this round and block, round, block and how
-    many blocks there are, the identities of what it reads, and the recipe's seed. Never bytes, machine settings, the
-    run's name or the number of rounds.
+    Its identity is the step, its type's format, its settings resolved for this round and block as far as they are not
+    the defaults, round, block and how many blocks there are, the identities of what it reads, and the recipe's seed.
+    Never bytes, machine settings, the run's name or the number of rounds.
     """
     kind = STEP_TYPES[recipe.type_of(name)]
     settings = recipe.step(name, scope.place.round or 0)
@@ -179,7 +179,7 @@ def derive(name: str, recipe: Recipe, scope: Scope, ensure: Callable[[], Path]) 
     made_from: MadeFrom = {
         "step": name,
         "format": kind.format,
-        "settings": settings.model_dump(mode="json", exclude={"reads"}),
+        "settings": settings.told(),
         "round": scope.place.round,
         "block": scope.place.block,
         "blocks": 1 if scope.place.round is None else recipe.blocks,
@@ -191,7 +191,7 @@ def derive(name: str, recipe: Recipe, scope: Scope, ensure: Callable[[], Path]) 
     return Artifact(
         step=name,
         step_type=recipe.type_of(name),
-        identity=digest(made_from),
+        identity=digest({**made_from, "settings": settings.said()}),
         place=scope.place,
         path=path,
         inputs=inputs,

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from prefloop.config import STEP_CLASSES, Recipe, load_recipe
+from prefloop.config import Recipe, as_known_now, load_recipe
 from prefloop.errors import RecipeError
 from prefloop.records import RoundSummary
 from prefloop.report.view import Stage
@@ -74,12 +72,8 @@ def _as_told(recipe: Recipe, made_from: Mapping[str, Any] | None) -> bool:
         return False
     if number is not None and made_from["blocks"] != recipe.blocks:
         return False
-    try:
-        told = STEP_CLASSES[made_from["settings"]["type"]].model_validate(made_from["settings"])
-    except (KeyError, ValidationError):
-        return False
-    now = recipe.step(name, number or 0)
-    return now.model_dump(mode="json", exclude={"reads"}) == told.model_dump(mode="json", exclude={"reads"})
+    then = as_known_now(made_from["settings"])
+    return then is not None and then.told() == recipe.step(name, number or 0).told()
 
 
 def _rounds_behind(rounds: Sequence[RoundOnDisk], stale: Sequence[str]) -> Iterator[str]:
