@@ -64,6 +64,7 @@ CODES: Mapping[str, Code] = {
         "refused", "the prompt ends with an assistant turn", "End it with what is to be answered."
     ),
     "last_turn_not_assistant": Code("refused", "an answer does not end with an assistant turn", "Add the answer."),
+    "tool_call_answer": Code("refused", "an answer calls a tool; only answers in words are read", "Remove the row."),
     "different_prompts": Code("refused", "the two answers do not follow the same prompt", "Give both one prompt."),
     # The preference.
     "identical": Code("refused", "chosen and rejected are the same text", "Remove the row."),
@@ -72,11 +73,17 @@ CODES: Mapping[str, Code] = {
     ),
     "tie": Code("refused", "the row prefers neither answer", "Remove the row; a tie teaches nothing."),
     "scores_contradict": Code("warned", "the rejected answer has the higher score", "Exchange them, or see why."),
+    "equal_scores": Code(
+        "warned", "chosen and rejected have the same score", "Remove the row, or see what made it a preference."
+    ),
     # Between rows.
     "duplicate_row": Code("warned", "the same prompt and answers stand in an earlier row", "Remove one of them."),
     "duplicate_id": Code("warned", "an earlier row has the same id and the same content", "Remove one of them."),
-    "conflicting_id": Code("refused", "an earlier row has the same id and other content", "Give every row its own id."),
+    "conflicting_id": Code("warned", "an earlier row has the same id and other content", "Give every row its own id."),
     "contradictory_pair": Code("warned", "an earlier row prefers the other answer", "Remove the wrong one, or both."),
+    "contradictory_label": Code(
+        "warned", "an earlier row labels the same answer the other way", "Remove the wrong one, or both."
+    ),
     # With evaluation prompts.
     "eval_prompt": Code("refused", "the prompt is one of the evaluation's", "Remove the row."),
     "eval_prompt_normalised": Code(

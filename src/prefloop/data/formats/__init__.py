@@ -1,1 +1,20 @@
-"""Formats of data sets: one small module a family, and how a format is recognised."""
+"""Formats of data sets: one small module a family, and how a format is recognised. Importing this registers all."""
+
+from prefloop.data.formats import prompts, trl
+from prefloop.data.formats.detect import ROWS_LOOKED_AT, Detected, detect
+from prefloop.data.formats.kinds import kind_of
+from prefloop.data.formats.registry import Format, Kind, find_format, formats, register
+
+__all__ = [
+    "ROWS_LOOKED_AT",
+    "Detected",
+    "Format",
+    "Kind",
+    "detect",
+    "find_format",
+    "formats",
+    "kind_of",
+    "prompts",
+    "register",
+    "trl",
+]

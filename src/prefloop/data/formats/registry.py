@@ -1,16 +1,33 @@
 """Formats: how the rows of one kind of data set are recognised, and what they become."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from prefloop.data.given import Given
 from prefloop.errors import DataError, did_you_mean
 
-Kind = Literal["text", "transcript", "messages", "reply", "turns", "number", "flag", "texts", "mappings", "mapping"]
-"""What a column holds: a text, a text of "Human:"/"Assistant:" turns, messages (role, content) that begin with another
-turn than the assistant's, messages that are an assistant's reply alone, turns (from, value), a number, true or false,
-a list of texts, a list of mappings, a mapping."""
+Kind = Literal[
+    "text",
+    "transcript",
+    "messages",
+    "dialogue",
+    "reply",
+    "turns",
+    "number",
+    "flag",
+    "texts",
+    "numbers",
+    "mappings",
+    "mapping",
+]
+"""What a column holds: a text, a text of "Human:"/"Assistant:" turns, messages (role, content) that end with what is to
+be answered, messages that end with the assistant's turn, messages that begin with it, turns (from, value), a number,
+true or false, a list of texts, a list of numbers, a list of mappings, a mapping."""
+TEXT: frozenset[Kind] = frozenset({"text", "transcript"})
+MESSAGES: frozenset[Kind] = frozenset({"messages", "dialogue", "turns"})
+NUMBER: frozenset[Kind] = frozenset({"number"})
+ANSWER: frozenset[Kind] = frozenset({"reply", "mapping", "turns"})
 
 
 @dataclass(frozen=True)
@@ -28,6 +45,8 @@ class Format:
     """From a row's values and its place to records; raises RowRefused."""
     example: str
     """One row as JSON, for the documentation; a test reads it."""
+    also: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    """Other names of columns; `read` finds them under the first."""
 
 
 _REGISTRY: dict[str, Format] = {}
@@ -36,8 +55,23 @@ _REGISTRY: dict[str, Format] = {}
 def register(format_: Format) -> Format:
     """Makes a format known under its name."""
     assert format_.name not in _REGISTRY
-    _REGISTRY[format_.name] = format_
-    return format_
+    known = replace(format_, read=_by_first_name(format_)) if format_.also else format_
+    _REGISTRY[format_.name] = known
+    return known
+
+
+def with_first_names(format_: Format, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A row's values with the columns that the format knows under another name under their first."""
+    renamed = dict(values)
+    for name, others in format_.also.items():
+        for other in others:
+            if renamed.get(name) is None and renamed.get(other) is not None:
+                renamed[name] = renamed.pop(other)
+    return renamed
+
+
+def _by_first_name(format_: Format) -> Callable[[Mapping[str, Any], str], Given]:
+    return lambda values, place: format_.read(with_first_names(format_, values), place)
 
 
 def formats() -> dict[str, Format]:

@@ -1,0 +1,49 @@
+"""Prompts alone, with or without gold answer and tools."""
+
+from prefloop.data.formats.fields import ABOUT_PROMPT, Values, asked, judged_answers, prompt_of
+from prefloop.data.formats.registry import MESSAGES, NUMBER, TEXT, Format, register
+from prefloop.data.given import Given
+
+
+def _prompt(values: Values, place: str) -> Given:
+    return judged_answers(prompt_of(asked(values, "prompt"), values, place), [], {}, values, place)
+
+
+def _messages(values: Values, place: str) -> Given:
+    return judged_answers(prompt_of(asked(values, "messages"), values, place, "messages"), [], {}, values, place)
+
+
+def _question(values: Values, place: str) -> Given:
+    return judged_answers(prompt_of(asked(values, "question"), values, place, "question"), [], {}, values, place)
+
+
+register(
+    Format(
+        "prompts",
+        "prompts",
+        {"prompt": TEXT | MESSAGES},
+        ABOUT_PROMPT,
+        _prompt,
+        '{"prompt": "What is 2 + 3?", "ground_truth": "5"}',
+    )
+)
+register(
+    Format(
+        "prompts_messages",
+        "prompts as messages",
+        {"messages": frozenset({"messages"})},
+        ABOUT_PROMPT,
+        _messages,
+        '{"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "How are you?"}]}',
+    )
+)
+register(
+    Format(
+        "question_answer",
+        "questions with gold answers",
+        {"question": TEXT, "answer": TEXT | NUMBER},
+        ABOUT_PROMPT,
+        _question,
+        '{"question": "What is 2 + 3?", "answer": "2 and 3 make 5. #### 5"}',
+    )
+)
