@@ -10,6 +10,7 @@ from prefloop.statistics.paired import (
     ratio_of_means,
     totals_by_cluster,
 )
+from prefloop.statistics.proportion import wilson_interval
 from prefloop.statistics.warm_start import warm_length_controlled_statistic
 from prefloop.statistics.winrate import (
     LengthControlled,
@@ -48,5 +49,6 @@ __all__ = [
     "soft_logistic",
     "totals_by_cluster",
     "warm_length_controlled_statistic",
+    "wilson_interval",
     "win_rate",
 ]
