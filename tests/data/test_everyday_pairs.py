@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from prefloop.config import VaderJudge
-from prefloop.data import DataSource, GivenPair, read_preferences
+from prefloop.data import GivenPair, find_source, read_preferences
 from prefloop.judging import Vader
 
 NUM_PAIRS = 48
@@ -37,7 +37,7 @@ def rows() -> list[Row]:
 
 @pytest.fixture(scope="module")
 def pairs() -> list[GivenPair]:
-    return list(read_preferences(DataSource(data_file("everyday_pairs.jsonl"), None)))
+    return list(read_preferences(find_source("everyday_pairs")))
 
 
 def questions(split: str) -> dict[str, Row]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from prefloop.config import VaderJudge
-from prefloop.data import DataSource, find_source, read_preferences
+from prefloop.data import find_source, read_preferences
 from prefloop.errors import DataError
 from prefloop.judging import ask_each, judgments, make_judge
 
@@ -18,7 +18,7 @@ def pairs_of(tmp_path: Path, **columns: object) -> list[list[tuple[str, tuple[fl
     file.write_text(json.dumps({**ROW, **columns}) + "\n")
     return [
         [(judgment.kind, judgment.values) for judgment in pair.judgments]
-        for pair in read_preferences(DataSource(file, None))
+        for pair in read_preferences(find_source(str(file)))
     ]
 
 

@@ -192,8 +192,8 @@ def test_a_mistake_is_one_line_and_nothing_is_written(overrides: Sequence[str], 
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ('{"prompt": "Hello?"}\n\n', "prompts.jsonl:2: the line is empty, expected a JSON object. Remove the line."),
-        ('{"prompt": "Hello?"\n', "prompts.jsonl:1: not JSON: Expecting ',' delimiter"),
+        ('{"prompt": "Hello?"}\n\n', "prompts.jsonl:2: the line is empty: nothing but white space. Remove the line."),
+        ('{"prompt": "Hello?"\n', "prompts.jsonl:1: the line is not JSON, or it is cut off: Expecting ',' delimiter"),
         ('{"prompt": "  "}\n', "prompts.jsonl:1: prompt[0].content is empty. Fill it in or remove the row."),
         ('{"question": "Hello?"}\n', "prompts.jsonl:1: has the keys ['question'], expected `prompt` or `messages`."),
         (
@@ -204,7 +204,7 @@ def test_a_mistake_is_one_line_and_nothing_is_written(overrides: Sequence[str], 
             '{"messages": [{"role": "assistant", "content": "x"}]}\n',
             "prompts.jsonl:1: messages ends with an assistant turn",
         ),
-        ("[1]\n", "prompts.jsonl:1: found list, expected a JSON object."),
+        ("[1]\n", "prompts.jsonl:1: the row is JSON, but no object: found a list."),
         ("", "prompts.jsonl: has no prompts."),
     ],
 )

@@ -1,11 +1,12 @@
 """Preference data as prompts, given responses and given judgments: pairing need not know where they are from."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
-from prefloop.data.source import DataSource, messages_of
+from prefloop.data.source import DataSource, messages_of, usable
 from prefloop.errors import DataError
 from prefloop.records import Judgment, Prompt, Response, digest
 
@@ -33,13 +34,13 @@ def read_preferences(source: DataSource) -> Iterator[GivenPair]:
         DataError: a row is malformed; or there is no row at all.
     """
     place = None
-    for place, row in source.rows():
+    for place, row in usable(source):
         missing = [key for key in ("prompt", "chosen", "rejected") if key not in row]
         if missing:
             raise DataError(f"{place}: `{missing[0]}` is missing, expected `prompt`, `chosen` and `rejected`.")
         prompt = Prompt.of(messages_of(row["prompt"], "prompt", place), source=place)
         chosen, rejected = (_given(prompt, _answer(row, key, place)) for key in ("chosen", "rejected"))
-        judge, subjects = f"dataset:{source.path.stem}", (chosen.response_id, rejected.response_id)
+        judge, subjects = f"dataset:{Path(source.name).stem}", (chosen.response_id, rejected.response_id)
         sure = _prob_chosen_wins(row, place)
         preference = Judgment(judge=judge, kind="preference", subjects=subjects, values=(sure,))
         scores = _scores(row, place)
@@ -47,11 +48,11 @@ def read_preferences(source: DataSource) -> Iterator[GivenPair]:
         yield GivenPair(prompt, (chosen, rejected), (preference, *scored))
     if place is None:
         raise DataError(
-            f"{source.path.name}: has no pairs. Add one JSON object a line with `prompt`, `chosen` and `rejected`."
+            f"{source.name}: has no pairs. Add one JSON object a line with `prompt`, `chosen` and `rejected`."
         )
 
 
-def _answer(row: dict[str, Any], key: str, place: str) -> str:
+def _answer(row: Mapping[str, Any], key: str, place: str) -> str:
     value = row[key]
     if isinstance(value, str) and value.strip():
         return value
@@ -61,7 +62,7 @@ def _answer(row: dict[str, Any], key: str, place: str) -> str:
     raise DataError(f"{place}: {key} is not an answer, expected a text that is not empty or one assistant message.")
 
 
-def _prob_chosen_wins(row: dict[str, Any], place: str) -> float:
+def _prob_chosen_wins(row: Mapping[str, Any], place: str) -> float:
     """How often the chosen answer would be preferred."""
     found = row.get("prob_chosen_wins")
     if found is None:
@@ -71,7 +72,7 @@ def _prob_chosen_wins(row: dict[str, Any], place: str) -> float:
     return float(found)
 
 
-def _scores(row: dict[str, Any], place: str) -> tuple[float, float] | None:
+def _scores(row: Mapping[str, Any], place: str) -> tuple[float, float] | None:
     """The scores of the chosen and of the rejected answer; None where the row has none."""
     for keys in SCORES:
         values = [row.get(key) for key in keys]

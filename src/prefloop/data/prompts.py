@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from prefloop.data.source import DataSource, messages_of
+from prefloop.data.source import DataSource, messages_of, usable
 from prefloop.errors import DataError
 from prefloop.records import Prompt, seed_for
 
@@ -14,7 +14,7 @@ def read_prompts(source: DataSource) -> list[Prompt]:
         DataError: a row is malformed, empty, or ends with an assistant turn; or there is no row at all.
     """
     prompts: dict[str, Prompt] = {}
-    for place, row in source.rows():
+    for place, row in usable(source):
         key = "prompt" if "prompt" in row else "messages"
         if key not in row:
             raise DataError(f"{place}: has the keys {sorted(row)}, expected `prompt` or `messages`.")
@@ -25,7 +25,7 @@ def read_prompts(source: DataSource) -> list[Prompt]:
         prompt = Prompt.of(messages, source=place, answer=None if answer is None else str(answer))
         prompts.setdefault(prompt.prompt_id, prompt)
     if not prompts:
-        raise DataError(f'{source.path.name}: has no prompts. Add one JSON object a line, such as {{"prompt": "..."}}.')
+        raise DataError(f'{source.name}: has no prompts. Add one JSON object a line, such as {{"prompt": "..."}}.')
     return list(prompts.values())
 
 

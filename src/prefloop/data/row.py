@@ -1,8 +1,9 @@
 """A row as it stands in a file, before anybody has said what its columns mean."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from prefloop.data.problems import Problem
 
@@ -19,3 +20,69 @@ class Row:
     """The row as it stands in the file; as JSON, where the file is binary."""
     problems: tuple[Problem, ...] = ()
     """What is wrong with it as a line; a refused line has no values."""
+
+
+SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def row_of(place: str, value: object, original: str, problems: tuple[Problem, ...] = ()) -> Row:
+    """A row of what was read at a place, unless it is no object or holds characters that are none.
+
+    Args:
+        place: of the row.
+        value: what was read there.
+        original: how it stands there.
+        problems: what was wrong on the way; where one refuses the row, nothing is added.
+    """
+    if any(problem.fate == "refused" for problem in problems):
+        return Row(place, None, original, problems)
+    if not isinstance(value, dict):
+        return Row(place, None, original, (*problems, Problem("not_an_object", f"found {_kind(value)}")))
+    values = cast("dict[str, Any]", value)
+    bad = _bad_character(values)
+    return Row(place, values, original, problems) if bad is None else Row(place, None, original, (*problems, bad))
+
+
+def _bad_character(values: Mapping[str, Any]) -> Problem | None:
+    for path, text in _texts(values):
+        if "\0" in text:
+            return Problem("nul", f"in {_shown(path)} at character {text.index(chr(0)) + 1}")
+        if not text.isascii() and (found := SURROGATE.search(text)):
+            return Problem(
+                "lone_surrogate", f"U+{ord(found[0]):04X} in {_shown(path)} at character {found.start() + 1}"
+            )
+    return None
+
+
+def _texts(values: Mapping[str, Any]) -> Iterator[tuple[Sequence[str | int], str]]:
+    """Every text with the keys and positions that lead to it. No recursion: what JSON can nest, this can walk."""
+    waiting: list[tuple[tuple[str | int, ...], object]] = [((), values)]
+    while waiting:
+        path, value = waiting.pop()
+        if isinstance(value, str):
+            yield path, value
+        elif isinstance(value, dict):
+            inside = cast("dict[str, object]", value)
+            waiting += [((*path, key), inner) for key, inner in inside.items()]
+            for key in inside:
+                yield (*path, "a key"), key
+        elif isinstance(value, list):
+            waiting += [((*path, number), inner) for number, inner in enumerate(cast("list[object]", value))]
+
+
+def _shown(path: Sequence[str | int]) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
+
+
+def _kind(value: object) -> str:
+    match value:
+        case list():
+            return "a list"
+        case str():
+            return "a text"
+        case None:
+            return "null"
+        case bool():
+            return "true or false"
+        case _:
+            return "a number"

@@ -1,14 +1,16 @@
-"""Where prompts and pairs come from: shipped sets and files of JSON lines, row by row with their place."""
+"""Where prompts and pairs come from: what a recipe names, as rows with their places."""
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import TypeAdapter, ValidationError
 
+from prefloop.data.files import rows_of_file
+from prefloop.data.problems import CODES
+from prefloop.data.row import Row
 from prefloop.errors import DataError, did_you_mean
 from prefloop.records import Message, digest, file_digest
 
@@ -23,39 +25,46 @@ The scored pairs are twelve of `everyday_pairs` with what the judge `vader` says
 """
 
 
+class DataSource(Protocol):
+    """Rows from one place."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages and records; never a path."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """Equal where the rows are equal, wherever they lie."""
+        ...
+
+    def rows(self) -> Iterator[Row]:
+        """Every row with its place, good or bad, in order; streamed."""
+        ...
+
+
 @dataclass(frozen=True)
-class DataSource:
+class FileSource:
     """A file of rows, or the part of one that belongs to a split."""
 
     path: Path
-    split: str | None
+    split: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the file."""
+        return self.path.name
 
     @property
     def identity(self) -> str:
         """Hash of what the rows are, whatever the file is called."""
         return digest([file_digest(self.path), self.split])
 
-    def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Each row with its place, "file.jsonl:412".
-
-        Raises:
-            DataError: a line is empty or no JSON object; says file and line.
-        """
-        with self.path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, start=1):
-                place = f"{self.path.name}:{number}"
-                if not line.strip():
-                    raise DataError(f"{place}: the line is empty, expected a JSON object. Remove the line.")
-                try:
-                    row = json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise DataError(
-                        f"{place}: not JSON: {error.msg} at column {error.colno}. Write one JSON object a line."
-                    ) from error
-                if not isinstance(row, dict):
-                    raise DataError(f"{place}: found {type(row).__name__}, expected a JSON object.")
-                if self.split is None or row.get("split") == self.split:
-                    yield place, row
+    def rows(self) -> Iterator[Row]:
+        """The rows of the file; of a split those whose column `split` names it."""
+        for row in rows_of_file(self.path, self.path.name):
+            if self.split is None or (row.values is not None and row.values.get("split") == self.split):
+                yield row
 
 
 def find_source(name: str) -> DataSource:
@@ -68,13 +77,27 @@ def find_source(name: str) -> DataSource:
     if stem in SHIPPED:
         file, default = SHIPPED[stem]
         with as_file(files("prefloop.data") / file) as path:
-            return DataSource(path, split or default)
+            return FileSource(path, split or default)
     path = Path(name)
     if not path.is_file():
         raise DataError(
             f"{name}: no such file. Give a file of JSON lines or a shipped set. {did_you_mean(stem, SHIPPED)}"
         )
-    return DataSource(path, None)
+    return FileSource(path)
+
+
+def usable(source: DataSource) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Each row with its place.
+
+    Raises:
+        DataError: a line cannot be read; says file and line.
+    """
+    for row in source.rows():
+        if row.values is None:
+            problem = row.problems[-1]
+            code = CODES[problem.code]
+            raise DataError(f"{row.place}: {code.meaning}: {problem.detail}. {code.fix}")
+        yield row.place, row.values
 
 
 def messages_of(value: object, key: str, place: str) -> tuple[Message, ...]:

@@ -1,0 +1,67 @@
+"""Files of rows: which reader an ending asks for, and how compressed ones are opened."""
+
+import gzip
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from prefloop.data.json_text import rows_of_lines
+from prefloop.data.row import Row
+from prefloop.errors import DataError
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+Reader = Callable[[Path, str], Iterator[Row]]
+"""From a file and what it is called to its rows."""
+
+
+def opened(path: Path) -> BinaryIO:
+    """A file's bytes, decompressed where its name ends in .gz or .zst."""
+    match path.suffix:
+        case ".gz":
+            return cast("BinaryIO", gzip.open(path))
+        case ".zst":
+            return cast("BinaryIO", zstd.open(path))
+        case _:
+            return path.open("rb")
+
+
+def _json_lines(path: Path, place: str) -> Iterator[Row]:
+    with opened(path) as file:
+        yield from rows_of_lines(file, place)
+
+
+READERS: Mapping[str, Reader] = {
+    ".jsonl": _json_lines,
+    ".ndjson": _json_lines,
+}
+"""By ending of a file's name, without that of a compression."""
+
+
+def ending(path: Path) -> str:
+    """The ending that says what a file holds: ".jsonl" of "pairs.jsonl.gz"."""
+    return (path.with_suffix("") if path.suffix in {".gz", ".zst"} else path).suffix.lower()
+
+
+def rows_of_file(path: Path, place: str) -> Iterator[Row]:
+    """The rows of a file; one whose ending says nothing is read as JSON lines.
+
+    Args:
+        path: of the file.
+        place: what it is called in the places of its rows.
+
+    Raises:
+        DataError: the file is damaged as a whole, so that its rows cannot be told apart.
+    """
+    number = 0
+    try:
+        for row in READERS.get(ending(path), _json_lines)(path, place):
+            yield row
+            number += 1
+    except (EOFError, OSError, zlib.error, zstd.ZstdError) as error:
+        raise DataError(f"{place}: is damaged after row {number}: {error}. Get the file again.") from error
