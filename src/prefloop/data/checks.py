@@ -145,7 +145,7 @@ def _ties(given: Given, preferences: bool) -> Iterator[Problem]:
 def _contradictions(given: Given) -> Iterator[Problem]:
     scores = overall_scores(given)
     for better, worse, _prob in preferred_pairs(given):
-        if better in scores and worse in scores:
+        if better != worse and better in scores and worse in scores:
             if scores[better] < scores[worse]:
                 yield Problem("scores_contradict", f"{scores[better]:g} against {scores[worse]:g}")
             elif scores[better] == scores[worse]:

@@ -6,35 +6,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 from prefloop.data.checks import Check, row_problems
 from prefloop.data.figures import Figures, Tally
-from prefloop.data.formats.detect import Detected, detect
+from prefloop.data.formats import ROWS_LOOKED_AT, Detected, detect
 from prefloop.data.given import Given
 from prefloop.data.problems import CODES, Problem, RowRefused
 from prefloop.data.row import Row
 from prefloop.data.seen import Seen
+from prefloop.data.source import DataSource
 from prefloop.errors import DataError
 from prefloop.records import in_pieces
 
-LOOKED_AT = 100
-"""Rows from which the format is recognised."""
 EXAMPLES = 3
 """Rows that are shown of each code."""
-
-
-class RowSource(Protocol):
-    """What a pass reads: a named source of rows."""
-
-    @property
-    def name(self) -> str:
-        """What it is called; never a path."""
-        ...
-
-    def rows(self) -> Iterator[Row]:
-        """Its rows in order."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -108,7 +94,7 @@ class Reading:
 
     def __init__(
         self,
-        source: RowSource,
+        source: DataSource,
         *,
         format: str | None = None,
         checks: Sequence[Check] = (),
@@ -141,7 +127,7 @@ class Reading:
         """
         with closing(Seen()) as seen, _Quarantine(self._quarantine) as quarantine:
             checks = (row_problems, *self._checks, seen)
-            for piece in in_pieces(self._source.rows(), LOOKED_AT):
+            for piece in in_pieces(self._source.rows(), ROWS_LOOKED_AT):
                 readable = [row for row in piece if row.values is not None]
                 if self._detected is None and readable:
                     self._detected = detect(readable, self._source.name, self._format)
