@@ -30,22 +30,22 @@ ROLES: Mapping[str, OurRole] = {
 """Roles by the names that data sets give them."""
 CALLS = frozenset({"function_call", "tool_call"})
 """Roles of turns in which the assistant calls tools, as JSON in the place of its words."""
-_SPEAKER = re.compile(r"(?:^|\n\n)(Human|Assistant|System): ?")
+_SPEAKER = re.compile(r"(?:^|\n\n)(Human|Assistant): ?")
 
 
 def is_messages(value: object) -> TypeGuard[list[dict[str, Any]]]:
-    """A list of turns with a role, each."""
-    return _is_list_of(value, "role")
+    """A list of turns with a role and words, each."""
+    return _is_list_of(value, "role", "content", "tool_calls")
 
 
 def is_turns(value: object) -> TypeGuard[list[dict[str, Any]]]:
     """A list of turns as ShareGPT has them, from whom and what."""
-    return _is_list_of(value, "from")
+    return _is_list_of(value, "from", "value")
 
 
 def is_transcript(text: str) -> bool:
-    """Whether a text is a dialogue that begins with its speaker."""
-    return _SPEAKER.match(text.lstrip(" ")) is not None
+    """Whether a text is a dialogue that begins with what a human says."""
+    return text.lstrip(" ").startswith(("Human:", "\n\nHuman:"))
 
 
 def role_of(turn: Mapping[str, Any]) -> OurRole | None:
@@ -83,17 +83,11 @@ def transcript_of(value: object, field: str) -> tuple[Message, ...]:
     """
     text = text_of(value, field)
     if not is_transcript(text):
-        raise RowRefused("wrong_type", f"{field} is {shown(text)}, expected a text that begins with Human: or System:")
+        raise RowRefused("wrong_type", f"{field} is {shown(text)}, expected a text that begins with Human:")
     _, *parts = _SPEAKER.split(text.lstrip(" "))
     speakers, said = parts[::2], parts[1::2]
-    turns = [
-        Message(role="system" if who == "System" else ROLES[who.lower()], content=words.strip())
-        if who != "Assistant"
-        else Message(role="assistant", content=words.strip())
-        for who, words in zip(speakers, said, strict=True)
-    ]
-    last = len(turns) - 1
-    if turns[last].role == "assistant" and not turns[last].content:
+    turns = [Message(role=ROLES[who.lower()], content=words.strip()) for who, words in zip(speakers, said, strict=True)]
+    if turns[-1].role == "assistant" and not turns[-1].content:
         turns.pop()  # "Assistant:" at the end is where the answer goes, as in the prompts of static HH
     for number, turn in enumerate(turns):
         if not turn.content:
@@ -220,8 +214,10 @@ def _calls(content: str, field: str) -> tuple[JsonValue, ...]:
     return tuple({"type": "function", "function": call} for call in calls)
 
 
-def _is_list_of(value: object, key: str) -> bool:
-    return isinstance(value, list) and bool(value) and all(_is_mapping(turn) and key in turn for turn in value)
+def _is_list_of(value: object, who: str, *says: str) -> bool:
+    if not isinstance(value, list) or not value:
+        return False
+    return all(_is_mapping(turn) and who in turn and any(key in turn for key in says) for turn in value)
 
 
 def _is_mapping(value: object) -> TypeGuard[dict[str, Any]]:

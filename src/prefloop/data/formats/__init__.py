@@ -1,6 +1,17 @@
 """Formats of data sets: one small module a family, and how a format is recognised. Importing this registers all."""
 
-from prefloop.data.formats import prompts, trl
+from prefloop.data.formats import (
+    axolotl,
+    hh,
+    llama_factory,
+    ms_swift,
+    own,
+    prompts,
+    ranked,
+    rated,
+    trl,
+    ultrafeedback,
+)
 from prefloop.data.formats.detect import ROWS_LOOKED_AT, Detected, detect
 from prefloop.data.formats.kinds import kind_of
 from prefloop.data.formats.registry import Format, Kind, find_format, formats, register
@@ -10,11 +21,19 @@ __all__ = [
     "Detected",
     "Format",
     "Kind",
+    "axolotl",
     "detect",
     "find_format",
     "formats",
+    "hh",
     "kind_of",
+    "llama_factory",
+    "ms_swift",
+    "own",
     "prompts",
+    "ranked",
+    "rated",
     "register",
     "trl",
+    "ultrafeedback",
 ]

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from prefloop.data.formats.kinds import kind_of
-from prefloop.data.formats.registry import Format, Kind, find_format, formats, with_first_names
+from prefloop.data.formats.registry import Format, Kind, Kinds, find_format, first_names, formats, with_first_names
 from prefloop.data.row import Row
 from prefloop.errors import DataError
 
@@ -25,7 +25,7 @@ SAID = {
 """Columns that are said when they are there, and how."""
 ONLY_ANSWERS = ("chosen", "rejected", "completion", "completions")
 """Columns that nothing but an answer is called: a file that has one is not a file of prompts."""
-Kinds = Mapping[str, Kind]
+Held = Mapping[str, Kind]
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def detect(rows: Sequence[Row], where: str, format: str | None = None) -> Detect
     return detected
 
 
-def _kinds(row: Row) -> Kinds:
+def _kinds(row: Row) -> Held:
     """What the columns of a row hold; absent and empty ones are left out."""
     assert row.values is not None
     kinds: dict[str, Kind] = {}
@@ -82,34 +82,35 @@ def _kinds(row: Row) -> Kinds:
     return kinds
 
 
-def _fitting(kinds: Kinds) -> list[Format]:
+def _fitting(kinds: Held) -> list[Format]:
     """The formats that a row fits, without those that another one is more specific than."""
-    fitting = [(one, with_first_names(one, kinds)) for one in formats().values()]
-    fitting = [(one, named) for one, named in fitting if _fits(one, named)]
-    return [
-        one
-        for one, named in fitting
-        if not any(_more_specific(other, other_named, one, named) for other, other_named in fitting)
-    ]
+    fitting = [one for one in formats().values() if _fits(one, with_first_names(one, kinds))]
+    return [one for one in fitting if not any(_more_specific(other, one, kinds) for other in fitting)]
 
 
-def _fits(one: Format, kinds: Kinds) -> bool:
+def _fits(one: Format, kinds: Held) -> bool:
     return all(kinds.get(column) in allowed for column, allowed in one.columns.items())
 
 
-def _more_specific(one: Format, kinds: Kinds, other: Format, other_kinds: Kinds) -> bool:
-    """Whether a format reads more of a row than another; of the same columns, whether it asks for narrower kinds."""
-    reads, other_reads = _reads(one, kinds), _reads(other, other_kinds)
-    if reads != other_reads:
-        return reads > other_reads
-    if one.columns.keys() != other.columns.keys():
-        return one.columns.keys() > other.columns.keys()
-    narrower = [one.columns[column] <= other.columns[column] for column in one.columns]
-    return all(narrower) and one.columns != other.columns
+def _more_specific(one: Format, other: Format, kinds: Held) -> bool:
+    """Whether a format reads more of a row than another, needs more of it, or asks for something narrower there."""
+    reads, other_reads = _reads(one, kinds), _reads(other, kinds)
+    if reads.keys() != other_reads.keys():
+        return reads.keys() > other_reads.keys()
+    needs, other_needs = _needs(one, reads), _needs(other, other_reads)
+    if needs.keys() != other_needs.keys():
+        return needs.keys() > other_needs.keys()
+    return needs != other_needs and all(needs[column] <= other_needs[column] for column in needs)
 
 
-def _reads(one: Format, kinds: Kinds) -> frozenset[str]:
-    return frozenset(kinds) & (one.columns.keys() | one.optional)
+def _reads(one: Format, kinds: Held) -> Mapping[str, str]:
+    """The columns of a row that a format reads -> what it calls them."""
+    known, names = one.columns.keys() | one.optional, first_names(one, kinds)
+    return {column: names.get(column, column) for column in kinds if names.get(column, column) in known}
+
+
+def _needs(one: Format, reads: Mapping[str, str]) -> Mapping[str, Kinds]:
+    return {column: one.columns[name] for column, name in reads.items() if name in one.columns}
 
 
 def _foremost(votes: Mapping[str, int]) -> list[str]:
@@ -139,7 +140,7 @@ def _said(one: Format, found: Mapping[str, int]) -> Detected:
     return Detected(one, one.says + with_extras, unread)
 
 
-def _nothing_fits(held: Sequence[Kinds]) -> str:
+def _nothing_fits(held: Sequence[Held]) -> str:
     if not held:
         return "none of its first rows can be read. Give rows with columns, such as one JSON object a line."
     found: dict[str, Kind] = {}
@@ -150,7 +151,7 @@ def _nothing_fits(held: Sequence[Kinds]) -> str:
     return f"{said} {_closest(found)}docs/data.md shows every format with an example."
 
 
-def _closest(found: Kinds) -> str:
+def _closest(found: Held) -> str:
     """What is missing for the format that lacks least; nothing, where no format has a column in common."""
     near: dict[str, tuple[float, list[str]]] = {}
     for name, one in formats().items():
@@ -167,7 +168,7 @@ def _closest(found: Kinds) -> str:
     return f"The closest is {name}, but {_joined(near[name][1])}. "
 
 
-def _expected(one: Format, column: str, kinds: Kinds) -> str:
+def _expected(one: Format, column: str, kinds: Held) -> str:
     names = " or ".join((column, *one.also.get(column, ())))
     allowed = " or ".join(sorted(one.columns[column]))
     return f"{names} should hold {allowed}" if column in kinds else f"{names} is missing ({allowed})"

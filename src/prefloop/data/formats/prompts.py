@@ -1,7 +1,8 @@
 """Prompts alone, with or without gold answer and tools."""
 
-from prefloop.data.formats.fields import ABOUT_PROMPT, Values, asked, judged_answers, prompt_of
-from prefloop.data.formats.registry import MESSAGES, NUMBER, TEXT, Format, register
+from prefloop.data.formats.assembly import judged_answers, prompt_of
+from prefloop.data.formats.fields import ABOUT_PROMPT, Values, asked
+from prefloop.data.formats.registry import MESSAGES, NUMBER, TEXT, UNANSWERED, Format, register
 from prefloop.data.given import Given
 
 
@@ -31,7 +32,7 @@ register(
     Format(
         "prompts_messages",
         "prompts as messages",
-        {"messages": frozenset({"messages"})},
+        {"messages": UNANSWERED},
         ABOUT_PROMPT,
         _messages,
         '{"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "How are you?"}]}',

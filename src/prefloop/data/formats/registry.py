@@ -24,10 +24,21 @@ Kind = Literal[
 """What a column holds: a text, a text of "Human:"/"Assistant:" turns, messages (role, content) that end with what is to
 be answered, messages that end with the assistant's turn, messages that begin with it, turns (from, value), a number,
 true or false, a list of texts, a list of numbers, a list of mappings, a mapping."""
-TEXT: frozenset[Kind] = frozenset({"text", "transcript"})
-MESSAGES: frozenset[Kind] = frozenset({"messages", "dialogue", "turns"})
-NUMBER: frozenset[Kind] = frozenset({"number"})
-ANSWER: frozenset[Kind] = frozenset({"reply", "mapping", "turns"})
+Kinds = frozenset[Kind]
+TEXT: Kinds = frozenset({"text", "transcript"})
+TRANSCRIPT: Kinds = frozenset({"transcript"})
+TEXTS: Kinds = frozenset({"texts"})
+MESSAGES: Kinds = frozenset({"messages", "dialogue", "turns"})
+UNANSWERED: Kinds = frozenset({"messages"})
+ANSWERED: Kinds = frozenset({"dialogue"})
+DIALOGUE: Kinds = frozenset({"dialogue", "messages"})
+"""A dialogue should be answered; one that is not is refused by itself, not as a data set of unknown format."""
+REPLY: Kinds = frozenset({"reply", "mapping", "turns", "text", "transcript"})
+NUMBER: Kinds = frozenset({"number"})
+NUMBERS: Kinds = frozenset({"numbers"})
+FLAG: Kinds = frozenset({"flag", "number"})
+MAPPING: Kinds = frozenset({"mapping"})
+MAPPINGS: Kinds = frozenset({"mappings"})
 
 
 @dataclass(frozen=True)
@@ -37,7 +48,7 @@ class Format:
     name: str
     says: str
     """What a user is told: "TRL preference, conversational"."""
-    columns: Mapping[str, frozenset[Kind]]
+    columns: Mapping[str, Kinds]
     """Columns that every row has, and what each may hold."""
     optional: frozenset[str]
     """Columns that are read where they are there; all others are named as not read."""
@@ -60,14 +71,25 @@ def register(format_: Format) -> Format:
     return known
 
 
+def first_names(format_: Format, values: Mapping[str, Any]) -> Mapping[str, str]:
+    """Columns of a row that the format reads under another name -> that name."""
+    found: dict[str, str] = {}
+    for name, others in format_.also.items():
+        if values.get(name) is None and (
+            other := next((other for other in others if values.get(other) is not None), None)
+        ):
+            found[other] = name
+    return found
+
+
 def with_first_names(format_: Format, values: Mapping[str, Any]) -> Mapping[str, Any]:
     """A row's values with the columns that the format knows under another name under their first."""
-    renamed = dict(values)
-    for name, others in format_.also.items():
-        for other in others:
-            if renamed.get(name) is None and renamed.get(other) is not None:
-                renamed[name] = renamed.pop(other)
-    return renamed
+    names = first_names(format_, values)
+    return (
+        {names.get(column, column): value for column, value in values.items() if column not in names.values()}
+        if names
+        else values
+    )
 
 
 def _by_first_name(format_: Format) -> Callable[[Mapping[str, Any], str], Given]:

@@ -5,21 +5,25 @@ https://huggingface.co/docs/trl/dataset_formats
 
 from itertools import takewhile
 
-from prefloop.data.formats.fields import (
+from prefloop.data.formats.assembly import (
     ABOUT_PAIR,
-    ABOUT_PROMPT,
     Answer,
-    Values,
-    asked,
-    flag_of,
+    given_dialogue,
+    given_dialogues,
     given_pair,
     judged_answers,
+    labelled,
     prompt_of,
+)
+from prefloop.data.formats.fields import (
+    ABOUT_PROMPT,
+    Values,
+    asked,
     required,
 )
-from prefloop.data.formats.registry import ANSWER, MESSAGES, TEXT, Format, register
+from prefloop.data.formats.registry import ANSWERED, FLAG, MESSAGES, REPLY, TEXT, Format, register
 from prefloop.data.given import Given
-from prefloop.data.messages import answer_of, messages_of, taken_apart, text_of
+from prefloop.data.messages import answer_of, text_of
 from prefloop.data.problems import RowRefused
 from prefloop.records import Message
 
@@ -31,11 +35,7 @@ def _explicit(values: Values, place: str) -> Given:
 
 
 def _implicit(values: Values, place: str) -> Given:
-    sides = {key: messages_of(required(values, key), key) for key in ("chosen", "rejected")}
-    (before, chosen), (other, rejected) = (taken_apart(messages, key) for key, messages in sides.items())
-    if before != other:
-        raise RowRefused("different_prompts", "chosen and rejected differ before their last turn")
-    return given_pair(prompt_of(before, values, place, "chosen"), chosen, rejected, values, place)
+    return given_dialogues(asked(values, "chosen"), asked(values, "rejected"), values, place)
 
 
 def _implicit_text(values: Values, place: str) -> Given:
@@ -44,7 +44,7 @@ def _implicit_text(values: Values, place: str) -> Given:
     if chosen == rejected:
         raise RowRefused("identical", "chosen and rejected are the same text")
     same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(chosen, rejected, strict=False)))
-    begins = max((place + 1 for place in range(same) if chosen[place].isspace()), default=0)
+    begins = max((end + 1 for end in range(same) if chosen[end].isspace()), default=0)
     shared = chosen[:begins].strip()
     if not shared:
         raise RowRefused("different_prompts", "chosen and rejected do not begin with the same words")
@@ -55,9 +55,7 @@ def _implicit_text(values: Values, place: str) -> Given:
 
 def _unpaired(values: Values, place: str) -> Given:
     prompt = prompt_of(asked(values, "prompt"), values, place)
-    answer = Answer(answer_of(required(values, "completion"), "completion"))
-    label = flag_of(required(values, "label"), "label")
-    return judged_answers(prompt, [answer], {("label", "overall"): [float(label)]}, values, place)
+    return labelled(prompt, answer_of(required(values, "completion"), "completion"), "label", values, place)
 
 
 def _completion(values: Values, place: str) -> Given:
@@ -66,15 +64,14 @@ def _completion(values: Values, place: str) -> Given:
 
 
 def _dialogue(values: Values, place: str) -> Given:
-    before, said = taken_apart(messages_of(required(values, "messages"), "messages"), "messages")
-    return judged_answers(prompt_of(before, values, place, "messages"), [Answer(said)], {}, values, place)
+    return given_dialogue(asked(values, "messages"), values, place, "messages")
 
 
 register(
     Format(
         "trl_preference",
         "conversational TRL preference",
-        {"prompt": MESSAGES, "chosen": ANSWER | TEXT, "rejected": ANSWER | TEXT},
+        {"prompt": MESSAGES, "chosen": REPLY, "rejected": REPLY},
         ABOUT_PAIR,
         _explicit,
         '{"prompt": [{"role": "user", "content": "How are you?"}], '
@@ -86,7 +83,7 @@ register(
     Format(
         "trl_preference_text",
         "plain-text TRL preference",
-        {"prompt": TEXT, "chosen": ANSWER | TEXT, "rejected": ANSWER | TEXT},
+        {"prompt": TEXT, "chosen": REPLY, "rejected": REPLY},
         ABOUT_PAIR,
         _explicit,
         '{"prompt": "How are you?", "chosen": "Fine, thanks.", "rejected": "Go away.", "weight": 0.5, "margin": 1.5}',
@@ -118,27 +115,29 @@ register(
     Format(
         "trl_unpaired",
         "TRL unpaired preference",
-        {"prompt": TEXT | MESSAGES, "completion": ANSWER | TEXT, "label": frozenset({"flag", "number"})},
+        {"prompt": TEXT | MESSAGES, "completion": REPLY, "label": FLAG},
         ABOUT_PROMPT,
         _unpaired,
         '{"prompt": "How are you?", "completion": "Fine, thanks.", "label": true}',
+        {"prompt": ("instruction", "question")},
     )
 )
 register(
     Format(
         "trl_completion",
         "TRL prompt and completion",
-        {"prompt": TEXT | MESSAGES, "completion": ANSWER | TEXT},
+        {"prompt": TEXT | MESSAGES, "completion": REPLY},
         ABOUT_PROMPT,
         _completion,
         '{"prompt": "How are you?", "completion": "Fine, thanks."}',
+        {"prompt": ("instruction", "question")},
     )
 )
 register(
     Format(
         "trl_messages",
         "TRL dialogues (language modelling)",
-        {"messages": frozenset({"dialogue"})},
+        {"messages": ANSWERED},
         ABOUT_PROMPT,
         _dialogue,
         '{"messages": [{"role": "user", "content": "How are you?"}, {"role": "assistant", "content": "Fine."}]}',
