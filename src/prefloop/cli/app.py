@@ -185,6 +185,39 @@ def gc(
     write_json(json_file, result)
 
 
+@app.command(epilog="Example: prefloop lint pairs.jsonl --against everyday:heldout --quarantine refused.jsonl")
+def lint(
+    data: Annotated[str, typer.Argument(help="Pairs or prompts: whatever a recipe may name.")],
+    model: Annotated[str | None, typer.Option(help="Also check what this model's tokenizer and template see.")] = None,
+    max_length: Annotated[
+        int | None, typer.Option(min=1, help="Longest prompt and answer, in the model's tokens.")
+    ] = None,
+    against: Annotated[
+        list[str] | None, typer.Option(help="Evaluation prompts that must not be among these; may be given again.")
+    ] = None,
+    format_name: Annotated[
+        str | None, typer.Option("--format", help="Format of the rows. Default: recognised.")
+    ] = None,
+    quarantine: Annotated[Path | None, typer.Option(help="Write the refused rows to this file.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Say every problem of a preference or prompt set, and what it is like. Exit code 1 if a row is refused."""
+    from prefloop.cli.lint import lint_command
+
+    with human_text(json_file):
+        result, accepted = lint_command(
+            data,
+            model=model,
+            max_length=max_length,
+            against=against or [],
+            format_name=format_name,
+            quarantine=quarantine,
+        )
+    write_json(json_file, result)
+    if not accepted:
+        raise typer.Exit(1)
+
+
 @app.command("import-gguf", epilog="Example: prefloop import-gguf model.gguf models/mine")
 def import_gguf(
     file: Annotated[Path, typer.Argument(help="A GGUF file.")],
