@@ -93,3 +93,25 @@ def test_answers_without_scores_carry_none() -> None:
     (example,) = given(group(preference("a", "b", 1.0)))
     assert isinstance(example, Example)
     assert [member.numbers for member in example.members] == [{}, {}]
+
+
+def test_the_weight_and_the_margin_beside_a_preference_go_into_the_example() -> None:
+    beside = preference("a", "b", 1.0).model_copy(update={"numbers": {"weight": 0.25, "margin": 1.5}})
+    (example,) = given(group(beside))
+    assert isinstance(example, Example)
+    assert example.weight == 0.25
+    assert example.numbers == {"margin": 1.5, "prob_chosen_wins": 1.0}
+
+
+def test_where_the_second_answer_wins_the_margin_is_seen_from_its_side() -> None:
+    (example,) = given(group(preference("a", "b", 0.25).model_copy(update={"numbers": {"margin": 1.5}})))
+    assert isinstance(example, Example)
+    assert example.numbers == {"margin": -1.5, "prob_chosen_wins": 0.75}
+
+
+def test_a_rating_of_one_aspect_is_no_score_of_the_answer() -> None:
+    honesty = Judgment(judge="x", kind="score", aspect="honesty", subjects=("a", "b"), values=(0.0, 9.0))
+    overall = Judgment(judge="x", kind="score", subjects=("a", "b"), values=(5.0, 4.0))
+    (example,) = given(group(honesty, overall, preference("a", "b", 1.0)))
+    assert isinstance(example, Example)
+    assert [member.numbers for member in example.members] == [{"score": 5.0}, {"score": 4.0}]

@@ -84,15 +84,24 @@ def transcript_of(value: object, field: str) -> tuple[Message, ...]:
     text = text_of(value, field)
     if not is_transcript(text):
         raise RowRefused("wrong_type", f"{field} is {shown(text)}, expected a text that begins with Human:")
+    if text.rstrip().endswith("\n\nAssistant:"):
+        raise RowRefused("empty_text", f"{field} ends with an answer that says nothing")
     _, *parts = _SPEAKER.split(text.lstrip(" "))
     speakers, said = parts[::2], parts[1::2]
     turns = [Message(role=ROLES[who.lower()], content=words.strip()) for who, words in zip(speakers, said, strict=True)]
-    if turns[-1].role == "assistant" and not turns[-1].content:
-        turns.pop()  # "Assistant:" at the end is where the answer goes, as in the prompts of static HH
     for number, turn in enumerate(turns):
         if not turn.content:
             raise RowRefused("empty_message", f"{field}: turn {number + 1} of the transcript says nothing")
     return checked(tuple(turns), field)
+
+
+def transcript_prompt_of(value: object, field: str) -> tuple[Message, ...]:
+    """The turns of a transcript that ends where the answer goes, with or without "Assistant:".
+
+    Raises:
+        RowRefused: the field holds no transcript, or a turn says nothing.
+    """
+    return transcript_of(text_of(value, field).rstrip().removesuffix("\n\nAssistant:"), field)
 
 
 def checked(messages: tuple[Message, ...], field: str) -> tuple[Message, ...]:

@@ -11,8 +11,8 @@ from prefloop.records import Example, Group
 def given(group: Group) -> Iterator[Example | Dropped]:
     """Every preference between two answers, as the data set states it; ties and equal texts give nothing.
 
-    The example carries how sure the preference is; where answers have scores, from the data set or from a judge, the
-    members carry them.
+    The example carries how sure the preference is, and the weight and the margin that stand beside it; where answers
+    have scores, from the data set or from a judge, the members carry them.
 
     Args:
         group: a prompt with answers and preference judgments, P(first wins).
@@ -30,11 +30,13 @@ def given(group: Group) -> Iterator[Example | Dropped]:
         elif first.text == second.text:
             yield Dropped("same text")
         else:
-            better, worse = (first, second) if prob_first_wins > 0.5 else (second, first)
+            ahead = prob_first_wins > 0.5
+            better, worse = (first, second) if ahead else (second, first)
+            beside = {key: value if ahead or key != "margin" else -value for key, value in judgment.numbers.items()}
             yield pair(
                 group,
                 member("chosen", better, **scored.get(better.response_id, {})),
                 member("rejected", worse, **scored.get(worse.response_id, {})),
                 why=f"given: {judgment.judge}",
-                prob_chosen_wins=max(prob_first_wins, 1 - prob_first_wins),
+                **{**beside, "prob_chosen_wins": max(prob_first_wins, 1 - prob_first_wins)},
             )

@@ -6,10 +6,13 @@ from prefloop.records import Example, Group, Member, Response, Role, digest
 
 
 def scores(group: Group) -> dict[str, float]:
-    """Mean score of each response over the valid judgments of kind `score`, in the order of the responses."""
+    """Mean score of each response over the valid judgments of kind `score`, in the order of the responses.
+
+    Only scores overall: what a judge says of one aspect, such as honesty, is not a verdict on the answer.
+    """
     said: dict[str, list[float]] = {response.response_id: [] for response in group.responses}
     for judgment in group.judgments:
-        if judgment.kind != "score":
+        if judgment.kind != "score" or judgment.aspect != "overall":
             continue
         for subject, value in zip(judgment.subjects, judgment.values, strict=True):
             if value is not None and subject in said:
@@ -31,18 +34,20 @@ def member(role: Role, response: Response, **numbers: float) -> Member:
         role=role,
         response_id=response.response_id,
         text=response.text,
+        thinking=response.thinking,
         token_ids=response.token_ids,
         finished=response.finish_reason != "length",
         numbers=numbers,
     )
 
 
-def pair(group: Group, chosen: Member, rejected: Member, *, why: str, **numbers: float) -> Example:
+def pair(group: Group, chosen: Member, rejected: Member, *, why: str, weight: float = 1.0, **numbers: float) -> Example:
     """An example of a better and a worse answer to one prompt."""
     return Example(
         example_id=digest([group.root.prompt_id, chosen.response_id, rejected.response_id])[:16],
         prompt=group.prompt_of(chosen.response_id),
         members=(chosen, rejected),
+        weight=weight,
         numbers=numbers,
         why=why,
     )

@@ -5,7 +5,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from prefloop.data.formats.kinds import kind_of
-from prefloop.data.formats.registry import Format, Kind, Kinds, find_format, first_names, formats, with_first_names
+from prefloop.data.formats.registry import (
+    ANSWERED,
+    DIALOGUE,
+    FLAG,
+    MESSAGES,
+    NUMBER,
+    REPLY,
+    TEXT,
+    Format,
+    Kind,
+    Kinds,
+    find_format,
+    first_names,
+    formats,
+    with_first_names,
+)
 from prefloop.data.row import Row
 from prefloop.errors import DataError
 
@@ -23,6 +38,17 @@ SAID = {
     "system": "system turns",
 }
 """Columns that are said when they are there, and how."""
+WORDS: Mapping[Kinds, str] = {
+    TEXT: "text",
+    REPLY: "text or an assistant's message",
+    MESSAGES: "messages",
+    DIALOGUE: "messages",
+    ANSWERED: "messages that end with an answer",
+    TEXT | MESSAGES: "text or messages",
+    TEXT | NUMBER: "text or number",
+    FLAG: "true or false",
+}
+"""What is said for kinds that go together; others are named one by one."""
 ONLY_ANSWERS = ("chosen", "rejected", "completion", "completions")
 """Columns that nothing but an answer is called: a file that has one is not a file of prompts."""
 Held = Mapping[str, Kind]
@@ -170,7 +196,7 @@ def _closest(found: Held) -> str:
 
 def _expected(one: Format, column: str, kinds: Held) -> str:
     names = " or ".join((column, *one.also.get(column, ())))
-    allowed = " or ".join(sorted(one.columns[column]))
+    allowed = WORDS.get(one.columns[column]) or " or ".join(sorted(one.columns[column]))
     return f"{names} should hold {allowed}" if column in kinds else f"{names} is missing ({allowed})"
 
 

@@ -7,7 +7,7 @@ from prefloop.data.formats.assembly import ABOUT_PAIR, given_dialogues, given_pa
 from prefloop.data.formats.fields import ABOUT_PROMPT, Values, required
 from prefloop.data.formats.registry import TEXT, TRANSCRIPT, Format, register
 from prefloop.data.given import Given
-from prefloop.data.messages import text_of, transcript_of
+from prefloop.data.messages import text_of, transcript_of, transcript_prompt_of
 
 
 def _pair(values: Values, place: str) -> Given:
@@ -16,13 +16,13 @@ def _pair(values: Values, place: str) -> Given:
 
 
 def _explicit(values: Values, place: str) -> Given:
-    prompt = prompt_of(transcript_of(required(values, "prompt"), "prompt"), values, place)
+    prompt = prompt_of(transcript_prompt_of(required(values, "prompt"), "prompt"), values, place)
     chosen, rejected = (text_of(required(values, key), key).strip() for key in ("chosen", "rejected"))
     return given_pair(prompt, chosen, rejected, values, place)
 
 
 def _prompt(values: Values, place: str) -> Given:
-    prompt = prompt_of(transcript_of(required(values, "prompt"), "prompt"), values, place)
+    prompt = prompt_of(transcript_prompt_of(required(values, "prompt"), "prompt"), values, place)
     return judged_answers(prompt, [], {}, values, place)
 
 

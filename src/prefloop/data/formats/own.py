@@ -38,7 +38,9 @@ def _example(values: Values, place: str) -> Given:
     prompt = example.prompt.model_copy(update={"source": place})
     both = (members["chosen"], members["rejected"])
     responses = tuple(
-        given_response(prompt, one.text).model_copy(update={"finish_reason": "given" if one.finished else "length"})
+        given_response(prompt, one.text).model_copy(
+            update={"thinking": one.thinking, "finish_reason": "given" if one.finished else "length"}
+        )
         for one in both
     )
     judge, subjects = dataset_judge(place), tuple(response.response_id for response in responses)

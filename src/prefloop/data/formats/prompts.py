@@ -46,5 +46,6 @@ register(
         ABOUT_PROMPT,
         _question,
         '{"question": "What is 2 + 3?", "answer": "2 and 3 make 5. #### 5"}',
+        {"answer": ("ground_truth",)},
     )
 )

@@ -19,7 +19,7 @@ from prefloop.data.formats.fields import (
 )
 from prefloop.data.formats.registry import MAPPINGS, MESSAGES, NUMBERS, TEXT, TEXTS, Format, register
 from prefloop.data.given import Given
-from prefloop.data.messages import answer_of, is_transcript, text_of, transcript_of
+from prefloop.data.messages import answer_of, is_transcript, text_of, transcript_prompt_of
 
 
 def _nemo_rl(values: Values, place: str) -> Given:
@@ -36,7 +36,7 @@ def _nemo_rl(values: Values, place: str) -> Given:
 def _nectar(values: Values, place: str) -> Given:
     asks = required(values, "prompt")
     in_turns = isinstance(asks, str) and is_transcript(asks)
-    prompt = prompt_of(transcript_of(asks, "prompt") if in_turns else asked(values, "prompt"), values, place)
+    prompt = prompt_of(transcript_prompt_of(asks, "prompt") if in_turns else asked(values, "prompt"), values, place)
     given = mappings_of(required(values, "answers"), "answers")
     answers = [
         Answer(text_of(required(one, "answer"), f"answers[{number}].answer"), str(one.get("model") or ""))
