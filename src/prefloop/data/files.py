@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from prefloop.data.csv_file import rows_of_csv
+from prefloop.data.json_document import rows_of_document
 from prefloop.data.json_text import rows_of_lines
 from prefloop.data.row import Row
 from prefloop.errors import DataError
@@ -36,9 +38,37 @@ def _json_lines(path: Path, place: str) -> Iterator[Row]:
         yield from rows_of_lines(file, place)
 
 
+def _json(path: Path, place: str) -> Iterator[Row]:
+    return rows_of_document(lambda: opened(path), place)
+
+
+def _csv(path: Path, place: str) -> Iterator[Row]:
+    with opened(path) as file:
+        yield from rows_of_csv(file, place, ",")
+
+
+def _tsv(path: Path, place: str) -> Iterator[Row]:
+    with opened(path) as file:
+        yield from rows_of_csv(file, place, "\t")
+
+
+def _columnar(path: Path, place: str) -> Iterator[Row]:
+    try:
+        from prefloop.data import columnar  # noqa: PLC0415  an extra, and slow to import
+    except ImportError as error:
+        raise DataError(f"{place}: needs pyarrow to be read. Run: pip install 'prefloop[data]'") from error
+    reader = columnar.rows_of_parquet if ending(path) == ".parquet" else columnar.rows_of_arrow
+    yield from reader(path, place)
+
+
 READERS: Mapping[str, Reader] = {
     ".jsonl": _json_lines,
     ".ndjson": _json_lines,
+    ".json": _json,
+    ".csv": _csv,
+    ".tsv": _tsv,
+    ".parquet": _columnar,
+    ".arrow": _columnar,
 }
 """By ending of a file's name, without that of a compression."""
 

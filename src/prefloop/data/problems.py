@@ -49,6 +49,7 @@ CODES: Mapping[str, Code] = {
     "empty_line": Code("refused", "the line is empty", "Remove the line."),
     "invalid_json": Code("refused", "the line is not JSON, or it is cut off", "Write one JSON object a line."),
     "not_an_object": Code("refused", "the row is JSON, but no object", "Write one JSON object a line."),
+    "invalid_csv": Code("refused", "the row is not CSV under its header", "Quote cells, one for each column."),
     "duplicate_key": Code("refused", "a key stands twice in one object", "Keep one of the two values."),
     # The fields.
     "missing_field": Code("refused", "a field that the format needs is not there", "Fill it in or remove the row."),
@@ -97,7 +98,7 @@ CODES: Mapping[str, Code] = {
     "prompt_too_long": Code("refused", "the prompt leaves no room for an answer", "Raise max_length, or shorten it."),
     "too_long": Code("refused", "prompt and answer are longer than max_length", "Raise max_length, or choose to cut."),
     "cut": Code("warned", "the row is cut to max_length", "Raise max_length to keep it whole."),
-    "nothing_left": Code("refused", "an answer has no token left after cutting", "Raise max_length."),
+    "nothing_left": Code("refused", "an answer has no token left that counts", "Raise max_length."),
     "identical_cut": Code("refused", "the two answers are the same after cutting", "Raise max_length."),
     "template_refuses": Code("refused", "the model's template refuses the conversation", "Rewrite the turns."),
     "not_a_prefix": Code(

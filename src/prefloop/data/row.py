@@ -86,3 +86,14 @@ def _kind(value: object) -> str:
             return "true or false"
         case _:
             return "a number"
+
+
+def without_none(value: Any) -> Any:
+    """A value without the keys that hold nothing: a table writes them where only other rows have them."""
+    match value:
+        case dict():
+            return {key: without_none(inner) for key, inner in value.items() if inner is not None}
+        case list():
+            return [without_none(inner) for inner in value]
+        case _:
+            return value

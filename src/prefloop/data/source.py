@@ -1,6 +1,7 @@
 """Where prompts and pairs come from: what a recipe names, as rows with their places."""
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -8,9 +9,11 @@ from typing import Any, Protocol
 
 from pydantic import TypeAdapter, ValidationError
 
-from prefloop.data.files import rows_of_file
+from prefloop.data.directories import files_of
+from prefloop.data.files import READERS, ending, rows_of_file
+from prefloop.data.hub import HubName, fetched
 from prefloop.data.problems import CODES
-from prefloop.data.row import Row
+from prefloop.data.row import Row, row_of
 from prefloop.errors import DataError, did_you_mean
 from prefloop.records import Message, digest, file_digest
 
@@ -23,6 +26,9 @@ SHIPPED = {
 
 The scored pairs are twelve of `everyday_pairs` with what the judge `vader` says of their answers.
 """
+
+
+EXPECTED = "a file or a directory of rows, a shipped set, or org/name@revision on the Hub"
 
 
 class DataSource(Protocol):
@@ -45,45 +51,92 @@ class DataSource(Protocol):
 
 @dataclass(frozen=True)
 class FileSource:
-    """A file of rows, or the part of one that belongs to a split."""
+    """Files of rows, one after the other."""
 
-    path: Path
+    name: str
+    files: tuple[tuple[Path, str], ...]
+    """Each with what it is called in places."""
     split: str | None = None
-
-    @property
-    def name(self) -> str:
-        """Name of the file."""
-        return self.path.name
+    """Only rows whose column `split` says this."""
+    commit: str | None = None
+    """Of a data set on the Hub, with its name: it stands for the content of the files."""
 
     @property
     def identity(self) -> str:
-        """Hash of what the rows are, whatever the file is called."""
-        return digest([file_digest(self.path), self.split])
+        """Hash of what the rows are, whatever the files are called; or the commit."""
+        if self.commit is not None:
+            return self.commit
+        digests = [file_digest(path) for path, _ in self.files]
+        return digest([digests[0] if len(digests) == 1 else digests, self.split])
 
     def rows(self) -> Iterator[Row]:
-        """The rows of the file; of a split those whose column `split` names it."""
-        for row in rows_of_file(self.path, self.path.name):
-            if self.split is None or (row.values is not None and row.values.get("split") == self.split):
-                yield row
+        """The rows of all files, or those of the split."""
+        for path, place in self.files:
+            for row in rows_of_file(path, place):
+                if self.split is None or (row.values is not None and row.values.get("split") == self.split):
+                    yield row
+
+
+@dataclass(frozen=True)
+class RowSource:
+    """Rows that are in memory already: for notebooks."""
+
+    name: str
+    values: Sequence[Mapping[str, Any]]
+
+    @property
+    def identity(self) -> str:
+        """Hash of the rows."""
+        return digest([json.dumps(row) for row in self.values])
+
+    def rows(self) -> Iterator[Row]:
+        """Each row with its number."""
+        for number, row in enumerate(self.values, start=1):
+            yield row_of(f"{self.name}:{number}", dict(row), json.dumps(row, ensure_ascii=False))
 
 
 def find_source(name: str) -> DataSource:
-    """The source that a recipe names: a file, `everyday` or `everyday:heldout` (`builtin:` may stand in front).
+    """The source that a recipe names.
+
+    Args:
+        name: a file; a directory of files or of what `datasets` saved, with `:split` where it has several; a shipped
+            set, `everyday` or `everyday:heldout` (`builtin:` may stand in front); or `org/name@revision:split` on the
+            Hub.
 
     Raises:
-        DataError: there is no such file or shipped set.
+        DataError: there is no such source.
     """
     stem, _, split = name.removeprefix("builtin:").partition(":")
     if stem in SHIPPED:
         file, default = SHIPPED[stem]
         with as_file(files("prefloop.data") / file) as path:
-            return FileSource(path, split or default)
-    path = Path(name)
-    if not path.is_file():
-        raise DataError(
-            f"{name}: no such file. Give a file of JSON lines or a shipped set. {did_you_mean(stem, SHIPPED)}"
-        )
-    return FileSource(path)
+            return FileSource(name.removeprefix("builtin:"), ((path, path.name),), split or default)
+    whole, before_split = Path(name).expanduser(), Path(name.rpartition(":")[0]).expanduser()
+    if whole.exists():
+        return _at(whole, None)
+    if name.rpartition(":")[0] and before_split.exists():
+        return _at(before_split, name.rpartition(":")[2])
+    if (hub := HubName.read(name)) is not None and ending(whole) not in READERS:
+        return _on_hub(hub)
+    raise DataError(f"{name}: no such file. Expected {EXPECTED}. {did_you_mean(stem, SHIPPED)}")
+
+
+def _at(path: Path, split: str | None) -> FileSource:
+    name = path.resolve().name
+    if path.is_dir():
+        found = files_of(path, split, name)
+        called = name if split is None else f"{name}:{split}"
+        return FileSource(called, tuple((file.path, f"{name}/{file.name}") for file in found))
+    if split is not None:
+        raise DataError(f"{name}:{split}: is a file, which has no splits. Remove ':{split}'.")
+    return FileSource(name, ((path, name),))
+
+
+def _on_hub(hub: HubName) -> FileSource:
+    directory = fetched(hub)
+    called = f"{hub.repository}@{directory.name}" + ("" if hub.split is None else f":{hub.split}")
+    found = files_of(directory, hub.split, hub.repository)
+    return FileSource(called, tuple((file.path, f"{hub.repository}/{file.name}") for file in found), commit=called)
 
 
 def usable(source: DataSource) -> Iterator[tuple[str, Mapping[str, Any]]]:
