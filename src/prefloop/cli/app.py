@@ -9,7 +9,7 @@ import warnings
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -35,13 +35,14 @@ def run(
     overrides: Overrides = None,
     until: Annotated[str | None, typer.Option(help="Stop after this step: STEP or round-NN/STEP.")] = None,
     reuse: Annotated[Path | None, typer.Option(help="Copy equal artifacts from this run.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Run only if `prefloop lint` finds nothing.")] = False,
     json_file: JsonFile = None,
 ) -> None:
     """Run a recipe: offline training or the whole loop. The same command again resumes."""
     from prefloop.cli.run import run_command
 
     with human_text(json_file):
-        result = run_command(recipe, folder, overrides or [], until, reuse)
+        result = run_command(recipe, folder, overrides or [], until, reuse, strict=strict)
     write_json(json_file, result)
 
 
@@ -216,6 +217,26 @@ def lint(
     write_json(json_file, result)
     if not accepted:
         raise typer.Exit(1)
+
+
+@app.command(epilog="Example: prefloop convert pairs.parquet pairs.jsonl.gz --to trl")
+def convert(
+    data: Annotated[str, typer.Argument(help="Pairs or prompts: whatever a recipe may name.")],
+    out: Annotated[Path, typer.Argument(help="The file to write: .jsonl, .jsonl.gz or .jsonl.zst.")],
+    to: Annotated[
+        Literal["trl", "ultrafeedback", "prefloop"], typer.Option(help="The form; prefloop holds everything.")
+    ] = "trl",
+    format_name: Annotated[
+        str | None, typer.Option("--format", help="Format of the rows. Default: recognised.")
+    ] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Read a preference or prompt set in any format and write it in another form. Refused rows are left out."""
+    from prefloop.cli.convert import convert_command
+
+    with human_text(json_file):
+        result = convert_command(data, out, to, format_name)
+    write_json(json_file, result)
 
 
 @app.command("import-gguf", epilog="Example: prefloop import-gguf model.gguf models/mine")
