@@ -9,7 +9,13 @@ from prefloop.errors import CheckFailedError
 
 
 def run_command(
-    recipe: str, folder: Path | None, overrides: Sequence[str], until: str | None, reuse: Path | None
+    recipe: str,
+    folder: Path | None,
+    overrides: Sequence[str],
+    until: str | None,
+    reuse: Path | None,
+    *,
+    strict: bool = False,
 ) -> dict[str, Any]:
     """Runs a recipe and ends with the report."""
     loaded = load_recipe(recipe, overrides)
@@ -20,9 +26,10 @@ def run_command(
     run = folder if folder is not None else Path("runs") / loaded.recipe.name
     progress = Progress()
     try:
-        result = run_recipe(loaded, run, progress, until=until, reuse=reuse)
+        result = run_recipe(loaded, run, progress, until=until, reuse=reuse, strict=strict)
     except CheckFailedError:
-        report_command(run)
+        if run.is_dir():  # --strict fails before there is anything to report
+            report_command(run)
         raise
     if not result.made and not result.copied:
         progress.note(f"{run} is done already: nothing ran.")

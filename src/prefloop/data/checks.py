@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import combinations
 from math import isfinite
 
@@ -124,10 +124,17 @@ def _preference(given: Given) -> Iterator[Problem]:
         said = [texts[subject] for subject in compared.subjects]
         if len(said) > 1 and len(set(said)) == 1:
             yield Problem("identical", _shown(said[0]))
-        elif len(said) > 1 and len({normalised(text) for text in said}) == 1:
+        elif len(said) > 1 and _nearly_the_same(said):
             yield Problem("identical_normalised", f"{_shown(said[0])} and {_shown(said[1])}")
     yield from _ties(given, bool(preferences))
     yield from _contradictions(given)
+
+
+def _nearly_the_same(texts: Sequence[str]) -> bool:
+    first = {text.split(maxsplit=1)[0].casefold() if text.isascii() and text.strip() else "" for text in texts}
+    if len(first) > 1 and "" not in first:
+        return False  # most texts differ in their first word; other alphabets have to be looked at whole
+    return len({normalised(text) for text in texts}) == 1
 
 
 def _ties(given: Given, preferences: bool) -> Iterator[Problem]:

@@ -91,7 +91,8 @@ def reasons(before: Entry, now: Artifact) -> tuple[str, ...]:
     found = [*_changed_values(old["settings"] if known is None else known.told(), new["settings"])]
     if not found:
         named = [str(new["settings"].get(key, "")) for key in ("data", "source") if key in new["settings"]]
-        changed = [key for key, identity in new["external"].items() if old["external"].get(key) != identity]
+        keys = {**new["external"], **old["external"]}
+        changed = [key for key in keys if old["external"].get(key) != new["external"].get(key)]
         found += [f"{key} {' '.join(named)} changed".replace("  ", " ") for key in changed]
     if old["format"] != new["format"]:
         found.append("this version of prefloop makes it differently")

@@ -37,6 +37,10 @@ class Report:
             self.console.print(f"{self.path}: {what} {done}/{total}, about {left:.0f} s left", highlight=False)
             self.last_line = now
 
+    def note(self, text: str) -> None:
+        """One line about the stage that stays."""
+        self.console.print(f"{self.path}: {text}", highlight=False, markup=False, soft_wrap=True)
+
 
 class Progress:
     """Speaks to standard error: a bar on a terminal, plain lines elsewhere."""

@@ -19,6 +19,7 @@ from prefloop.loop.forecast import forecast, said
 from prefloop.loop.journal import FILE as JOURNAL
 from prefloop.loop.plan import Compared, compared, ends_at, plan
 from prefloop.loop.progress import Progress
+from prefloop.loop.reading import require_clean
 from prefloop.loop.rounds import rounds
 from prefloop.loop.scope import Scope
 from prefloop.loop.stage import LOCK, Stage, locked
@@ -41,7 +42,13 @@ class RunResult:
 
 
 def run_recipe(
-    loaded: LoadedRecipe, run: Path, progress: Progress, *, until: str | None = None, reuse: Path | None = None
+    loaded: LoadedRecipe,
+    run: Path,
+    progress: Progress,
+    *,
+    until: str | None = None,
+    reuse: Path | None = None,
+    strict: bool = False,
 ) -> RunResult:
     """Runs a recipe in a folder, or goes on with it; everything that is there already stays.
 
@@ -51,6 +58,7 @@ def run_recipe(
         progress: where to speak.
         until: stop after this step, `STEP` or `round-NN/STEP`.
         reuse: another run whose artifacts of equal identity are copied.
+        strict: do nothing unless every row of the data is accepted without a warning.
 
     Raises:
         PrefloopError: of the kind that says how the process should end. Before the folder is made where possible.
@@ -62,6 +70,8 @@ def run_recipe(
     if recipe.machine.device == "cuda" and not torch.cuda.is_available():
         raise RecipeError(f"{loaded.where}: machine.device is cuda, but torch sees no CUDA device. Use auto or cpu.")
     rehearse(loaded)
+    if strict:
+        require_clean(loaded)
     transformers_logging.disable_progress_bar()
     check_model(recipe.model.path)
     progress.note(f"model: {recipe.model.path}")

@@ -1,0 +1,104 @@
+"""Data in a run: nothing that lint refuses is used, evaluation prompts stay out, and --strict stops before anything."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prefloop.cli.run import run_command
+from prefloop.config import LoadedRecipe, load_recipe
+from prefloop.data import find_source, read_prompts
+from prefloop.errors import CheckFailedError
+from prefloop.loop.reading import held_out, left_out, reading_of, require_clean
+
+
+def written(folder: Path, *rows: dict[str, Any], name: str = "pairs.jsonl") -> Path:
+    file = folder / name
+    file.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    return file
+
+
+def pair(number: int, **columns: object) -> dict[str, Any]:
+    return {
+        "prompt": f"What comes after {number}?",
+        "chosen": f"It is {number + 1}.",
+        "rejected": "I do not know.",
+        **columns,
+    }
+
+
+def offline(data: Path, *overrides: str) -> LoadedRecipe:
+    """Pairs without an evaluation, unless the overrides bring one."""
+    return load_recipe("dpo.tiny", [f"data.source={data}", *(overrides or ("evaluation.suite=null",))])
+
+
+EVALUATED = "evaluation.suite=everyday"
+
+
+def heldout_question() -> str:
+    return read_prompts(find_source("everyday:heldout"))[0].messages[-1].content
+
+
+def test_a_clean_set_passes(tmp_path: Path) -> None:
+    require_clean(offline(written(tmp_path, pair(1), pair(2))))
+
+
+@pytest.mark.parametrize(
+    ("bad", "line"),
+    [
+        (pair(2, chosen=""), "1 refused (empty_text 1)"),
+        (pair(1), "1 warned (duplicate_row 1)"),
+    ],
+)
+def test_strict_fails_before_anything_is_there(tmp_path: Path, bad: dict[str, Any], line: str) -> None:
+    data = written(tmp_path, pair(1), bad)
+
+    with pytest.raises(CheckFailedError) as error:
+        run_command(
+            "dpo.tiny", tmp_path / "run", [f"data.source={data}", "evaluation.suite=null"], None, None, strict=True
+        )
+
+    assert error.value.exit_code == 1
+    assert str(error.value) == (
+        f"recipe dpo.tiny: data: --strict: pairs.jsonl: of 2 rows {line}. `prefloop lint {data}` says more."
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_strict_looks_at_prompts_too(tmp_path: Path) -> None:
+    data = written(tmp_path, {"prompt": "Why?"}, {"prompt": "Why?"})
+
+    with pytest.raises(CheckFailedError, match=r"of 2 rows 1 warned \(duplicate_row 1\)"):
+        require_clean(load_recipe("loop.tiny", [f"prompts.data={data}"]))
+
+
+def test_a_loop_keeps_its_evaluation_prompts_out() -> None:
+    recipe = load_recipe("loop.tiny", ["evaluation.suite=everyday"]).recipe
+
+    assert held_out("prompts", recipe) == ("everyday:heldout",)
+    assert held_out("evaluation-prompts", recipe) == ()
+    assert held_out("prompts", load_recipe("loop.tiny", ["evaluation.suite=null"]).recipe) == ()
+
+
+def test_evaluation_prompts_are_refused_in_the_data_of_an_offline_recipe(tmp_path: Path) -> None:
+    data = written(tmp_path, pair(1), {**pair(2), "prompt": heldout_question()})
+    loaded = offline(data, EVALUATED)
+
+    reading = reading_of("data", find_source(str(data)), loaded.recipe)
+    list(reading)
+
+    assert reading.report.problems == {"eval_prompt": 1}
+    with pytest.raises(CheckFailedError, match=r"eval_prompt 1.*--against everyday:heldout"):
+        require_clean(loaded)
+
+
+def test_a_suite_belongs_to_the_identity_of_data_only_where_it_takes_rows_from_it(tmp_path: Path) -> None:
+    clean = find_source(str(written(tmp_path, pair(1))))
+    leaky = find_source(str(written(tmp_path, pair(1), {**pair(2), "prompt": heldout_question()}, name="leaky.jsonl")))
+    with_suite = offline(tmp_path / "pairs.jsonl", EVALUATED).recipe
+    without = offline(tmp_path / "pairs.jsonl").recipe
+
+    assert left_out("data", clean, with_suite) == {}
+    assert left_out("data", leaky, without) == {}
+    assert list(left_out("data", leaky, with_suite)) == ["evaluation prompts in"]
