@@ -7,7 +7,7 @@ https://docs.axolotl.ai/docs/rlhf.html
 
 from prefloop.data.formats.assembly import ABOUT_PAIR, given_pair, prompt_of
 from prefloop.data.formats.fields import Values, asked, required
-from prefloop.data.formats.registry import DIALOGUE, REPLY, TEXT, Format, register
+from prefloop.data.formats.registry import REPLY, TEXT, UNANSWERED, Format, register
 from prefloop.data.given import Given
 from prefloop.data.messages import answer_of, text_of
 
@@ -35,7 +35,7 @@ register(
         "axolotl_chat",
         "axolotl chat_template preference",
         {
-            "messages": DIALOGUE,
+            "messages": UNANSWERED,
             "chosen": REPLY,
             "rejected": REPLY,
         },

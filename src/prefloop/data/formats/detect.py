@@ -109,8 +109,10 @@ def _kinds(row: Row) -> Held:
 
 
 def _fitting(kinds: Held) -> list[Format]:
-    """The formats that a row fits, without those that another one is more specific than."""
+    """The formats that a row fits, without those that leave its answers or that another one is more specific than."""
     fitting = [one for one in formats().values() if _fits(one, with_first_names(one, kinds))]
+    answers = kinds.keys() & set(ONLY_ANSWERS)
+    fitting = [one for one in fitting if answers <= _reads(one, kinds).keys()] or fitting
     return [one for one in fitting if not any(_more_specific(other, one, kinds) for other in fitting)]
 
 

@@ -19,7 +19,7 @@ from prefloop.data.messages import answer_of, shown, text_of
 from prefloop.data.problems import RowRefused
 from prefloop.records import Message, Prompt
 
-ALPACA = ABOUT_PROMPT - {"answer", "ground_truth"} | {"input", "history"}
+ALPACA = ABOUT_PROMPT | {"input", "history"}
 
 
 def alpaca_prompt(values: Values, place: str, instruction: str, further: str | None = None) -> Prompt:

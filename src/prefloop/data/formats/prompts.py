@@ -1,7 +1,7 @@
 """Prompts alone, with or without gold answer and tools."""
 
 from prefloop.data.formats.assembly import judged_answers, prompt_of
-from prefloop.data.formats.fields import ABOUT_PROMPT, Values, asked
+from prefloop.data.formats.fields import ABOUT_PROMPT, Values, asked, required
 from prefloop.data.formats.registry import MESSAGES, NUMBER, TEXT, UNANSWERED, Format, register
 from prefloop.data.given import Given
 
@@ -15,6 +15,7 @@ def _messages(values: Values, place: str) -> Given:
 
 
 def _question(values: Values, place: str) -> Given:
+    required(values, "answer")
     return judged_answers(prompt_of(asked(values, "question"), values, place, "question"), [], {}, values, place)
 
 

@@ -21,7 +21,7 @@ from prefloop.data.formats.fields import (
     number_of,
     required,
 )
-from prefloop.data.formats.registry import DIALOGUE, MAPPINGS, TEXT, Format, register
+from prefloop.data.formats.registry import DIALOGUE, MAPPINGS, MESSAGES, TEXT, Format, register
 from prefloop.data.given import Given
 from prefloop.data.messages import text_of
 from prefloop.data.problems import RowRefused
@@ -32,9 +32,11 @@ SCORES = {"overall_score": "overall", "fine-grained_score": "fine_grained"}
 
 def _binarized(values: Values, place: str) -> Given:
     given = given_dialogues(asked(values, "chosen"), asked(values, "rejected"), values, place)
-    asks = text_of(required(values, "prompt"), "prompt").strip()
-    if not any(asks in said or said in asks for said in (turn.content.strip() for turn in given.prompt.messages)):
-        raise RowRefused("different_prompts", "prompt stands nowhere in chosen and rejected")
+    turns = {turn.content.strip() for turn in given.prompt.messages}
+    for asked_in_column in asked(values, "prompt"):
+        asks = asked_in_column.content.strip()
+        if not any(asks in turn or turn in asks for turn in turns):
+            raise RowRefused("different_prompts", "prompt stands nowhere in chosen and rejected")
     return given
 
 
@@ -79,7 +81,7 @@ register(
     Format(
         "ultrafeedback_binarized",
         "UltraFeedback-binarized preference",
-        {"prompt": TEXT, "chosen": DIALOGUE, "rejected": DIALOGUE},
+        {"prompt": TEXT | MESSAGES, "chosen": DIALOGUE, "rejected": DIALOGUE},
         ABOUT_PAIR | {"messages", "prompt_id"},
         _binarized,
         '{"prompt": "How are you?", '
