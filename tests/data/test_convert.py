@@ -11,6 +11,7 @@ from hypothesis import given as drawn
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from prefloop.cli.convert import convert_command
 from prefloop.data import find_source
 from prefloop.data.convert import Converted, convert
 from prefloop.data.formats import find_format, formats
@@ -265,6 +266,26 @@ def test_a_file_that_cannot_be_written_is_an_error_and_nothing_is_left(
         converted(tmp_path, out, rows, to="trl")
     assert expected in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["pairs.jsonl"]
+
+
+def test_the_command_says_what_it_read_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, out = tmp_path / "pairs.jsonl", tmp_path / "out.jsonl"
+    rows = [{**PAIR, "source": "web"}, {**PAIR, "chosen": " "}]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    result = convert_command(str(source), out, "trl", None)
+    assert capsys.readouterr().out.splitlines() == [
+        "pairs.jsonl: plain-text TRL preference, 2 rows",
+        "columns that are not read, and not written: source",
+        "pairs.jsonl: of 2 rows 1 refused (empty_text 1)",
+        f"{out}: 1 row in the form trl",
+    ]
+    assert {key: result[key] for key in ("to", "written", "rows", "accepted", "refused")} == {
+        "to": "trl",
+        "written": 1,
+        "rows": 2,
+        "accepted": 1,
+        "refused": 1,
+    }
 
 
 def test_a_row_that_the_form_cannot_hold_leaves_no_file(tmp_path: Path) -> None:

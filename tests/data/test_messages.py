@@ -129,6 +129,14 @@ def test_what_is_no_answer_is_refused(value: object, said: str) -> None:
     assert refusal(answer_of, value) == said
 
 
+@pytest.mark.parametrize("key", ["reasoning_content", "thinking"])
+def test_a_thinking_part_in_a_key_of_its_own_stands_before_the_answer(key: str) -> None:
+    answer = {"role": "assistant", "content": "5", key: "Add."}
+    assert answer_of(answer, "field") == "<think>\nAdd.\n</think>\n\n5"
+    earlier = messages_of([answer, *turns(("user", "And 6?"))], "field")
+    assert [message.content for message in earlier] == ["5", "And 6?"]
+
+
 def test_a_dialogue_is_everything_before_its_last_turn_and_that_turn() -> None:
     messages = messages_of(turns(("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")), "field")
     assert taken_apart(messages, "field") == (messages[:3], "d")

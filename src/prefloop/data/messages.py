@@ -30,6 +30,8 @@ ROLES: Mapping[str, OurRole] = {
 """Roles by the names that data sets give them."""
 CALLS = frozenset({"function_call", "tool_call"})
 """Roles of turns in which the assistant calls tools, as JSON in the place of its words."""
+THINKING = ("reasoning_content", "thinking", "reasoning")
+"""Keys of a turn under which the thinking part of an answer may stand: OpenAI-like servers, Harmony in TRL."""
 _SPEAKER = re.compile(r"(?:^|\n\n)(Human|Assistant): ?")
 
 
@@ -72,7 +74,9 @@ def messages_of(value: object, field: str) -> tuple[Message, ...]:
         raise RowRefused("wrong_type", f"{field} is {shown(value)}, expected a text or a list of messages")
     if not value:
         raise RowRefused("empty_text", f"{field} has no turns")
-    return checked(tuple(_message(turn, f"{field}[{number}]") for number, turn in enumerate(value)), field)
+    messages = [_message(turn, f"{field}[{number}]") for number, turn in enumerate(value)]
+    messages[-1] = _with_thinking(messages[-1], value[-1])
+    return checked(tuple(messages), field)
 
 
 def transcript_of(value: object, field: str) -> tuple[Message, ...]:
@@ -196,6 +200,14 @@ def _message(turn: Mapping[str, Any], field: str) -> Message:
         raise RowRefused("empty_message", f"{field} says nothing")
     name = turn.get("name")
     return Message(role=role, content=content, tool_calls=calls, name=name if isinstance(name, str) else None)
+
+
+def _with_thinking(message: Message, turn: Mapping[str, Any]) -> Message:
+    """An answer with the thinking part that stands in a key of its own; of earlier turns no template shows it."""
+    thinking = next((turn[key] for key in THINKING if isinstance(turn.get(key), str)), "").strip("\n")
+    if message.role != "assistant" or not thinking:
+        return message
+    return message.model_copy(update={"content": f"<think>\n{thinking}\n</think>\n\n{message.content}"})
 
 
 def _content(value: object, field: str) -> str:
