@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from prefloop.config import VaderJudge
-from prefloop.data import GivenPair, find_source, read_preferences
+from prefloop.data import Given, Reading, find_source
 from prefloop.judging import Vader
 
 NUM_PAIRS = 48
@@ -36,8 +36,8 @@ def rows() -> list[Row]:
 
 
 @pytest.fixture(scope="module")
-def pairs() -> list[GivenPair]:
-    return list(read_preferences(find_source("everyday_pairs")))
+def pairs() -> list[Given]:
+    return list(Reading(find_source("everyday_pairs")))
 
 
 def questions(split: str) -> dict[str, Row]:
@@ -64,7 +64,7 @@ def test_every_row_has_exactly_the_known_fields(rows: list[Row]) -> None:
         assert list(row) == ["prompt", "chosen", "rejected"], row
 
 
-def test_every_row_is_read_as_a_pair_of_its_answers(rows: list[Row], pairs: list[GivenPair]) -> None:
+def test_every_row_is_read_as_a_pair_of_its_answers(rows: list[Row], pairs: list[Given]) -> None:
     assert len(pairs) == len(rows) == NUM_PAIRS
     for row, pair in zip(rows, pairs, strict=True):
         assert [response.text for response in pair.responses] == [row["chosen"], row["rejected"]]
@@ -81,7 +81,7 @@ def test_no_prompt_is_held_out(rows: list[Row]) -> None:
     assert {row["prompt"][-1]["content"] for row in rows}.isdisjoint(questions("heldout"))
 
 
-def test_no_prompt_is_repeated(pairs: list[GivenPair]) -> None:
+def test_no_prompt_is_repeated(pairs: list[Given]) -> None:
     assert len({pair.prompt.prompt_id for pair in pairs}) == NUM_PAIRS
 
 

@@ -285,10 +285,9 @@ def test_rows_that_cannot_be_read_at_all_are_all_refused() -> None:
     assert list(reading) == []
     assert reading.report.says == "no row could be read"
     with pytest.raises(DataError) as error:
-        require_rows(reading.report, "runs/mine/data/quarantine.jsonl")
+        require_rows(reading.report, "data/mine.jsonl")
     assert str(error.value) == (
-        "mine.jsonl: all of its 250 rows are refused (invalid_json 250). "
-        "They are in runs/mine/data/quarantine.jsonl; `prefloop lint` says what to do."
+        "mine.jsonl: all of its 250 rows are refused (invalid_json 250). `prefloop lint data/mine.jsonl` says more."
     )
 
 

@@ -192,30 +192,23 @@ def test_a_mistake_is_one_line_and_nothing_is_written(overrides: Sequence[str], 
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ('{"prompt": "Hello?"}\n\n', "prompts.jsonl:2: the line is empty: nothing but white space. Remove the line."),
-        ('{"prompt": "Hello?"\n', "prompts.jsonl:1: the line is not JSON, or it is cut off: Expecting ',' delimiter"),
-        ('{"prompt": "  "}\n', "prompts.jsonl:1: prompt[0].content is empty. Fill it in or remove the row."),
-        ('{"question": "Hello?"}\n', "prompts.jsonl:1: has the keys ['question'], expected `prompt` or `messages`."),
-        (
-            '{"messages": [{"role": "owner", "content": "x"}]}\n',
-            "prompts.jsonl:1: messages[0].role: Input should be 'system'",
-        ),
-        (
-            '{"messages": [{"role": "assistant", "content": "x"}]}\n',
-            "prompts.jsonl:1: messages ends with an assistant turn",
-        ),
-        ("[1]\n", "prompts.jsonl:1: the row is JSON, but no object: found a list."),
-        ("", "prompts.jsonl: has no prompts."),
+        ("\n", "all of its 1 rows are refused (empty_line 1)."),
+        ('{"prompt": "Hello?"\n', "all of its 1 rows are refused (invalid_json 1)."),
+        ('{"prompt": "  "}\n', "all of its 1 rows are refused (empty_text 1)."),
+        ('{"messages": [{"role": "owner", "content": "x"}]}\n', "all of its 1 rows are refused (unknown_role 1)."),
+        ('{"prompt": [{"role": "assistant", "content": "x"}]}\n', "no format fits the columns prompt (reply)."),
+        ("[1]\n", "all of its 1 rows are refused (not_an_object 1)."),
+        ("", "has no rows."),
     ],
 )
-def test_a_bad_prompt_row_is_found_before_anything_runs(rows: str, message: str, tmp_path: Path) -> None:
+def test_prompts_without_a_usable_row_are_found_before_anything_runs(rows: str, message: str, tmp_path: Path) -> None:
     file = tmp_path / "prompts.jsonl"
     file.write_text(rows)
 
     with pytest.raises(PrefloopError) as error:
         run_recipe(load_recipe("loop.tiny", [f"prompts={{data: {file}, count: null}}"]), tmp_path / "run", Progress())
 
-    assert str(error.value).startswith(f"{TINY}: prompts: {message}")
+    assert str(error.value).startswith(f"{TINY}: prompts: prompts.jsonl: {message}")
     assert not (tmp_path / "run").exists()
 
 

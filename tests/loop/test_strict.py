@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from prefloop.cli.run import run_command
-from prefloop.config import LoadedRecipe, load_recipe
-from prefloop.data import find_source, read_prompts
+from prefloop.config import DataStep, LoadedRecipe, load_recipe
+from prefloop.data import Reading, find_source
 from prefloop.errors import CheckFailedError
 from prefloop.loop.reading import held_out, left_out, reading_of, require_clean
 
@@ -37,7 +37,7 @@ EVALUATED = "evaluation.suite=everyday"
 
 
 def heldout_question() -> str:
-    return read_prompts(find_source("everyday:heldout"))[0].messages[-1].content
+    return next(iter(Reading(find_source("everyday:heldout")))).prompt.messages[-1].content
 
 
 def test_a_clean_set_passes(tmp_path: Path) -> None:
@@ -94,11 +94,15 @@ def test_evaluation_prompts_are_refused_in_the_data_of_an_offline_recipe(tmp_pat
 
 
 def test_a_suite_belongs_to_the_identity_of_data_only_where_it_takes_rows_from_it(tmp_path: Path) -> None:
-    clean = find_source(str(written(tmp_path, pair(1))))
-    leaky = find_source(str(written(tmp_path, pair(1), {**pair(2), "prompt": heldout_question()}, name="leaky.jsonl")))
-    with_suite = offline(tmp_path / "pairs.jsonl", EVALUATED).recipe
-    without = offline(tmp_path / "pairs.jsonl").recipe
+    clean = written(tmp_path, pair(1))
+    leaky = written(tmp_path, pair(1), {**pair(2), "prompt": heldout_question()}, name="leaky.jsonl")
 
-    assert left_out("data", clean, with_suite) == {}
-    assert left_out("data", leaky, without) == {}
-    assert list(left_out("data", leaky, with_suite)) == ["evaluation prompts in"]
+    def taken(data: Path, *overrides: str) -> list[str]:
+        recipe = offline(data, *overrides).recipe
+        settings = recipe.step("data")
+        assert isinstance(settings, DataStep)
+        return list(left_out("data", settings, recipe))
+
+    assert taken(clean, EVALUATED) == []
+    assert taken(leaky) == []
+    assert taken(leaky, EVALUATED) == ["evaluation prompts in"]

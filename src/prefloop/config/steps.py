@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, JsonValue, ValidationError, model_validator
+from pydantic import Discriminator, Field, JsonValue, Tag, ValidationError, model_validator
 
 from prefloop.config.base import Config, Options, is_mapping
 from prefloop.config.gate import GateConfig, MonitorsConfig
@@ -63,18 +63,85 @@ class PromptsStep(StepConfig):
     main: ClassVar[str | None] = "data"
     type: Literal["prompts"]
     data: str
-    """A shipped set (`everyday`, `everyday:heldout`) or a file of JSON lines with `prompt` or `messages`."""
+    """A shipped set (`everyday`, `everyday:heldout`), a file or a directory of rows, or `org/name@revision` (Hub)."""
+    format: str | None = None
+    """Name of the format of its rows; None recognises it."""
     count: Annotated[int, Field(ge=1)] | None = None
     """Prompts a round; None takes all of them every round."""
+
+
+class SourceConfig(Config):
+    """One of several sources that are mixed."""
+
+    source: str
+    """A shipped set, a file or directory of rows, or `org/name@revision` on the Hub."""
+    format: str | None = None
+    """Name of the format of its rows; None recognises it."""
+    weight: Annotated[float, Field(gt=0)] | None = None
+    """Its share of the mixture as a multiple of other weights: as many rows are taken as there can be in that
+    proportion, none twice. None takes all rows, whatever others have."""
+    cap: Annotated[int, Field(ge=1)] | None = None
+    """Rows at most, drawn by the recipe's seed."""
+
+
+class ValidationShare(Config):
+    """A share of the prompts."""
+
+    share: Annotated[float, Field(gt=0, lt=1)]
+    """Of the prompts, each with all of its rows; a prompt's side depends on nothing but itself and the seed."""
+
+
+class ValidationSource(Config):
+    """Another source."""
+
+    source: str
+    """A shipped set, a file or directory of rows, or `org/name@revision` on the Hub. Its prompts are not trained on."""
+    format: str | None = None
+    """Name of the format of its rows; None recognises it."""
+
+
+def _one_or_several(value: object) -> str:
+    return "several" if isinstance(value, list | tuple) else "one"
+
+
+def _share_or_source(value: object) -> str:
+    names = value if is_mapping(value) else getattr(value, "model_fields_set", ())
+    return "a source" if "source" in names else "a share"
 
 
 class DataStep(StepConfig):
     """A data set as prompts, given responses and given judgments."""
 
     main: ClassVar[str | None] = "source"
+    aliases: ClassVar[Mapping[str, str]] = {"sources": "source"}
     type: Literal["data"]
-    source: str
-    """A shipped set or a file of JSON lines with `prompt`, `chosen`, `rejected` (strings or message lists)."""
+    source: Annotated[
+        Annotated[str, Tag("one")] | Annotated[tuple[SourceConfig, ...], Field(min_length=1), Tag("several")],
+        Discriminator(_one_or_several),
+    ]
+    """A shipped set, a file or directory of rows, or `org/name@revision` on the Hub; or several, as a list."""
+    format: str | None = None
+    """Name of the format of its rows; None recognises it. In a list each source has its own."""
+    validation: (
+        Annotated[
+            Annotated[ValidationShare, Tag("a share")] | Annotated[ValidationSource, Tag("a source")],
+            Discriminator(_share_or_source),
+        ]
+        | None
+    ) = None
+    """Prompts that are not trained on: a `share` of them, or another `source`. Training measures the loss on them
+    before and after. None trains on everything."""
+
+    @property
+    def sources(self) -> tuple[SourceConfig, ...]:
+        """What is read, one source or more."""
+        return (SourceConfig(source=self.source, format=self.format),) if isinstance(self.source, str) else self.source
+
+    @model_validator(mode="after")
+    def _format_beside_each_source(self) -> "DataStep":
+        if isinstance(self.source, tuple) and self.format is not None:
+            raise ValueError("in a list of sources `format` stands beside each of them")
+        return self
 
 
 class LocalSamplerConfig(Config):

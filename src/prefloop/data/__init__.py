@@ -1,24 +1,33 @@
 """Prompt and preference sets: read, checked, and cut into the parts of rounds."""
 
 from prefloop.data.checks import Check
+from prefloop.data.collection import Collection, GivenGroup
 from prefloop.data.given import Given
 from prefloop.data.leaks import Leaks
 from prefloop.data.lint import LintReport, Reading, require_rows
-from prefloop.data.preferences import GivenPair, read_preferences
-from prefloop.data.prompts import prompts_of_turn, read_prompts
-from prefloop.data.source import DataSource, find_source
+from prefloop.data.mixture import Part, rank_in_mixture, rows_taken
+from prefloop.data.problems import CODES
+from prefloop.data.prompts import prompts_of_turn, unique_prompts
+from prefloop.data.source import DataSource, RowSource, find_source
+from prefloop.data.split import is_for_validation
 
 __all__ = [
+    "CODES",
     "Check",
+    "Collection",
     "DataSource",
     "Given",
-    "GivenPair",
+    "GivenGroup",
     "Leaks",
     "LintReport",
+    "Part",
     "Reading",
+    "RowSource",
     "find_source",
+    "is_for_validation",
     "prompts_of_turn",
-    "read_preferences",
-    "read_prompts",
+    "rank_in_mixture",
     "require_rows",
+    "rows_taken",
+    "unique_prompts",
 ]

@@ -221,19 +221,18 @@ class _Quarantine:
         self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-def require_rows(report: LintReport, kept_in: str) -> None:
-    """A run needs at least one row.
+def require_rows(report: LintReport, name: str) -> None:
+    """A run needs at least one row of each source.
 
     Args:
         report: of the whole pass.
-        kept_in: where the refused rows are, as a user finds them.
+        name: the source as a recipe names it.
 
     Raises:
-        DataError: every row was refused; says for what, and where they are.
+        DataError: every row was refused; says for what.
     """
     if not report.accepted:
         codes = ", ".join(f"{code} {count}" for code, count in report.problems.items())
         raise DataError(
-            f"{report.source}: all of its {report.rows:,} rows are refused ({codes}). "
-            f"They are in {kept_in}; `prefloop lint` says what to do."
+            f"{report.source}: all of its {report.rows:,} rows are refused ({codes}). `prefloop lint {name}` says more."
         )

@@ -7,15 +7,12 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, Protocol
 
-from pydantic import TypeAdapter, ValidationError
-
 from prefloop.data.directories import files_of
 from prefloop.data.files import READERS, ending, rows_of_file
 from prefloop.data.hub import HubName, fetched
-from prefloop.data.problems import CODES
 from prefloop.data.row import Row, row_of
 from prefloop.errors import DataError, did_you_mean
-from prefloop.records import Message, digest, file_digest
+from prefloop.records import digest, file_digest
 
 SHIPPED = {
     "everyday": ("everyday.jsonl", "train"),
@@ -137,47 +134,3 @@ def _on_hub(hub: HubName) -> FileSource:
     called = f"{hub.repository}@{directory.name}" + ("" if hub.split is None else f":{hub.split}")
     found = files_of(directory, hub.split, hub.repository)
     return FileSource(called, tuple((file.path, f"{hub.repository}/{file.name}") for file in found), commit=called)
-
-
-def usable(source: DataSource) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Each row with its place.
-
-    Raises:
-        DataError: a line cannot be read; says file and line.
-    """
-    for row in source.rows():
-        if row.values is None:
-            problem = row.problems[-1]
-            code = CODES[problem.code]
-            raise DataError(f"{row.place}: {code.meaning}: {problem.detail}. {code.fix}")
-        yield row.place, row.values
-
-
-def messages_of(value: object, key: str, place: str) -> tuple[Message, ...]:
-    """A string as one user message, or a list of messages, checked.
-
-    Raises:
-        DataError: it is neither, or a message is empty or malformed.
-    """
-    if isinstance(value, str):
-        value = [{"role": "user", "content": value}]
-    try:
-        messages = TypeAdapter(tuple[Message, ...]).validate_python(value)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
-        raise DataError(
-            f"{place}: {key}{where}: {first['msg']}, found {_shown(first['input'])}. "
-            "Expected a text or a list of {role, content}."
-        ) from error
-    if not messages:
-        raise DataError(f"{place}: {key} is empty, expected a text or a list of messages.")
-    for number, message in enumerate(messages):
-        if not message.content.strip():
-            raise DataError(f"{place}: {key}[{number}].content is empty. Fill it in or remove the row.")
-    return messages
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

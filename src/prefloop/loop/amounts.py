@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from math import ceil
 
 from prefloop.config import DataStep, JudgeStep, PairStep, PromptsStep, Recipe, SampleStep, TrainStep
-from prefloop.data import DataSource, GivenPair, find_source, read_preferences
 from prefloop.loop.artifact import Artifact
-from prefloop.loop.steps.prompts import prompts_at
+from prefloop.loop.data_set import survey
+from prefloop.loop.prompt_set import prompts_at
 from prefloop.pairing import find_rule
 
 Counts = Mapping[str, int]
@@ -85,10 +84,8 @@ class Ledger:
             case PromptsStep():
                 amounts = {"prompts": len(prompts_at(artifact, settings, self.recipe))}
             case DataStep():
-                pairs = given_pairs(settings.source)
-                answers = {response.response_id for pair in pairs for response in pair.responses}
-                prompts = {pair.prompt.prompt_id for pair in pairs}
-                amounts = {"prompts": len(prompts), "given_pairs": len(pairs), "answers": len(answers)}
+                found = survey(artifact.step, settings, self.recipe)
+                amounts = {"prompts": found.prompts, "given_pairs": found.pairs, "answers": found.answers}
             case SampleStep():
                 answers = _times(read("prompts", "prompts"), settings.num_samples)
                 mean = self.tokens_per_answer.get(artifact.step, self.tokens_per_answer.get("any"))
@@ -116,18 +113,6 @@ class Ledger:
             return None if measured else read("judgments", "given_pairs")
         share = self.pairs_per_prompt.get(artifact.step) if measured else 1
         return _times(read("prompts", "prompts"), share)
-
-
-def given_pairs(name: str) -> tuple[GivenPair, ...]:
-    """The pairs of a data set, read once while the file stays as it is."""
-    source = find_source(name)
-    return _pairs_of(source, source.identity)
-
-
-@lru_cache(maxsize=2)
-def _pairs_of(source: DataSource, identity: str) -> tuple[GivenPair, ...]:
-    del identity  # what a cached result belongs to
-    return tuple(read_preferences(source))
 
 
 def _times(number: int | None, factor: float | None) -> int | None:

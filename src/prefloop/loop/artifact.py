@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from prefloop.config import Recipe
 from prefloop.records import Record
 
 Inputs = Mapping[str, tuple["Artifact", ...]]
@@ -40,3 +41,8 @@ class Artifact:
     """Verifies what is on disk, makes it again where it is missing or damaged, and returns its path."""
     made_from: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """What the identity is the hash of, by name, and the settings that are at their defaults beside it."""
+
+
+def turn_at(place: Place, recipe: Recipe) -> int:
+    """How many blocks of the run come before a place; 0 in the set-up."""
+    return (place.round or 0) * recipe.blocks + (place.block or 0)

@@ -4,18 +4,15 @@ from collections.abc import Iterable, Sequence
 from typing import cast
 
 from prefloop.config import DataStep, PromptsStep, Recipe, SampleStep, TrainStep
-from prefloop.data import GivenPair
-from prefloop.loop.amounts import given_pairs
+from prefloop.data import GivenGroup
 from prefloop.loop.artifact import Artifact
-from prefloop.loop.steps.prompts import prompts_at
+from prefloop.loop.data_set import LONGEST, survey
+from prefloop.loop.prompt_set import prompts_at
 from prefloop.loop.steps.train import TOKENS_PER_BATCH
 from prefloop.objectives import find_objective
 from prefloop.policy import ChatCodec, ModelFacts
 from prefloop.records import Example, Member, Prompt, Role
 from prefloop.training import TokenExample, largest_micro_batch, step_budget, tokenised
-
-LONGEST = 256
-"""So many prompts or pairs, the longest in characters, are tokenised to find the longest in tokens."""
 
 
 def longest_prompts(artifacts: Iterable[Artifact], recipe: Recipe) -> list[Prompt]:
@@ -26,7 +23,7 @@ def longest_prompts(artifacts: Iterable[Artifact], recipe: Recipe) -> list[Promp
         if isinstance(settings, PromptsStep):
             prompts += prompts_at(artifact, settings, recipe)
         elif isinstance(settings, DataStep):
-            prompts += [pair.prompt for pair in given_pairs(settings.source)]
+            prompts += survey(artifact.step, settings, recipe).longest_prompts
     return sorted(prompts, key=lambda prompt: -_characters(prompt))[:LONGEST]
 
 
@@ -48,24 +45,21 @@ def largest_of(artifact: Artifact, recipe: Recipe, codec: ChatCodec, facts: Mode
 
 
 def _of_data(made: Artifact, recipe: Recipe, roles: Sequence[Role]) -> list[Example]:
-    """The longest given pairs among what a pair step reads."""
-    pairs: list[GivenPair] = []
+    """The longest prompts with the longest of their given answers, among what a pair step reads."""
+    groups: list[GivenGroup] = []
     for artifact in made.inputs.get("responses", ()):
         settings = recipe.step(artifact.step, artifact.place.round or 0)
         if isinstance(settings, DataStep):
-            pairs += given_pairs(settings.source)
-    longest = sorted(
-        pairs, key=lambda pair: -_characters(pair.prompt) - max(len(response.text) for response in pair.responses)
-    )
+            groups += survey(artifact.step, settings, recipe).longest
     return [
         _example(
-            pair.prompt,
+            group.prompt,
             [
                 Member(role=role, response_id=response.response_id, text=response.text)
-                for role, response in zip(roles, pair.responses, strict=False)
+                for role, response in zip(roles, sorted(group.responses, key=lambda one: -len(one.text)), strict=False)
             ],
         )
-        for pair in longest[:LONGEST]
+        for group in groups
     ]
 
 

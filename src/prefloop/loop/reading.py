@@ -3,31 +3,36 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from prefloop.config import DataStep, LoadedRecipe, PromptsStep, Recipe
+from prefloop.config import DataStep, LoadedRecipe, PromptsStep, Recipe, StepConfig, ValidationSource
 from prefloop.data import DataSource, Leaks, Reading, find_source
 from prefloop.errors import CheckFailedError
 from prefloop.records import digest
-
-_LEFT_OUT: dict[str, tuple[str, ...]] = {}
-"""Prompts that were found to be an evaluation's, by what was read: a process reads a source for it once."""
 
 
 def reading_of(
     step: str, source: DataSource, recipe: Recipe, *, format: str | None = None, quarantine: Path | None = None
 ) -> Reading:
-    """One pass over what a step of type prompts or data reads.
+    """One pass over a source of a step of type prompts or data.
 
     Args:
         step: its name.
-        source: its data.
+        source: the rows.
         recipe: whose evaluations keep their prompts for themselves.
-        format: of its rows, where the recipe names it.
+        format: name of the rows' format; None recognises it.
         quarantine: file for refused rows.
     """
     return Reading(source, format=format, checks=_leaks(step, recipe), quarantine=quarantine)
 
 
-def left_out(step: str, source: DataSource, recipe: Recipe) -> Mapping[str, str]:
+def external(step: str, settings: StepConfig, recipe: Recipe) -> Mapping[str, str]:
+    """Identities of what a step of type prompts or data reads from outside the run."""
+    assert isinstance(settings, PromptsStep | DataStep)
+    identities = [find_source(source).identity for source, _ in sources_of(settings)]
+    data = identities[0] if len(identities) == 1 else digest(identities)
+    return {"data": data, **left_out(step, settings, recipe)}
+
+
+def left_out(step: str, settings: PromptsStep | DataStep, recipe: Recipe) -> Mapping[str, str]:
     """What belongs to a step's identity because of the recipe's evaluations: which prompts they take from its data.
 
     Nothing where they take none, so that another suite runs only the evaluations again.
@@ -35,16 +40,17 @@ def left_out(step: str, source: DataSource, recipe: Recipe) -> Mapping[str, str]
     names = held_out(step, recipe)
     if not names:
         return {}
-    key = digest([source.identity, *(find_source(name).identity for name in names)])
-    if key not in _LEFT_OUT:
-        leaks = _leaks(step, recipe)
-        _LEFT_OUT[key] = tuple(
-            given.prompt.prompt_id
-            for given in Reading(source)
-            if any(problem.fate == "refused" for leak in leaks for problem in leak(given))
-        )
-    found = _LEFT_OUT[key]
-    return {"evaluation prompts in": digest(list(found))} if found else {}
+    taken = [prompt for source, format in sources_of(settings) for prompt in _taken(step, source, format, recipe)]
+    return {"evaluation prompts in": digest(taken)} if taken else {}
+
+
+def sources_of(settings: PromptsStep | DataStep) -> tuple[tuple[str, str | None], ...]:
+    """Every source that a step reads, with the format that the recipe gives it."""
+    if isinstance(settings, PromptsStep):
+        return ((settings.data, settings.format),)
+    mixed = tuple((one.source, one.format) for one in settings.sources)
+    held = settings.validation
+    return (*mixed, (held.source, held.format)) if isinstance(held, ValidationSource) else mixed
 
 
 def held_out(step: str, recipe: Recipe) -> tuple[str, ...]:
@@ -71,15 +77,33 @@ def require_clean(loaded: LoadedRecipe) -> None:
         settings = recipe.step(name)
         if not isinstance(settings, PromptsStep | DataStep):
             continue
-        data = settings.data if isinstance(settings, PromptsStep) else settings.source
-        reading = reading_of(name, find_source(data), recipe)
-        for _ in reading:
-            pass
-        if (line := reading.report.line()) is not None:
-            against = "".join(f" --against {other}" for other in held_out(name, recipe))
-            raise CheckFailedError(
-                f"{loaded.where}: {name}: --strict: {line}. `prefloop lint {data}{against}` says more."
-            )
+        for source, format in sources_of(settings):
+            reading = reading_of(name, find_source(source), recipe, format=format)
+            for _ in reading:
+                pass
+            if (line := reading.report.line()) is not None:
+                against = "".join(f" --against {other}" for other in held_out(name, recipe))
+                raise CheckFailedError(
+                    f"{loaded.where}: {name}: --strict: {line}. `prefloop lint {source}{against}` says more."
+                )
+
+
+def _taken(step: str, name: str, format: str | None, recipe: Recipe) -> tuple[str, ...]:
+    """Prompts of a source that are an evaluation's."""
+    source = find_source(name)
+    key = digest([source.identity, format, *(find_source(other).identity for other in held_out(step, recipe))])
+    if key not in _TAKEN:
+        leaks = _leaks(step, recipe)
+        _TAKEN[key] = tuple(
+            given.prompt.prompt_id
+            for given in Reading(source, format=format)
+            if any(problem.fate == "refused" for leak in leaks for problem in leak(given))
+        )
+    return _TAKEN[key]
+
+
+_TAKEN: dict[str, tuple[str, ...]] = {}
+"""By what was read: a process reads a source for it once."""
 
 
 def _leaks(step: str, recipe: Recipe) -> list[Leaks]:

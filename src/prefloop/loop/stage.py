@@ -184,7 +184,7 @@ def derive(name: str, recipe: Recipe, scope: Scope, ensure: Callable[[], Path]) 
         "block": scope.place.block,
         "blocks": 1 if scope.place.round is None else recipe.blocks,
         "inputs": {slot: [artifact.identity for artifact in artifacts] for slot, artifacts in inputs.items()},
-        "external": dict(kind.external(settings)),
+        "external": dict(kind.external(name, settings, recipe)),
         "seed": recipe.seed,
     }
     path = f"{scope.place}/{name}{kind.suffix}"

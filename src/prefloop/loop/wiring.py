@@ -6,11 +6,13 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from prefloop.config import LoadedRecipe, PairStep, PromptsStep, Recipe, StepConfig, TrainStep
-from prefloop.data import find_source, prompts_of_turn, read_prompts
+from prefloop.config import DataStep, LoadedRecipe, PairStep, PromptsStep, Recipe, StepConfig, TrainStep
+from prefloop.data import prompts_of_turn
 from prefloop.errors import PrefloopError, RecipeError, did_you_mean
 from prefloop.loop.artifact import Artifact, Place
+from prefloop.loop.data_set import survey
 from prefloop.loop.gate import Decision
+from prefloop.loop.prompt_set import prompt_set
 from prefloop.loop.rounds import rounds
 from prefloop.loop.scope import Scope
 from prefloop.loop.stage import derive
@@ -44,7 +46,7 @@ class Rehearsal:
         check = CHECKS.get(recipe.type_of(name))
         try:
             if check is not None:
-                check(settings, place, recipe)
+                check(name, settings, place, recipe)
             artifact = derive(name, recipe, scope, _nothing_there)
         except PrefloopError as error:
             raise type(error)(str(error) if str(error).startswith(self.where) else f"{place}: {error}") from error
@@ -76,15 +78,23 @@ def rehearse(loaded: LoadedRecipe) -> None:
         pass
 
 
-def check_prompts(settings: StepConfig, place: str, recipe: Recipe) -> None:
+def check_prompts(name: str, settings: StepConfig, place: str, recipe: Recipe) -> None:
     """The set can be read, and is large enough for one round."""
-    del place, recipe
+    del place
     assert isinstance(settings, PromptsStep)
-    prompts_of_turn(read_prompts(find_source(settings.data)), settings.count, 0, 0)
+    prompts_of_turn(prompt_set(name, settings, recipe).prompts, settings.count, 0, 0)
 
 
-def check_pair(settings: StepConfig, place: str, recipe: Recipe) -> None:
+def check_data(name: str, settings: StepConfig, place: str, recipe: Recipe) -> None:
+    """The set can be read, and each side of its split has a prompt."""
+    del place
+    assert isinstance(settings, DataStep)
+    survey(name, settings, recipe)
+
+
+def check_pair(name: str, settings: StepConfig, place: str, recipe: Recipe) -> None:
     """The rule exists, its options fit, and what it reads is there to be read."""
+    del name
     assert isinstance(settings, PairStep)
     rule = find_rule(settings.rule, f"{place}.rule")
     rule.checked(settings.options, place)
@@ -96,9 +106,9 @@ def check_pair(settings: StepConfig, place: str, recipe: Recipe) -> None:
         )
 
 
-def check_train(settings: StepConfig, place: str, recipe: Recipe) -> None:
+def check_train(name: str, settings: StepConfig, place: str, recipe: Recipe) -> None:
     """The objective exists and can be trained, its options fit, and exactly the references that it reads are named."""
-    del recipe
+    del name, recipe
     assert isinstance(settings, TrainStep)
     objective = find_objective(settings.objective.name, f"{place}.objective.name")
     objective.checked(settings.objective.options, f"{place}.objective")
@@ -138,8 +148,9 @@ def check_roles(settings: TrainStep, artifact: Artifact, place: str, recipe: Rec
                 )
 
 
-CHECKS: dict[str, Callable[[StepConfig, str, Recipe], None]] = {
+CHECKS: dict[str, Callable[[str, StepConfig, str, Recipe], None]] = {
     "prompts": check_prompts,
+    "data": check_data,
     "pair": check_pair,
     "train": check_train,
 }

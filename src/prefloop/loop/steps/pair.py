@@ -7,7 +7,7 @@ from prefloop.config import PairStep, StepConfig
 from prefloop.errors import DataError
 from prefloop.loop.artifact import Inputs
 from prefloop.loop.scope import Scope
-from prefloop.loop.steps.work import StepType, Work, nearest
+from prefloop.loop.steps.work import VALIDATION, StepType, Work, nearest
 from prefloop.pairing import Dropped, find_rule, finished
 from prefloop.records import Example, Judgment, Prompt, Record, Response, grouped, shard_name, write_records
 
@@ -20,28 +20,8 @@ def make_pairs(work: Work) -> Mapping[str, float]:
     """
     settings = work.settings
     assert isinstance(settings, PairStep)
-    rule = find_rule(settings.rule, "rule")
-    options = rule.checked(settings.options, work.artifact.step)
-    makes = "examples" if rule.writes is Example else "prompts"
-    counts: Counter[str] = Counter({"groups": 0, makes: 0})
-    for shard in range(work.num_shards("prompts")):
-        made: list[Record] = []
-        groups = grouped(
-            work.records("prompts", Prompt, shard),
-            work.records("responses", Response, shard),
-            work.records("judgments", Judgment, shard),
-        )
-        for group in groups:
-            usable = finished(group) if settings.finished_only else group
-            counts["groups"] += 1
-            counts["cut answers"] += len(group.responses) - len(usable.responses)
-            for result in rule.apply(usable, options):
-                if isinstance(result, Dropped):
-                    counts[f"dropped: {result.reason}"] += 1
-                else:
-                    made.append(result)
-        counts[makes] += len(made)
-        write_records(work.out / shard_name(shard), made)
+    makes = "examples" if find_rule(settings.rule, "rule").writes is Example else "prompts"
+    counts = _applied(work, settings, makes)
     if not counts[makes]:
         why = ", ".join(
             f"{reason.removeprefix('dropped: ')} {count}"
@@ -54,7 +34,39 @@ def make_pairs(work: Work) -> Mapping[str, float]:
             "Raise samples.num_samples, samples.temperature or samples.max_new_tokens, "
             f"or set {work.artifact.step}.finished_only=false."
         )
-    return dict(counts)
+    held = _applied(work, settings, makes, VALIDATION)
+    if held["groups"] and not held[makes]:
+        raise DataError(
+            f"{work.artifact.place}/{work.artifact.step}: no usable pair in the {held['groups']} prompts kept for "
+            "validation. Raise validation.share, or name another validation.source."
+        )
+    return {**counts, **({f"validation {makes}": held[makes]} if held["groups"] else {})}
+
+
+def _applied(work: Work, settings: PairStep, makes: str, part: str = ".") -> Counter[str]:
+    """Writes what the rule makes of every group of a part, and counts."""
+    rule = find_rule(settings.rule, "rule")
+    options = rule.checked(settings.options, work.artifact.step)
+    counts: Counter[str] = Counter({"groups": 0, makes: 0})
+    for shard in range(work.num_shards("prompts", part)):
+        made: list[Record] = []
+        groups = grouped(
+            work.records("prompts", Prompt, shard, part),
+            work.records("responses", Response, shard, part),
+            work.records("judgments", Judgment, shard, part),
+        )
+        for group in groups:
+            usable = finished(group) if settings.finished_only else group
+            counts["groups"] += 1
+            counts["cut answers"] += len(group.responses) - len(usable.responses)
+            for result in rule.apply(usable, options):
+                if isinstance(result, Dropped):
+                    counts[f"dropped: {result.reason}"] += 1
+                else:
+                    made.append(result)
+        counts[makes] += len(made)
+        write_records(work.out / part / shard_name(shard), made)
+    return counts
 
 
 def _inputs(_name: str, settings: StepConfig, scope: Scope) -> Inputs:

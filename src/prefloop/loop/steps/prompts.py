@@ -1,72 +1,59 @@
 """Step types `prompts` and `data`: what comes from outside."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
-from prefloop.config import DataStep, PromptsStep, Recipe, StepConfig
-from prefloop.data import GivenPair, find_source, prompts_of_turn, read_preferences, read_prompts
-from prefloop.loop.artifact import Artifact, Inputs
+from prefloop.config import DataStep, PromptsStep, StepConfig
+from prefloop.data import GivenGroup
+from prefloop.loop.artifact import Inputs
+from prefloop.loop.data_set import QUARANTINE, data_set
+from prefloop.loop.prompt_set import prompt_set, prompts_at
+from prefloop.loop.reading import external
 from prefloop.loop.scope import Scope
-from prefloop.loop.steps.work import StepType, Work, turn_at
-from prefloop.records import (
-    PROMPTS_PER_SHARD,
-    Judgment,
-    Prompt,
-    Response,
-    in_pieces,
-    seed_for,
-    shard_name,
-    write_records,
-)
+from prefloop.loop.steps.work import VALIDATION, StepType, Work
+from prefloop.records import PROMPTS_PER_SHARD, Judgment, Prompt, Record, Response, in_pieces, shard_name, write_records
+
+HOLDS: Mapping[type[Record], str] = {Prompt: "prompts", Response: "responses", Judgment: "judgments"}
 
 
 def make_prompts(work: Work) -> Mapping[str, float]:
     """Takes this turn's part of a prompt set."""
     settings = work.settings
     assert isinstance(settings, PromptsStep)
+    found = prompt_set(work.artifact.step, settings, work.recipe, work.out / QUARANTINE)
+    if (line := found.report.line()) is not None:
+        work.report.note(line)
     chosen = prompts_at(work.artifact, settings, work.recipe)
     for number, shard in enumerate(in_pieces(chosen, PROMPTS_PER_SHARD)):
         write_records(work.out / shard_name(number), shard)
-    return {"prompts": len(chosen)}
-
-
-def prompts_at(artifact: Artifact, settings: PromptsStep, recipe: Recipe) -> list[Prompt]:
-    """The prompts of a step's turn."""
-    prompts = read_prompts(find_source(settings.data))
-    seed = seed_for(recipe.seed, artifact.step)
-    return prompts_of_turn(prompts, settings.count, turn_at(artifact.place, recipe), seed)
+    return {"prompts": len(chosen), **found.report.counts()}
 
 
 def make_data(work: Work) -> Mapping[str, float]:
-    """Takes a preference set apart into prompts, given responses and given judgments."""
+    """Takes a data set apart into prompts, given responses and given judgments; what is for validation lies apart."""
     settings = work.settings
     assert isinstance(settings, DataStep)
-    pairs = 0
-    for number, shard in enumerate(in_pieces(read_preferences(find_source(settings.source)), PROMPTS_PER_SHARD)):
-        _write_shard(work, shard_name(number), shard)
-        pairs += len(shard)
-    return {"pairs": pairs}
+    with data_set(work.artifact.step, settings, work.recipe, work.out) as found:
+        for report in found.reports:
+            if (line := report.line()) is not None:
+                work.report.note(line)
+        _write(work.out, found.groups())
+        if settings.validation is not None:
+            _write(work.out / VALIDATION, found.groups(validation=True))
+        return {name: count for name, count in found.counts.items() if count}
 
 
-def _write_shard(work: Work, name: str, pairs: tuple[GivenPair, ...]) -> None:
-    responses = {response.response_id: response for pair in pairs for response in pair.responses}
-    write_records(work.out / "prompts" / name, {pair.prompt.prompt_id: pair.prompt for pair in pairs}.values())
-    write_records(work.out / "responses" / name, responses.values())
-    write_records(work.out / "judgments" / name, (judgment for pair in pairs for judgment in pair.judgments))
+def _write(folder: Path, groups: Iterable[GivenGroup]) -> None:
+    for number, shard in enumerate(in_pieces(groups, PROMPTS_PER_SHARD)):
+        name = shard_name(number)
+        write_records(folder / HOLDS[Prompt] / name, (group.prompt for group in shard))
+        write_records(folder / HOLDS[Response] / name, (one for group in shard for one in group.responses))
+        write_records(folder / HOLDS[Judgment] / name, (one for group in shard for one in group.judgments))
 
 
 def _nothing(_name: str, _settings: StepConfig, _scope: Scope) -> Inputs:
     return {}
 
 
-def _external(settings: StepConfig) -> Mapping[str, str]:
-    assert isinstance(settings, PromptsStep | DataStep)
-    return {"data": find_source(settings.data if isinstance(settings, PromptsStep) else settings.source).identity}
-
-
-PROMPTS = StepType(make_prompts, _nothing, holds=lambda _settings: {Prompt: "."}, external=_external)
-DATA = StepType(
-    make_data,
-    _nothing,
-    holds=lambda _settings: {Prompt: "prompts", Response: "responses", Judgment: "judgments"},
-    external=_external,
-)
+PROMPTS = StepType(make_prompts, _nothing, holds=lambda _settings: {Prompt: "."}, external=external)
+DATA = StepType(make_data, _nothing, holds=lambda _settings: HOLDS, external=external, format=2)

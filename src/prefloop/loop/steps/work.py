@@ -10,13 +10,16 @@ import torch
 from pydantic import JsonValue
 
 from prefloop.config import MachineConfig, ReadingStep, Recipe, StepConfig
-from prefloop.loop.artifact import Artifact, Inputs, Place
+from prefloop.loop.artifact import Artifact, Inputs, turn_at
 from prefloop.loop.progress import Report
 from prefloop.loop.scope import Scope
 from prefloop.policy import ChatCodec, ModelSource, PolicyFiles, Workbench
 from prefloop.records import Record, read_folder, shard_name, shards_in
 
 R = TypeVar("R", bound=Record)
+
+VALIDATION = "validation"
+"""Subfolder of an artifact with what is not trained on, in the same form as the rest."""
 
 
 @dataclass(frozen=True)
@@ -62,17 +65,17 @@ class Work:
         (artifact,) = self.artifact.inputs[slot]
         return self.paths[artifact.identity]
 
-    def records(self, slot: str, kind: type[R], shard: int | None = None) -> Iterator[R]:
-        """Records of a kind over all artifacts of a slot; of one aligned shard, or of all."""
+    def records(self, slot: str, kind: type[R], shard: int | None = None, part: str = ".") -> Iterator[R]:
+        """Records of a kind over all artifacts of a slot; of one aligned shard, or of all; of a part, or the whole."""
         for artifact in self.artifact.inputs[slot]:
             if kind in artifact.holds:
-                folder = self.paths[artifact.identity] / artifact.holds[kind]
+                folder = self.paths[artifact.identity] / part / artifact.holds[kind]
                 yield from read_folder(folder, kind, None if shard is None else shard_name(shard))
 
-    def num_shards(self, slot: str) -> int:
+    def num_shards(self, slot: str, part: str = ".") -> int:
         """Shards of the artifacts in a slot, which are aligned."""
         folders = [
-            self.paths[artifact.identity] / subfolder
+            self.paths[artifact.identity] / part / subfolder
             for artifact in self.artifact.inputs[slot]
             for subfolder in artifact.holds.values()
         ]
@@ -95,11 +98,6 @@ class Work:
         return turn_at(self.artifact.place, self.recipe)
 
 
-def turn_at(place: Place, recipe: Recipe) -> int:
-    """How many blocks of the run come before a place; 0 in the set-up."""
-    return (place.round or 0) * recipe.blocks + (place.block or 0)
-
-
 def nearest(
     settings: ReadingStep, scope: Scope, kind: type[Record], *, all_earlier: bool = False
 ) -> tuple[Artifact, ...]:
@@ -120,7 +118,9 @@ class StepType:
     inputs: Callable[[str, StepConfig, Scope], Inputs]
     """What a step of this name reads here, by slot; empty slots where there is nothing."""
     holds: Callable[[StepConfig], Mapping[type[Record], str]] = field(default=lambda _settings: {})
-    external: Callable[[StepConfig], Mapping[str, str]] = field(default=lambda _settings: {})
+    external: Callable[[str, StepConfig, Recipe], Mapping[str, str]] = field(
+        default=lambda _name, _settings, _recipe: {}
+    )
     """Identities of what it reads from outside the run."""
     suffix: str = ""
     """Empty: the artifact is a folder. Otherwise it is one file with this ending."""

@@ -1,0 +1,56 @@
+"""What a prompts step reads: the prompts of its source, each once; and which of them a round takes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from prefloop.config import PromptsStep, Recipe
+from prefloop.data import LintReport, find_source, prompts_of_turn, require_rows, unique_prompts
+from prefloop.loop.artifact import Artifact, turn_at
+from prefloop.loop.reading import held_out, reading_of
+from prefloop.records import Prompt, digest, seed_for
+
+KEPT_SETS = 4
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """The usable prompts of a source."""
+
+    prompts: tuple[Prompt, ...]
+    report: LintReport
+
+
+_SETS: dict[str, PromptSet] = {}
+
+
+def prompt_set(step: str, settings: PromptsStep, recipe: Recipe, quarantine: Path | None = None) -> PromptSet:
+    """The prompts of a step's source; read once a process while the file stays as it is.
+
+    Args:
+        step: its name.
+        settings: what it is told.
+        recipe: that it belongs to.
+        quarantine: file for refused rows; the source is read anew for it.
+
+    Raises:
+        DataError: no row is usable.
+    """
+    named = (settings.data, *held_out(step, recipe))
+    key = digest([settings.format, *(find_source(name).identity for name in named)])
+    if key not in _SETS or quarantine is not None:
+        reading = reading_of(step, find_source(settings.data), recipe, format=settings.format, quarantine=quarantine)
+        prompts = unique_prompts(reading)
+        report = reading.report
+        require_rows(report, settings.data)
+        if len(_SETS) >= KEPT_SETS:
+            _SETS.clear()
+        _SETS[key] = PromptSet(tuple(prompts), report)
+    return _SETS[key]
+
+
+def prompts_at(artifact: Artifact, settings: PromptsStep, recipe: Recipe) -> list[Prompt]:
+    """The prompts of a step's turn."""
+    prompts = prompt_set(artifact.step, settings, recipe).prompts
+    return prompts_of_turn(
+        prompts, settings.count, turn_at(artifact.place, recipe), seed_for(recipe.seed, artifact.step)
+    )
