@@ -1,0 +1,69 @@
+"""The loss and the metrics of training on examples that are not trained on, before and after."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from prefloop.objectives import State
+from prefloop.training.checkpoint import Metrics
+from prefloop.training.engine import LossOfPlan, PlainEngine
+from prefloop.training.rows import TokenExample
+
+VALIDATED = "validation.json"
+KEPT = "validation-before.json"
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Examples that are only measured, in steps as large as those of training; there may be none."""
+
+    engine: PlainEngine | None
+    """With the model that is trained; it takes no step."""
+    plan: Sequence[Sequence[int]]
+
+    @classmethod
+    def of(
+        cls,
+        training: PlainEngine,
+        loss: LossOfPlan | None,
+        examples: Sequence[TokenExample],
+        plan: Sequence[Sequence[int]],
+    ) -> "Validation":
+        """Examples under the model that an engine trains, with their own loss."""
+        if loss is None:
+            return cls(None, ())
+        return cls(replace(training, loss=loss, examples=examples), plan)
+
+    def measured(self, state: State | None) -> Metrics:
+        """Means over all examples.
+
+        Args:
+            state: the objective's running statistics at this point of training.
+        """
+        if self.engine is None:
+            return {}
+        self.engine.state = state
+        of_steps = [(self.engine.measured(step, number), len(step)) for number, step in enumerate(self.plan)]
+        count = sum(size for _, size in of_steps)
+        return {name: sum(found[name] * size for found, size in of_steps) / count for name in of_steps[0][0]}
+
+    def before(self, state: State | None, scratch: Path) -> Metrics:
+        """Means before the first step; measured once, since training that goes on after a crash stands elsewhere."""
+        kept = scratch / KEPT
+        if not kept.is_file():
+            aside = kept.with_suffix(".writing")
+            aside.write_text(json.dumps(self.measured(state)), encoding="utf-8")
+            aside.rename(kept)
+        return json.loads(kept.read_text(encoding="utf-8"))
+
+    def write(self, folder: Path, before: Metrics, after: Metrics) -> None:
+        """Writes `validation.json`, where there is something to say."""
+        if self.engine is not None:
+            found = {"examples": len(self.engine.examples), "before": before, "after": after}
+            (folder / VALIDATED).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def in_steps(examples: int, batch_size: int) -> list[list[int]]:
+    """The numbers of examples in steps of a size, in order."""
+    return [list(range(start, min(start + batch_size, examples))) for start in range(0, examples, batch_size)]
