@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefloop.data import DataSource, Given, Reading, require_rows
+from prefloop.data import DataSource, Given, Reading, RowSource, require_rows
 from prefloop.data.json_text import rows_of_lines
 from prefloop.data.lint import EXAMPLES
 from prefloop.data.problems import CODES, Problem
@@ -102,6 +102,7 @@ BY_ITSELF: dict[str, tuple[Callable[[int], bytes], set[str]]] = {
     ),
 }
 """Bad rows that show it by themselves, and the codes that they have."""
+ONLY_IN_FILES = {"invalid utf-8", "nul byte", "empty line", "cut off", "a list", "key twice"}
 LIKE_AN_EARLIER: dict[str, Callable[[dict[str, Any], int], dict[str, Any]]] = {
     "the same": lambda earlier, _n: earlier,
     "the same under another id": lambda earlier, n: {**earlier, "id": f"other-{n}"},
@@ -192,6 +193,18 @@ def test_a_bad_row_between_good_ones_has_its_codes_and_no_others(kind: str) -> N
     list(reading)
 
     assert set(reading.report.problems) == expected[1]
+
+
+@pytest.mark.parametrize("kind", sorted(set(BY_ITSELF) - ONLY_IN_FILES))
+def test_rows_in_memory_have_the_same_codes(kind: str) -> None:
+    make, codes = BY_ITSELF[kind]
+    bad = json.loads(make(1))
+
+    reading = Reading(RowSource("rows", [good(0), bad, good(2)]))
+    list(reading)
+
+    assert set(reading.report.problems) == codes
+    assert {example.place for example in reading.report.examples} == {"rows:2"}
 
 
 def test_refused_rows_are_kept_as_they_stood(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ class Seen:
             says, where = earlier
             code = "duplicate_id" if says == content else "conflicting_id"
             yield Problem(code, f"id {given.row_id} stands at {where}")
-        if earlier := self._earlier(_key("row", content), b"", place):
+        if earlier := self._earlier(_key("row", content.hex()), b"", place):
             yield Problem("duplicate_row", f"the same as {earlier[1]}")
         for key, says, code in _verdicts(given, prompt):
             if (earlier := self._earlier(key, says, place)) and earlier[0] != says:
@@ -89,6 +89,5 @@ def _labels(given: Given) -> Iterable[tuple[str, float]]:
                     yield subject, value
 
 
-def _key(*parts: str | bytes) -> bytes:
-    joined = b"\x1f".join(part if isinstance(part, bytes) else part.encode(errors="surrogatepass") for part in parts)
-    return blake2b(joined, digest_size=16).digest()
+def _key(*parts: str) -> bytes:
+    return blake2b("\x1f".join(parts).encode(errors="surrogatepass"), digest_size=16).digest()
