@@ -2,7 +2,7 @@
 
 import json
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -90,10 +90,10 @@ def reasons(before: Entry, now: Artifact) -> tuple[str, ...]:
     known = as_known_now(old["settings"])
     found = [*_changed_values(old["settings"] if known is None else known.told(), new["settings"])]
     if not found:
-        named = [str(new["settings"].get(key, "")) for key in ("data", "source") if key in new["settings"]]
+        named = _named(new["settings"])
         keys = {**new["external"], **old["external"]}
         changed = [key for key in keys if old["external"].get(key) != new["external"].get(key)]
-        found += [f"{key} {' '.join(named)} changed".replace("  ", " ") for key in changed]
+        found += [" ".join((key, *named, "changed")) for key in changed]
     if old["format"] != new["format"]:
         found.append("this version of prefloop makes it differently")
     found += [f"{key} {old[key]} -> {new[key]}" for key in ("seed", "blocks") if old[key] != new[key]]
@@ -144,6 +144,12 @@ class _Foresight:
         if old > new.keys():
             gone = [entry.path for identity in sorted(old - new.keys()) if (entry := self.journal.find(identity))]
             yield from (f"{path} no more" for path in gone)
+
+
+def _named(settings: Mapping[str, Any]) -> list[str]:
+    """The data that a step reads, as its recipe names it."""
+    found: str | list[dict[str, Any]] = settings.get("data", settings.get("source", []))
+    return [found] if isinstance(found, str) else [str(source["source"]) for source in found]
 
 
 def _changed_values(old: Any, new: Any, key: str = "") -> Iterator[str]:
