@@ -1,6 +1,6 @@
 """The largest batches that a step could meet: of the longest prompts, with answers as long as they may become."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import cast
 
 from prefloop.config import DataStep, PromptsStep, Recipe, SampleStep, TrainStep
@@ -11,7 +11,7 @@ from prefloop.loop.prompt_set import prompts_at
 from prefloop.loop.steps.train import TOKENS_PER_BATCH
 from prefloop.objectives import find_objective
 from prefloop.policy import ChatCodec, ModelFacts
-from prefloop.records import Example, Member, Prompt, Role
+from prefloop.records import Example, Member, Prompt, Response, Role
 from prefloop.training import TokenExample, largest_micro_batch, step_budget, tokenised
 
 
@@ -45,22 +45,33 @@ def largest_of(artifact: Artifact, recipe: Recipe, codec: ChatCodec, facts: Mode
 
 
 def _of_data(made: Artifact, recipe: Recipe, roles: Sequence[Role]) -> list[Example]:
-    """The longest prompts with the longest of their given answers, among what a pair step reads."""
-    groups: list[GivenGroup] = []
+    """The longest given examples among what a pair step reads."""
+    examples: list[Example] = []
     for artifact in made.inputs.get("responses", ()):
         settings = recipe.step(artifact.step, artifact.place.round or 0)
         if isinstance(settings, DataStep):
-            groups += survey(artifact.step, settings, recipe).longest
-    return [
-        _example(
-            group.prompt,
-            [
-                Member(role=role, response_id=response.response_id, text=response.text)
-                for role, response in zip(roles, sorted(group.responses, key=lambda one: -len(one.text)), strict=False)
-            ],
-        )
-        for group in groups
-    ]
+            for group in survey(artifact.step, settings, recipe).longest:
+                examples += [
+                    _example(
+                        group.prompt,
+                        [
+                            Member(role=role, response_id=response.response_id, text=response.text)
+                            for role, response in zip(roles, together, strict=False)
+                        ],
+                    )
+                    for together in _given_together(group)
+                ]
+    return examples
+
+
+def _given_together(group: GivenGroup) -> Iterator[list[Response]]:
+    """The two answers of every preference; without preferences all answers, the longest first."""
+    by_id = {response.response_id: response for response in group.responses}
+    preferences = [judgment for judgment in group.judgments if judgment.kind == "preference"]
+    for judgment in preferences:
+        yield [by_id[subject] for subject in judgment.subjects]
+    if not preferences:
+        yield sorted(group.responses, key=lambda response: -len(response.text))
 
 
 def _of_samples(
