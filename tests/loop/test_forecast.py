@@ -44,7 +44,7 @@ def test_a_changed_setting_is_named_with_both_values_and_its_readers_are_counted
     says()
 
     assert says("policy.learning_rate=2e-4", "policy.objective.beta=0.2") == [
-        "reuses 7 finished steps, up to round-00/pairs",
+        "reuses 8 finished steps, up to round-00/policy-tokens",
         "round-00/policy runs again: objective.beta default -> 0.2, learning_rate 0.001 -> 2e-4",
         "round-00/evaluation-samples runs again: it reads round-00/policy",
         "... and 3 steps that read what runs again",
@@ -57,7 +57,7 @@ def test_a_value_set_back_finds_the_old_results(says: Callable[..., Sequence[str
     says("policy.learning_rate=2e-4")
 
     assert says() == [
-        "reuses 12 finished steps, up to round-00/summary.json",
+        "reuses 13 finished steps, up to round-00/summary.json",
         "5 of them from before a change that is taken back, round-00/policy first",
     ]
 
@@ -121,7 +121,7 @@ def test_a_damaged_file_is_named_when_it_is_read(says: Callable[..., Sequence[st
 def test_more_rounds_only_add(says: Callable[..., Sequence[str]]) -> None:
     says()
 
-    assert says("rounds=2") == ["reuses 12 finished steps, up to round-00/summary.json"]
+    assert says("rounds=2") == ["reuses 13 finished steps, up to round-00/summary.json"]
 
 
 def test_a_journal_without_ingredients_is_an_older_versions_until_its_steps_are_seen_again(

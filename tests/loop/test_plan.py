@@ -144,7 +144,7 @@ def test_a_run_without_the_dry_pass_has_the_same_bytes(small_run: SmallRun, tmp_
     bare.mkdir()
 
     with Stage(bare, Resources(source, {}, loaded.recipe.machine), Progress()) as stage:
-        assert len(list(rounds(loaded.recipe, Scope(loaded.recipe, model, model), stage))) == 12
+        assert len(list(rounds(loaded.recipe, Scope(loaded.recipe, model, model), stage))) == 13
 
     assert stable_files(small_run().run) == stable_files(bare)
 

@@ -49,11 +49,11 @@ def test_setup_runs_once_then_blocks_then_the_steps_of_the_round() -> None:
         "setup/evaluation-initial",
         "setup/evaluation-initial-judgments",
     ]
-    block = ["prompts", "samples", "judgments", "pairs", "policy"]
+    block = ["prompts", "samples", "judgments", "pairs", "policy-tokens", "policy"]
     expected = [f"round-00/block-0{number}/{name}" for number in (0, 1) for name in block]
     expected += [f"round-00/{name}" for name in ("evaluation-samples", "evaluation-judgments", "evaluation", "summary")]
-    assert stage.done[3:17] == expected
-    assert stage.done[17] == "round-01/block-00/prompts"
+    assert stage.done[3:19] == expected
+    assert stage.done[19] == "round-01/block-00/prompts"
 
 
 def test_a_round_trains_from_the_last_accepted_round() -> None:

@@ -86,7 +86,7 @@ def test_a_prompt_with_a_pair_tells_the_pair(small_run: SmallRun) -> None:
 def test_an_example_too_long_to_be_trained_on_says_so(small_run: SmallRun) -> None:
     run = small_run("policy.max_length=80", until="policy").run
     with sqlite3.connect(run / FILE) as connection:
-        (counts,) = connection.execute("select counts from artifacts where path = 'round-00/policy'").fetchone()
+        (counts,) = connection.execute("select counts from artifacts where path = 'round-00/policy-tokens'").fetchone()
 
     left_out = [
         step.left_out
@@ -95,7 +95,8 @@ def test_an_example_too_long_to_be_trained_on_says_so(small_run: SmallRun) -> No
         for step in story.trained
     ]
 
-    assert left_out.count("longer than max_length") == json.loads(counts)["longer than max_length"] > 0
+    said = "too_long: prompt and answer are longer than max_length"
+    assert left_out.count(said) == json.loads(counts)["too_long"] > 0
     assert left_out.count(None) == json.loads(counts)["examples"] > 0
 
 

@@ -9,7 +9,7 @@ import torch
 
 from prefloop.config import ObjectiveConfig, TrainStep
 from prefloop.objectives import find_objective
-from prefloop.policy import ChatCodec, ModelSource, PolicyFiles, Workbench, resolve_model
+from prefloop.policy import ChatCodec, EncodingSettings, ModelSource, PolicyFiles, Workbench, resolve_model
 from prefloop.records import Example, Member, Message, Prompt
 from prefloop.training import BlockOfRound, TokenExample, TrainRequest, tokenised
 
@@ -59,7 +59,7 @@ def examples(codec: ChatCodec) -> list[TokenExample]:
         )
         for number, (chosen, rejected) in enumerate(ANSWERS)
     ]
-    kept, dropped = tokenised(records, codec, ("chosen", "rejected"), 512)
+    kept, dropped = tokenised(records, codec, EncodingSettings(max_length=512))
     assert not dropped
     return kept
 

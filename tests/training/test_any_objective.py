@@ -52,11 +52,7 @@ def token_example(number: int) -> TokenExample:
             "visits": 3.0 + number,
             "label": float(number % 2),
         }
-        members.append(
-            Member.model_validate(
-                {"role": role, "response_id": role, "text": "", "numbers": numbers, "marked": ((1, 2),)}
-            )
-        )
+        members.append(Member.model_validate({"role": role, "response_id": role, "text": "", "numbers": numbers}))
     example = Example(
         example_id=str(number),
         prompt=Prompt.of((Message(role="user", content="?"),)),
@@ -65,7 +61,12 @@ def token_example(number: int) -> TokenExample:
         numbers={"margin": 0.2 + better[0], "similarity": better[1], "prob_chosen_wins": 0.5 + better[1] / 2},
         why="test",
     )
-    return TokenExample(example, rows)
+    return TokenExample.of(example, rows, {role: covered(row) for role, row in rows.items()})
+
+
+def covered(row: TokenRow) -> tuple[bool, ...]:
+    """The marks of the span from the second token to the third."""
+    return tuple(position == 1 for position in range(len(row.answer_ids)))
 
 
 EXAMPLES = [token_example(number) for number in range(5)]
@@ -226,10 +227,7 @@ def turned(example: TokenExample) -> TokenExample:
 
 
 def with_probability(example: TokenExample, probability: float) -> TokenExample:
-    record = example.example.model_copy(
-        update={"numbers": {**example.example.numbers, "prob_chosen_wins": probability}}
-    )
-    return replace(example, example=record)
+    return replace(example, numbers={**example.numbers, "prob_chosen_wins": probability})
 
 
 def test_a_soft_label_is_the_mixture_of_both_orders_in_loss_and_gradient() -> None:

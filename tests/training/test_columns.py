@@ -19,18 +19,22 @@ def reading(*names: str) -> Objective:
     return Objective("it", DPO.function, "", (*DPO.quantities, *quantities), DPO.options)
 
 
-def example(chosen: dict[str, float], marked: tuple[tuple[int, int], ...] = (), **numbers: float) -> TokenExample:
+def example(
+    chosen: dict[str, float], marked: tuple[bool, ...] = (False, False, False), **numbers: float
+) -> TokenExample:
     """A prompt of four tokens, two of them a given beginning of the answer; one token of the second is not counted."""
     members = (
-        Member(role="chosen", response_id="a", text="", numbers=chosen, marked=marked),
+        Member(role="chosen", response_id="a", text="", numbers=chosen),
         Member(role="rejected", response_id="b", text="", numbers={"score": -1.0}),
     )
     prompt = Prompt.of((Message(role="user", content="?"),), prefix_ids=(8, 9))
+    marks = {"chosen": marked, "rejected": (False, False)}
     rows = {
         "chosen": TokenRow((1, 2, 8, 9), (3, 4, 5), (True, True, True)),
         "rejected": TokenRow((1, 2, 8, 9), (6, 7), (False, True)),
     }
-    return TokenExample(Example(example_id="e", prompt=prompt, members=members, numbers=numbers, why="test"), rows)
+    made = Example(example_id="e", prompt=prompt, members=members, numbers=numbers, why="test")
+    return TokenExample.of(made, rows, marks)
 
 
 def test_numbers_of_answers_and_of_examples_are_read_where_they_stand() -> None:
@@ -51,7 +55,6 @@ def test_numbers_of_answers_and_of_examples_are_read_where_they_stand() -> None:
 
 
 def test_tokens_are_known_by_mask_id_and_mark() -> None:
-    """Marked spans are counted from the first token of the whole answer, of which two are given."""
     names = (
         "chosen_token_mask",
         "rejected_token_mask",
@@ -59,7 +62,7 @@ def test_tokens_are_known_by_mask_id_and_mark() -> None:
         "chosen_diff_mask",
         "rejected_prefix_lengths",
     )
-    found = data_columns([example({}, marked=((0, 3), (4, 9)))], reading(*names, "prompt_lengths"))
+    found = data_columns([example({}, marked=(True, False, True))], reading(*names, "prompt_lengths"))
     assert {name: picked(found[name], [0]).tolist() for name in (*names, "prompt_lengths")} == {
         "chosen_token_mask": [[True, True, True]],
         "rejected_token_mask": [[False, True]],

@@ -68,7 +68,8 @@ source = resolve_model("builtin:tiny")
 bench = Workbench(source, ChatCodec.load(source.directory, {}), torch.device("cpu"))
 prompt = Prompt.of((Message(role="user", content="How are you?"),))
 row = TokenRow((20, 21, 22), (23, 24), (True, True))
-batch = [TokenExample(Example(example_id="e", prompt=prompt, members=(), why="test"), {"chosen": row, "rejected": row})]
+example = Example(example_id="e", prompt=prompt, members=(), why="test")
+batch = [TokenExample.of(example, {"chosen": row, "rejected": row})]
 for lora in (None, LoraConfig(r=4)):
     settings = TrainStep(type="train", objective=ObjectiveConfig(name="dpo"), lora=lora)
     before = random.getstate()

@@ -30,7 +30,7 @@ def token_example(number: int, prompt: int, chosen: int, rejected: int, weight: 
     ids = [tuple(torch.randint(0, VOCAB, (n,), generator=generator).tolist()) for n in (prompt, chosen, rejected)]
     rows = {role: TokenRow(ids[0], answer, (True,) * len(answer)) for role, answer in zip(ROLES, ids[1:], strict=True)}
     example = Example(example_id=str(number), prompt=PROMPT, members=(), weight=weight, why="test")
-    return TokenExample(example, rows)
+    return TokenExample.of(example, rows)
 
 
 EXAMPLES = [
@@ -100,7 +100,7 @@ def naive_losses(model: LlamaForCausalLM, ref: LlamaForCausalLM) -> Tensor:
         rho = {role: naive_logp(model, row) - naive_logp(ref, row).detach() for role, row in example.rows.items()}
         gap = len(example.rows["chosen"].answer_ids) - len(example.rows["rejected"].answer_ids)
         z = HYPER["beta"] * (rho["chosen"] - rho["rejected"]) + HYPER["alpha"] * gap
-        losses.append(example.example.weight * torch.log1p(torch.exp(-z)))
+        losses.append(example.weight * torch.log1p(torch.exp(-z)))
     return torch.stack(losses)
 
 

@@ -76,7 +76,7 @@ def test_training_starts_at_log_2_and_learns_the_preferences(
     assert [line["step"] for line in metrics] == [1, 2, 3, 4]
     assert [line["examples"] for line in metrics] == [4, 3, 4, 3]
     first = step_plan(7, 4, 2, request.seed)[0]
-    weight = sum(examples[index].example.weight for index in first) / 4
+    weight = sum(examples[index].weight for index in first) / 4
     assert metrics[0]["loss"] == pytest.approx(weight * math.log(2), abs=1e-5)
     assert (metrics[0]["rewards/margins"], metrics[0]["rewards/accuracies"]) == (pytest.approx(0, abs=1e-6), 0.5)
     start = request.start
@@ -333,10 +333,7 @@ def test_scores_of_tokens_are_kept_as_they_are(
 
 
 def softened(request: TrainRequest, probability: float) -> TrainRequest:
-    examples = [
-        replace(one, example=one.example.model_copy(update={"numbers": {"prob_chosen_wins": probability}}))
-        for one in request.examples
-    ]
+    examples = [replace(one, numbers={"prob_chosen_wins": probability}) for one in request.examples]
     return replace(request, examples=examples, settings=request.settings.model_copy(update={"soft_labels": True}))
 
 

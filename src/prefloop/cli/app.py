@@ -186,6 +186,24 @@ def gc(
     write_json(json_file, result)
 
 
+@app.command(epilog="Example: prefloop inspect pairs.jsonl --model builtin:smollm2-135m-instruct --rows 2")
+def inspect(
+    what: Annotated[str, typer.Argument(help="A data set, or a run folder.", metavar="DATA | RUN")],
+    model: Annotated[str | None, typer.Option(help="Whose tokens are shown; a run has its own.")] = None,
+    rows: Annotated[int, typer.Option(min=1, help="How many rows.")] = 3,
+    worst: Annotated[
+        int | None, typer.Option(min=1, help="Of a run: so many pairs, those first that its policy gets most wrong.")
+    ] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Show rows token by token: what the template writes, where the answer begins, what counts in the loss."""
+    from prefloop.cli.inspect import inspect_command
+
+    with human_text(json_file):
+        result = inspect_command(what, model=model, rows=rows, worst=worst)
+    write_json(json_file, result)
+
+
 @app.command(epilog="Example: prefloop lint pairs.jsonl --against everyday:heldout --quarantine refused.jsonl")
 def lint(
     data: Annotated[str, typer.Argument(help="Pairs or prompts: whatever a recipe may name.")],

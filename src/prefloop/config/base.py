@@ -23,6 +23,8 @@ class Config(BaseModel):
     """The field that a plain string sets."""
     aliases: ClassVar[Mapping[str, str]] = {}
     """Names that other tools use -> ours."""
+    alias_values: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+    """By such a name: its values -> ours, where they differ as well."""
 
 
 class ScaledFit(Config):

@@ -1,7 +1,7 @@
 """From a recipe file or a shipped name to a checked recipe; every mistake is one line that says where."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from importlib.resources import files
@@ -16,6 +16,7 @@ from prefloop.config.margin import in_units_of_reward
 from prefloop.config.recipe import Recipe, main_field, merge, spelled_out
 from prefloop.config.steps import STEP_CLASSES
 from prefloop.config.suite import expand_evaluations
+from prefloop.config.tokens import expand_training
 from prefloop.errors import RecipeError, did_you_mean
 
 Raw = dict[str, Any]
@@ -82,7 +83,7 @@ def load_recipe(spec: str, overrides: Sequence[str] = ()) -> LoadedRecipe:
     """
     made = compose_recipe(spec, overrides)
     notes = list(made.notes)
-    recipe = _validated(expand_evaluations(made.raw, notes), made.where)
+    recipe = _validated(expand_training(expand_evaluations(made.raw, notes)), made.where)
     return LoadedRecipe(recipe=recipe, raw=made.raw, where=made.where, notes=tuple(notes))
 
 
@@ -125,7 +126,7 @@ def _layer(where: str, change: Raw, base: Raw, *, says: str | None = None) -> La
     notes: list[str] = []
     types = {key: merge(base.get(key), value).get("type") for key, value in change.items() if is_mapping(value)}
     steps = {
-        key: _translated(change[key], STEP_CLASSES[kind].aliases, key, where, notes)
+        key: _translated(change[key], STEP_CLASSES[kind], key, where, notes)
         for key, kind in types.items()
         if kind in {*STEP_CLASSES}
     }
@@ -247,12 +248,20 @@ def _names(raw: Raw, group: str, where: str) -> list[str]:
     return cast("list[str]", names)
 
 
-def _translated(step: Raw, aliases: Mapping[str, str], name: str, where: str, notes: list[str]) -> Raw:
+def _translated(step: Raw, kind: type[Config], name: str, where: str, notes: list[str]) -> Raw:
     translated: Raw = {}
     for key, value in step.items():
-        ours = aliases.get(key, key)
+        ours = kind.aliases.get(key, key)
         if ours in translated or (ours != key and ours in step):
             raise RecipeError(f"{where}: {name}.{key} and {name}.{ours} are the same setting. Keep one of them.")
+        values = kind.alias_values.get(key)
+        if values is not None:
+            if value not in (*values,):
+                known = did_you_mean(str(value), values)
+                raise RecipeError(f"{where}: {name}.{key} is '{value}', which has no equal here. {known}")
+            notes.append(f"{name}.{key}: {value} is read as {name}.{ours}: {values[value]}")
+            translated[ours] = values[value]
+            continue
         if ours != key:
             notes.append(f"{name}.{key} is read as {name}.{ours}")
         translated[ours] = value

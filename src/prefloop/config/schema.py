@@ -15,8 +15,8 @@ from prefloop.config.steps import STEP_CLASSES
 
 Schema = dict[str, Any]
 DRAFT = "http://json-schema.org/draft-07/schema#"
-OF_USERS = tuple(name for name in STEP_CLASSES if name != "close")
-"""Types of step that a recipe lists; `close` ends every round by itself."""
+OF_USERS = tuple(name for name in STEP_CLASSES if name not in {"close", "tokens"})
+"""Types of step that a recipe lists; `close` ends every round, and `tokens` precedes training, by themselves."""
 
 
 def recipe_schema(rules: Mapping[str, type[Config]], objectives: Mapping[str, type[Config]]) -> Schema:
@@ -79,7 +79,8 @@ class _Definitions:
         own = self.properties(cls)
         fields = {key: self.value(key, part) for key, part in own.items() if key != "options"}
         by_round = {key: part if key in {"type", "reads"} else _or_by_round(part) for key, part in fields.items()}
-        also = {other: by_round[ours] for other, ours in cls.aliases.items()}
+        also = {other: by_round[ours] for other, ours in cls.aliases.items() if other not in cls.alias_values}
+        also |= {other: {"enum": list(values)} for other, values in cls.alias_values.items()}
         mapping = {"type": "object", "properties": {**by_round, **also}, "additionalProperties": False}
         self.definitions[name] = _described(_or_plain(mapping, fields, cls.main), cls.__doc__)
 

@@ -234,7 +234,29 @@ class LoraConfig(Config):
     """The adapter is trained on over the rounds; every round keeps a frozen snapshot."""
 
 
-class TrainStep(ReadingStep):
+class TokenSettings(ReadingStep):
+    """Which tokens of the examples there are, and which of them count."""
+
+    max_length: Annotated[int, Field(ge=2)] = 2048
+    """Tokens of prompt and answer."""
+    truncation: Literal["drop", "cut_response", "cut_prompt_left"] = "drop"
+    """What becomes of longer examples: they are left out; or their answers lose their last tokens, and with them EOS;
+    or the prompt loses its oldest turns, then the oldest tokens of its last question. All is counted."""
+    loss_on: Literal["last_turn", "all_turns"] = "last_turn"
+    """`all_turns` also counts what the assistant said earlier in the conversation. Both sides of a pair share it, so a
+    loss of differences (DPO) stays the same; likelihoods (SFT terms, ORPO) and averages over tokens (SimPO) do not."""
+    loss_on_thinking: bool = True
+    """Whether an answer's thinking part counts. It is a part of what a policy did, so that leaving it out trains on
+    something else than the policy's probability of the answer."""
+
+
+class TokensStep(TokenSettings):
+    """Examples as tokens: every train step gets one before it, with its own settings."""
+
+    type: Literal["tokens"]
+
+
+class TrainStep(TokenSettings):
     """One train step: an objective on a round's examples."""
 
     main: ClassVar[str | None] = "objective"
@@ -245,6 +267,10 @@ class TrainStep(ReadingStep):
         "train_batch_size": "batch_size",
         "lr_scheduler_type": "schedule",
         "max_seq_length": "max_length",
+        "truncation_mode": "truncation",
+    }
+    alias_values: ClassVar[Mapping[str, Mapping[str, str]]] = {
+        "truncation_mode": {"keep_start": "cut_response", "keep_end": "cut_prompt_left"},
     }
     type: Literal["train"]
     objective: ObjectiveConfig
@@ -265,8 +291,6 @@ class TrainStep(ReadingStep):
     """Passes over the round's examples."""
     batch_size: Annotated[int, Field(ge=1)] = 64
     """Examples an optimiser step, over all devices."""
-    max_length: Annotated[int, Field(ge=2)] = 2048
-    """Tokens of prompt and answer; longer examples are left out and counted, never cut."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     """Gradients with a larger global norm are scaled down to it."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
@@ -310,6 +334,7 @@ STEP_CLASSES: Mapping[str, type[StepConfig]] = {
     "sample": SampleStep,
     "judge": JudgeStep,
     "pair": PairStep,
+    "tokens": TokensStep,
     "train": TrainStep,
     "evaluate": EvaluateStep,
     "close": CloseStep,

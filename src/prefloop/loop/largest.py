@@ -8,6 +8,7 @@ from prefloop.data import GivenGroup
 from prefloop.loop.artifact import Artifact
 from prefloop.loop.data_set import LONGEST, survey
 from prefloop.loop.prompt_set import prompts_at
+from prefloop.loop.steps.tokens import encoding_settings
 from prefloop.loop.steps.train import TOKENS_PER_BATCH
 from prefloop.objectives import find_objective
 from prefloop.policy import ChatCodec, ModelFacts
@@ -36,9 +37,9 @@ def largest_of(artifact: Artifact, recipe: Recipe, codec: ChatCodec, facts: Mode
     records = [
         example
         for made in artifact.inputs["examples"]
-        for example in (*_of_data(made, recipe, roles), *_of_samples(made, recipe, roles, codec, settings.max_length))
+        for example in (*_of_data(made, recipe, roles), *_of_samples(made, recipe, roles, codec, settings))
     ]
-    examples, _ = tokenised(records, codec, roles, settings.max_length)
+    examples, _ = tokenised(records, codec, encoding_settings(settings))
     wanted = recipe.machine.tokens_per_batch
     budget = step_budget(objective, TOKENS_PER_BATCH if wanted == "auto" else wanted)
     return largest_micro_batch(examples, settings.batch_size, budget, facts) if examples else []
@@ -75,7 +76,7 @@ def _given_together(group: GivenGroup) -> Iterator[list[Response]]:
 
 
 def _of_samples(
-    made: Artifact, recipe: Recipe, roles: Sequence[Role], codec: ChatCodec, max_length: int
+    made: Artifact, recipe: Recipe, roles: Sequence[Role], codec: ChatCodec, settings: TrainStep
 ) -> list[Example]:
     """Stand-ins for sampled answers that grow until the length limit cuts them."""
     sampled = [one for one in made.inputs.get("responses", ()) if one.step_type == "sample"]
@@ -84,7 +85,9 @@ def _of_samples(
     prompts = longest_prompts((read for one in sampled for read in one.inputs["prompts"]), recipe)
     examples: list[Example] = []
     for prompt in prompts:
-        room = max_length - len(codec.prompt_ids(prompt))
+        room = settings.max_length - len(codec.prompt_ids(prompt))
+        if settings.truncation == "cut_prompt_left":
+            room = max(room, settings.max_length // 2)
         answer = (*prompt.prefix_ids, *(codec.eos_id,) * min(longest_answer, room))
         if room > 0:
             members = [Member(role=role, response_id="longest", text="", token_ids=answer) for role in roles]

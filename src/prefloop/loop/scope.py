@@ -33,6 +33,7 @@ class Scope:
     def __init__(self, recipe: Recipe, initial: Artifact, model: Artifact) -> None:
         self.recipe = recipe
         self.initial = initial
+        self.model = model
         self.setup: dict[str, Artifact] = {}
         self.rounds: list[RoundArtifacts] = []
         self.place = Place()

@@ -10,15 +10,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
-from prefloop.config import STEP_CLASSES, PairStep, TrainStep
+from prefloop.config import STEP_CLASSES, PairStep
+from prefloop.data import CODES
 from prefloop.errors import DataError, RecipeError
 from prefloop.loop.journal import SUPERSEDED, Entry, Journal, MadeFrom
 from prefloop.loop.steps import STEP_TYPES
-from prefloop.objectives import find_objective
 from prefloop.pairing import Dropped, find_rule, finished
-from prefloop.policy import ChatCodec, resolve_model
 from prefloop.records import (
     Example,
     Group,
@@ -31,7 +28,7 @@ from prefloop.records import (
     read_folder,
     shards_in,
 )
-from prefloop.training import tokenised
+from prefloop.training import left_out
 
 R = TypeVar("R", bound=Record)
 NEAREST = 3
@@ -205,18 +202,16 @@ class _Made:
     def _trained(self, step: Entry, example: Example) -> Iterator[Training]:
         for entry in self.steps:
             if _type(entry) == "train" and step.identity in _from(entry)["inputs"]["examples"]:
-                left_out = any(count for name, count in entry.counts.items() if name not in {"examples", "steps"})
-                yield Training(entry.path, self._left_out(entry, example) if left_out else None)
+                yield Training(entry.path, self._left_out(entry, example))
 
     def _left_out(self, entry: Entry, example: Example) -> str | None:
-        """Why a train step that left some examples out left out this one, as it was found then."""
-        settings = _settings(entry)
-        assert isinstance(settings, TrainStep)
-        model = yaml.safe_load((self.run / "recipe.yaml").read_text(encoding="utf-8"))["model"]
-        codec = ChatCodec.load(resolve_model(model["path"]).directory, model.get("chat_template_kwargs", {}))
-        roles = find_objective(settings.objective.name, "objective").roles
-        _, dropped = tokenised([example], codec, roles, settings.max_length)
-        return next(iter(dropped), None)
+        """Why the tokens that a train step read lack this example, as it was found then."""
+        for identity in _from(entry)["inputs"].get("tokens", ()):
+            folder = self.run / self.known[identity].path
+            for one in left_out(folder):
+                if one.example_id == example.example_id:
+                    return f"{one.reason}: {CODES[one.reason].meaning}"
+        return None
 
     def _sampler(self, policy: str) -> Sampler:
         if not policy:

@@ -1,6 +1,7 @@
 """Policies: where models come from, their chat template, what they say about answers, and who owns them."""
 
 from prefloop.policy.beginning import can_have_gaps, shared_length
+from prefloop.policy.encoding import Encoded, EncodingSettings, LossOn, Truncation, encoded
 from prefloop.policy.functionals import (
     TokenRow,
     TokenScores,
@@ -18,6 +19,9 @@ from prefloop.policy.workbench import PolicyFiles, Trainable, Workbench
 __all__ = [
     "BatchShape",
     "ChatCodec",
+    "Encoded",
+    "EncodingSettings",
+    "LossOn",
     "ModelDescription",
     "ModelFacts",
     "ModelSource",
@@ -26,11 +30,13 @@ __all__ = [
     "TokenRow",
     "TokenScores",
     "Trainable",
+    "Truncation",
     "Workbench",
     "batches_within",
     "can_have_gaps",
     "check_model",
     "describe_model",
+    "encoded",
     "model_facts",
     "prompt_logps",
     "resolve_model",

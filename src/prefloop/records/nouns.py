@@ -80,6 +80,10 @@ class Response(Record):
     step: str
     """The step that made it; "given" for an answer that a data set brought."""
     text: str
+    thinking: str = ""
+    """Its thinking part, which judges do not see and which is no part of its length."""
+    num_thinking: int = 0
+    """Tokens of the thinking part; they begin the answer, markers included."""
     token_ids: tuple[int, ...] | None = None
     """The answer's tokens, prefix_ids of the prompt included, and EOS if it ended by itself. None: only text."""
     ids_from: Literal["sampler", "text"] = "sampler"
@@ -97,8 +101,8 @@ class Response(Record):
 
     @property
     def num_tokens(self) -> int:
-        """Length in tokens, EOS included; for a text without tokens the number of words."""
-        return len(self.token_ids) if self.token_ids is not None else len(self.text.split())
+        """Length in tokens, EOS included, thinking left out; for a text without tokens the number of words."""
+        return len(self.token_ids) - self.num_thinking if self.token_ids is not None else len(self.text.split())
 
 
 class Judgment(Record):
@@ -128,6 +132,7 @@ class Member(Record):
     role: Role
     response_id: str
     text: str
+    thinking: str = ""
     token_ids: tuple[int, ...] | None = None
     finished: bool = True
     """It ended by itself, so that EOS belongs to it."""

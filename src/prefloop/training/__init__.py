@@ -10,16 +10,20 @@ from prefloop.training.engine import (
     micro_batches,
     step_budget,
 )
+from prefloop.training.margins import Margin, read_margins
 from prefloop.training.rows import TokenExample, example_data, step_plan, tokenised
 from prefloop.training.schedule import learning_rate_at
+from prefloop.training.tokens import TokensOnDisk, left_out, write_tokens
 from prefloop.training.train import BlockOfRound, TrainRequest, train
 
 __all__ = [
     "BlockOfRound",
     "Column",
     "LossOfPlan",
+    "Margin",
     "PlainEngine",
     "TokenExample",
+    "TokensOnDisk",
     "TrainRequest",
     "answer_scores",
     "data_columns",
@@ -29,10 +33,13 @@ __all__ = [
     "is_out_of_memory",
     "largest_micro_batch",
     "learning_rate_at",
+    "left_out",
     "micro_batches",
+    "read_margins",
     "shape_of",
     "step_budget",
     "step_plan",
     "tokenised",
     "train",
+    "write_tokens",
 ]

@@ -15,6 +15,8 @@ from prefloop.objectives import State
 STATE = "state.safetensors"
 OBJECTIVE = "objective"
 """Before the names of an objective's running statistics."""
+MARGINS = "margins"
+"""The name under which the margins of examples are kept."""
 
 Metrics = dict[str, float | int]
 """One line of training.jsonl."""
@@ -56,6 +58,7 @@ def restore(path: Path, parameters: Mapping[str, torch.nn.Parameter], optimizer:
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(tensors.pop(f"weights/{name}"))
+    tensors.pop(MARGINS, None)
     for key_and_name, tensor in tensors.items():
         key, name = key_and_name.split("/", 1)
         if key == OBJECTIVE:

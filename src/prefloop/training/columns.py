@@ -72,7 +72,7 @@ def _numbers(
 ) -> list[float]:
     """A number that the example or one of its members carries."""
     key = MEMBER_NUMBERS.get(quantity.functional, quantity.name)
-    carried = [one.example.numbers if quantity.role is None else one.member(quantity.role).numbers for one in examples]
+    carried = [one.numbers if quantity.role is None else one.member_numbers[quantity.role] for one in examples]
     lacking = sum(key not in numbers for numbers in carried)
     if lacking and missing is None:
         bearer = "the example" if quantity.role is None else f"the {quantity.role} answer"
@@ -92,7 +92,7 @@ def _token_ids(example: TokenExample, quantity: Quantity) -> Sequence[Number]:
 
 
 def _diff_mask(example: TokenExample, quantity: Quantity) -> Sequence[Number]:
-    return example.marked(str(quantity.role))
+    return example.marked[str(quantity.role)]
 
 
 def _prefix_length(example: TokenExample, quantity: Quantity) -> int:

@@ -194,10 +194,13 @@ class PlainEngine:
     tokens_per_batch: int
     state: State | None = field(init=False)
     """The objective's running statistics after the steps so far."""
+    margins: Tensor = field(init=False)
+    """By example, how far the chosen answer was ahead when the example was last trained on; NaN before that."""
 
     def __post_init__(self) -> None:
         kind = self.loss.objective.state
         self.state = None if kind is None else kind.initial(self.loss.hyper)
+        self.margins = torch.full((len(self.examples),), torch.nan, dtype=torch.float64)
 
     def step(self, indices: Sequence[int], learning_rate: float, number: int = 0) -> dict[str, float]:
         """One optimiser step on some examples; metrics are means over them, under TRL's names.
@@ -237,7 +240,25 @@ class PlainEngine:
             group["lr"] = learning_rate
         self.optimizer.step()
         policy = {name: torch.cat([of_batch[name] for of_batch in scores]) for name in self._sums}
+        self._keep_margins(order, policy)
         return {"loss": float(loss), **self.metrics(order, policy), "grad_norm": float(grad_norm)}
+
+    def measured(self, indices: Sequence[int], number: int = 0) -> dict[str, float]:
+        """What `step` would say of some examples as the policy is, with nothing changed.
+
+        Args:
+            indices: of the examples.
+            number: decides the random numbers that an objective may read.
+        """
+        batches = list(self._batches(indices))
+        order = [index for batch in batches for index in batch]
+        of_step = {**self.loss.of_step(indices, number), "state": self.state}
+        with torch.no_grad():
+            scores = [self._answers(batch) for batch in batches]
+            losses = [self.loss(batch, answers, of_step) for batch, answers in zip(batches, scores, strict=True)]
+        loss = (torch.cat(losses) * picked(self.loss.data["weights"], order)).mean()
+        policy = {name: torch.cat([of_batch[name] for of_batch in scores]) for name in self._sums}
+        return {"loss": float(loss), **self.metrics(order, policy)}
 
     @property
     def _sums(self) -> list[str]:
@@ -258,6 +279,15 @@ class PlainEngine:
         assert self.state is not None
         values = self.loss.values(batch, answers, {**of_step, "state": self.state})
         return self.loss.objective.updated(self.state, values, self.loss.hyper)
+
+    def _keep_margins(self, indices: Sequence[int], policy: Mapping[str, Tensor]) -> None:
+        """Log-probability of the chosen answer less that of the rejected one; of both less the reference's, if any."""
+        if not {"chosen_logps", "rejected_logps"} <= policy.keys():
+            return
+        ahead = policy["chosen_logps"] - policy["rejected_logps"]
+        if (ref := self.loss.frozen.get("ref")) is not None:
+            ahead = ahead - picked(ref["chosen_logps"], indices) + picked(ref["rejected_logps"], indices)
+        self.margins[list(indices)] = ahead.double()
 
     def metrics(self, indices: Sequence[int], policy: Mapping[str, Tensor]) -> dict[str, float]:
         """Log-probabilities, implicit rewards, margins and accuracies; a tie is half a win."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from prefloop.config import TrainStep
@@ -14,6 +15,7 @@ from prefloop.errors import DataError
 from prefloop.objectives import Objective
 from prefloop.policy import PolicyFiles, Workbench
 from prefloop.training.checkpoint import (
+    MARGINS,
     Metrics,
     latest_checkpoint,
     optimizer_tensors,
@@ -24,6 +26,7 @@ from prefloop.training.checkpoint import (
 )
 from prefloop.training.columns import column, data_columns, picked
 from prefloop.training.engine import LossOfPlan, PlainEngine, Scores, frozen_scores, functionals_of, step_budget
+from prefloop.training.margins import write_margins
 from prefloop.training.rows import TokenExample, step_plan
 from prefloop.training.schedule import learning_rate_at
 
@@ -62,6 +65,7 @@ Progress = Callable[[str, int, int], None]
 def train(request: TrainRequest, bench: Workbench, out: Path, progress: Progress) -> list[Metrics]:
     """Trains and writes the policy as a Hugging Face directory to `out`; returns the metrics of each step.
 
+    Beside it, where examples are pairs, stands how far each chosen answer was ahead when last seen.
     Progress is kept in `request.scratch`: a train step that was killed goes on from there, bit for bit.
     """
     plan = step_plan(len(request.examples), request.settings.batch_size, request.settings.epochs, request.seed)
@@ -93,6 +97,7 @@ def train(request: TrainRequest, bench: Workbench, out: Path, progress: Progress
             state, _, metrics = checkpoint
             restore(state, parameters, optimizer)
             engine.state = restored_state(state, engine.state)
+            engine.margins = load_file(state)[MARGINS]
         else:
             same = [name for name, policy in request.references.items() if policy.identity == request.start.identity]
             engine.check_start(plan[0], same)
@@ -113,10 +118,12 @@ def train(request: TrainRequest, bench: Workbench, out: Path, progress: Progress
             metrics.append({"step": number + 1, **done, "learning_rate": rate, "examples": len(indices)})
             progress("train", number + 1, len(plan))
             if (number + 1) % request.checkpoint_steps == 0 and number + 1 < len(plan):
-                save_checkpoint(request.scratch, number + 1, metrics, held())
+                save_checkpoint(request.scratch, number + 1, metrics, {**held(), MARGINS: engine.margins})
         trainable.save(out)
         if request.block.number + 1 < request.block.count:
             save_checkpoint(out.parent, len(plan), [], held())
+    if not bool(engine.margins.isnan().any()):
+        write_margins(out.parent, [one.example_id for one in request.examples], engine.margins)
     return metrics
 
 

@@ -8,6 +8,7 @@ from prefloop.loop.steps.judge import JUDGE
 from prefloop.loop.steps.pair import PAIR
 from prefloop.loop.steps.prompts import DATA, PROMPTS
 from prefloop.loop.steps.sample import SAMPLE
+from prefloop.loop.steps.tokens import TOKENS
 from prefloop.loop.steps.train import TRAIN
 from prefloop.loop.steps.work import Resources, StepType, Work
 
@@ -17,6 +18,7 @@ STEP_TYPES: Mapping[str, StepType] = {
     "sample": SAMPLE,
     "judge": JUDGE,
     "pair": PAIR,
+    "tokens": TOKENS,
     "train": TRAIN,
     "evaluate": EVALUATE,
     "close": CLOSE,

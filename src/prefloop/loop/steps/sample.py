@@ -32,7 +32,7 @@ def make_samples(work: Work) -> Mapping[str, float]:
             done += len(prompts) * settings.num_samples
         write_records(work.out / shard_name(shard), responses)
         cut += sum(response.finish_reason == "length" for response in responses)
-        tokens += sum(response.num_tokens for response in responses)
+        tokens += sum(len(response.token_ids or ()) for response in responses)
     return {"responses": done, "cut": cut, "tokens": tokens}
 
 
@@ -69,17 +69,23 @@ def sampled(work: Work, settings: SampleStep, prompts: Sequence[Prompt], done: i
 
 
 def response_of(answer: Answer, prompt: Prompt, work: Work, settings: SampleStep, codec: ChatCodec) -> Response:
-    """The record of a sampled answer; its tokens begin with those that the prompt gave."""
+    """The record of a sampled answer; its tokens begin with those that the prompt gave.
+
+    An answer that ended inside its thinking part is a cut one.
+    """
     token_ids = (*prompt.prefix_ids, *answer.token_ids)
+    said = codec.said(token_ids)
     policy = work.artifact.inputs["policy"][0].identity
     return Response(
         response_id=digest([prompt.prompt_id, policy, answer.draw.seed])[:16],
         prompt_id=prompt.prompt_id,
         root_id=prompt.root_id,
         step=work.artifact.step,
-        text=codec.text_of(token_ids),
+        text=said.text,
+        thinking=said.thinking,
+        num_thinking=said.num_thinking,
         token_ids=token_ids,
-        finish_reason=answer.finish_reason,
+        finish_reason="length" if said.is_cut else answer.finish_reason,
         given=((0, len(prompt.prefix_ids)),) if prompt.prefix_ids else (),
         sum_logp=answer.sum_logp,
         policy=policy,

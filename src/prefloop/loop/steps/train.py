@@ -10,32 +10,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prefloop.config import LengthHeld, ScaledFit, StepConfig, TrainStep
-from prefloop.errors import DataError
+from prefloop.config.tokens import SUFFIX
 from prefloop.loop.artifact import Artifact, Inputs
 from prefloop.loop.scope import Scope
-from prefloop.loop.steps.work import StepType, Work, nearest
+from prefloop.loop.steps.work import StepType, Work
 from prefloop.objectives import Objective, find_objective
-from prefloop.records import Example, PolicyCard, Response, content_of, seed_for
-from prefloop.training import BlockOfRound, TrainRequest, example_data, tokenised, train
+from prefloop.records import PolicyCard, Response, content_of, seed_for
+from prefloop.training import BlockOfRound, TokensOnDisk, TrainRequest, example_data, train
 
 TOKENS_PER_BATCH = 2048
 """Padded tokens of a forward pass where the machine says `auto`: on CPU larger ones are not faster."""
 
 
 def make_policy(work: Work) -> Mapping[str, float]:
-    """Tokenises, fits what is to be fitted, trains, and writes the policy with its metrics and its card."""
+    """Fits what is to be fitted, trains, and writes the policy with its metrics and its card."""
     settings = work.settings
     assert isinstance(settings, TrainStep)
     objective = find_objective(settings.objective.name, "objective")
-    examples, dropped = tokenised(
-        list(work.records("examples", Example)), work.resources.bench.codec, objective.roles, settings.max_length
-    )
-    if not examples:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
-        raise DataError(
-            f"{work.artifact.place}/{work.artifact.step}: no example can be trained on ({reasons}). "
-            f"Raise {work.artifact.step}.max_length."
-        )
+    examples = TokensOnDisk(work.path("tokens"), objective.roles)
     hyper, fits = _resolved_hyper(work, settings, objective, example_data(examples, objective.roles))
     request = TrainRequest(
         settings=settings,
@@ -55,7 +47,7 @@ def make_policy(work: Work) -> Mapping[str, float]:
     if fits:
         (work.out / "fitted.json").write_text(json.dumps(fits, indent=1) + "\n", encoding="utf-8")
     (work.out / "policy.json").write_text(_card(work, settings).model_dump_json(indent=1) + "\n", encoding="utf-8")
-    return {"examples": len(examples), "steps": len(metrics), **dropped}
+    return {"examples": len(examples), "steps": len(metrics)}
 
 
 def _resolved_hyper(
@@ -144,7 +136,8 @@ def _inputs(name: str, settings: StepConfig, scope: Scope) -> Inputs:
     assert isinstance(settings, TrainStep)
     references = {slot: (scope.policy(policy),) for slot, policy in settings.references.items()}
     start = scope.policy(settings.start)
-    read = {"examples": nearest(settings, scope, Example), "start": (start,), **references}
+    tokens = scope.find(name + SUFFIX)
+    read = {"examples": tokens[0].inputs["examples"], "tokens": tokens, "start": (start,), **references}
     return {**read, **_held_inputs(name, start, scope)} if any(_held(settings)) else read
 
 

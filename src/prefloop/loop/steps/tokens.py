@@ -1,0 +1,51 @@
+"""Step type `tokens`: a round's examples as tokens. A recipe gets one before every train step, with its settings."""
+
+from collections.abc import Mapping
+
+from prefloop.config import StepConfig, TokensStep, TrainStep
+from prefloop.config.tokens import SUFFIX
+from prefloop.errors import DataError
+from prefloop.loop.artifact import Inputs
+from prefloop.loop.scope import Scope
+from prefloop.loop.steps.work import StepType, Work, nearest
+from prefloop.policy import EncodingSettings
+from prefloop.records import Example
+from prefloop.training import write_tokens
+
+
+def make_tokens(work: Work) -> Mapping[str, float]:
+    """Tokenises the examples and counts what was left out or cut.
+
+    Raises:
+        DataError: no example is left.
+    """
+    settings = work.settings
+    assert isinstance(settings, TokensStep)
+    total = sum(1 for _ in work.records("examples", Example))
+    counts = write_tokens(
+        work.out,
+        work.records("examples", Example),
+        work.resources.bench.codec,
+        encoding_settings(settings),
+        lambda done: work.report("examples", done, total),
+    )
+    if not counts["examples"]:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items() if reason != "examples")
+        raise DataError(
+            f"{work.artifact.place}/{work.artifact.step}: no example can be trained on ({reasons}). "
+            f"Raise {work.artifact.step.removesuffix(SUFFIX)}.max_length."
+        )
+    return dict(counts)
+
+
+def encoding_settings(settings: TokensStep | TrainStep) -> EncodingSettings:
+    """What of an example becomes tokens, as the step says."""
+    return EncodingSettings(settings.max_length, settings.truncation, settings.loss_on, settings.loss_on_thinking)
+
+
+def _inputs(_name: str, settings: StepConfig, scope: Scope) -> Inputs:
+    assert isinstance(settings, TokensStep)
+    return {"examples": nearest(settings, scope, Example), "model": (scope.model,)}
+
+
+TOKENS = StepType(make_tokens, _inputs)
