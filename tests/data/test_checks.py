@@ -51,6 +51,18 @@ def test_an_answer_of_white_space_is_empty(text: str) -> None:
     assert found(row("Fine.", text))["empty_text"] == "answer 2 of 2"
 
 
+def test_an_answer_that_only_thinks_is_empty() -> None:
+    assert found(row("Fine.", "<think>\nWell, this is hard."))["empty_text"] == (
+        "answer 2 of 2, which begins to think and says nothing"
+    )
+
+
+def test_answers_that_think_differently_are_different() -> None:
+    assert found(row("<think>\nA\n</think>\n\nFine.", "<think>\nB\n</think>\n\nFine.")) == {}
+    same = "<think>\nA\n</think>\n\nFine."
+    assert list(found(row(same, same))) == ["identical"]
+
+
 def test_an_empty_turn_is_told_from_an_empty_prompt() -> None:
     user, empty = Message(role="user", content="Hi"), Message(role="user", content=" ")
     assert found(row("Fine.", "No.", prompt=(empty,))) == {"empty_text": "the prompt"}
@@ -163,9 +175,7 @@ def test_control_tokens_of_common_templates_are_found(token: str) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "text", ["a <| b |> c", "<s>struck", "x[INST", "if a<b|c>d", "<b>bold</b>"]
-)
+@pytest.mark.parametrize("text", ["a <| b |> c", "<s>struck", "x[INST", "if a<b|c>d", "<b>bold</b>"])
 def test_ordinary_text_holds_no_control_token(text: str) -> None:
     assert found(row("Fine.", text)) == {}
 

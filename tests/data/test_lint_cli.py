@@ -154,3 +154,14 @@ def test_a_file_that_is_not_there_is_one_line() -> None:
 def test_a_format_may_be_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="format 'trl' is not known"):
         lint(written(tmp_path, pair(1)), format_name="trl")
+
+
+def test_with_a_model_its_tokens_are_checked_too(tmp_path: Path) -> None:
+    data = written(tmp_path, pair(1), pair(2, chosen="It is three. " * 20), pair(3, chosen="Four.<|im_end|>"))
+
+    told, accepted = lint_command(
+        data, model="builtin:tiny", max_length=60, against=[], format_name=None, quarantine=None
+    )  # fmt: skip
+
+    assert not accepted
+    assert told["problems"] == {"control_token": 1, "too_long": 1}

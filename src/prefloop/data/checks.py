@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import combinations
 from math import isfinite
 
-from prefloop.data.given import Given
+from prefloop.data.given import Given, whole_text
 from prefloop.data.problems import Problem
 from prefloop.records import Judgment
 
@@ -80,13 +80,15 @@ def _prompt(given: Given) -> Iterator[Problem]:
 def _answers(given: Given) -> Iterator[Problem]:
     for number, response in enumerate(given.responses, start=1):
         if not response.text.strip():
-            yield Problem("empty_text", f"answer {number} of {len(given.responses)}")
+            thinks = ", which begins to think and says nothing" if response.thinking else ""
+            yield Problem("empty_text", f"answer {number} of {len(given.responses)}{thinks}")
             return
 
 
 def _control_tokens(given: Given) -> Iterator[Problem]:
     named = [(f"turn {number} of the prompt", turn.content) for number, turn in enumerate(given.prompt.messages, 1)]
-    named += [(f"answer {number}", response.text) for number, response in enumerate(given.responses, 1)]
+    for number, response in enumerate(given.responses, 1):
+        named += [(f"answer {number}", response.text), (f"the thinking of answer {number}", response.thinking)]
     for where, text in named:
         if ("<" in text or "[" in text) and (found := CONTROL_TOKENS.search(text)):
             yield Problem("control_token", f"{found.group()} in {where}")
@@ -118,7 +120,7 @@ _RANGES = {
 
 
 def _preference(given: Given) -> Iterator[Problem]:
-    texts = {response.response_id: response.text for response in given.responses}
+    texts = {response.response_id: whole_text(response) for response in given.responses}
     preferences = [judgment for judgment in given.judgments if judgment.kind == "preference"]
     for compared in preferences or given.judgments:
         said = [texts[subject] for subject in compared.subjects]

@@ -1,16 +1,24 @@
 """What comes from outside, as the steps of a run read it: checked, and without the prompts of the run's evaluations."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from prefloop.config import DataStep, LoadedRecipe, PromptsStep, Recipe, StepConfig, ValidationSource
-from prefloop.data import DataSource, Leaks, Reading, find_source
+from prefloop.config import DataStep, LoadedRecipe, PromptsStep, Recipe, StepConfig, TrainStep, ValidationSource
+from prefloop.data import Check, DataSource, Leaks, Reading, find_source
 from prefloop.errors import CheckFailedError
+from prefloop.policy import ChatCodec
+from prefloop.policy.token_checks import token_checks
 from prefloop.records import digest
 
 
 def reading_of(
-    step: str, source: DataSource, recipe: Recipe, *, format: str | None = None, quarantine: Path | None = None
+    step: str,
+    source: DataSource,
+    recipe: Recipe,
+    *,
+    format: str | None = None,
+    checks: Sequence[Check] = (),
+    quarantine: Path | None = None,
 ) -> Reading:
     """One pass over a source of a step of type prompts or data.
 
@@ -19,9 +27,10 @@ def reading_of(
         source: the rows.
         recipe: whose evaluations keep their prompts for themselves.
         format: name of the rows' format; None recognises it.
+        checks: more than a step makes.
         quarantine: file for refused rows.
     """
-    return Reading(source, format=format, checks=_leaks(step, recipe), quarantine=quarantine)
+    return Reading(source, format=format, checks=[*_leaks(step, recipe), *checks], quarantine=quarantine)
 
 
 def external(step: str, settings: StepConfig, recipe: Recipe) -> Mapping[str, str]:
@@ -55,7 +64,7 @@ def sources_of(settings: PromptsStep | DataStep) -> tuple[tuple[str, str | None]
 
 def held_out(step: str, recipe: Recipe) -> tuple[str, ...]:
     """Prompt sets of the recipe's evaluations, for steps that must not read them: all but the evaluations' own."""
-    own = [f"{name}-prompts" for name in recipe.names() if recipe.type_of(name) == "evaluate"]
+    own = evaluation_prompts(recipe)
     if step in own:
         return ()
     sets: list[str] = []
@@ -66,8 +75,17 @@ def held_out(step: str, recipe: Recipe) -> tuple[str, ...]:
     return tuple(dict.fromkeys(sets))
 
 
-def require_clean(loaded: LoadedRecipe) -> None:
-    """Every row that the run would read is accepted without a warning.
+def evaluation_prompts(recipe: Recipe) -> tuple[str, ...]:
+    """Names of the steps that read the evaluations' prompts."""
+    return tuple(f"{name}-prompts" for name in recipe.names() if recipe.type_of(name) == "evaluate")
+
+
+def require_clean(loaded: LoadedRecipe, codec: ChatCodec) -> None:
+    """Every row that the run would read is accepted without a warning, by its model's tokenizer and template as well.
+
+    Args:
+        loaded: the recipe.
+        codec: of its model; what training would leave out or cut by its settings is found too.
 
     Raises:
         CheckFailedError: one is not; says the source, the codes and their counts.
@@ -77,15 +95,24 @@ def require_clean(loaded: LoadedRecipe) -> None:
         settings = recipe.step(name)
         if not isinstance(settings, PromptsStep | DataStep):
             continue
+        trains = [] if name in evaluation_prompts(recipe) else _train_steps(recipe)
         for source, format in sources_of(settings):
-            reading = reading_of(name, find_source(source), recipe, format=format)
+            checks = [token_checks(codec, one.max_length, one.truncation) for one in trains]
+            reading = reading_of(name, find_source(source), recipe, format=format, checks=checks)
             for _ in reading:
                 pass
             if (line := reading.report.line()) is not None:
-                against = "".join(f" --against {other}" for other in held_out(name, recipe))
+                options = "".join(f" --against {other}" for other in held_out(name, recipe))
+                if trains:
+                    shortest = min(one.max_length for one in trains)
+                    options += f" --model {recipe.model.path} --max-length {shortest}"
                 raise CheckFailedError(
-                    f"{loaded.where}: {name}: --strict: {line}. `prefloop lint {source}{against}` says more."
+                    f"{loaded.where}: {name}: --strict: {line}. `prefloop lint {source}{options}` says more."
                 )
+
+
+def _train_steps(recipe: Recipe) -> list[TrainStep]:
+    return [settings for name in recipe.names() if isinstance(settings := recipe.step(name), TrainStep)]
 
 
 def _taken(step: str, name: str, format: str | None, recipe: Recipe) -> tuple[str, ...]:

@@ -70,8 +70,6 @@ def run_recipe(
     if recipe.machine.device == "cuda" and not torch.cuda.is_available():
         raise RecipeError(f"{loaded.where}: machine.device is cuda, but torch sees no CUDA device. Use auto or cpu.")
     rehearse(loaded)
-    if strict:
-        require_clean(loaded)
     transformers_logging.disable_progress_bar()
     check_model(recipe.model.path)
     progress.note(f"model: {recipe.model.path}")
@@ -88,6 +86,8 @@ def run_recipe(
     if (run / LOCK).is_file():
         locked(run).close()  # whoever writes this run needs the memory that a dry pass would take
     models = Models(initial, model, source.directory, resources.bench.codec)
+    if strict:
+        require_clean(loaded, resources.bench.codec)
     planned = plan(loaded, run, models)
     try_largest(loaded, run, models, resources, progress, until=until, reuse=reuse)
     run.mkdir(parents=True, exist_ok=True)
