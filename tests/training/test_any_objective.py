@@ -126,7 +126,7 @@ def engine(
     options = objective.options().model_dump() if hyper is None else hyper
     loss = LossOfPlan(objective, options, data, frozen, soft_labels, seed=7)
     optimizer = torch.optim.SGD(model.parameters(), lr=rate)
-    return PlainEngine(Trainable(model, None, Path()), loss, examples, optimizer, 1e9, tokens_per_batch)
+    return PlainEngine(Trainable(model, None, Path(), {}), loss, examples, optimizer, 1e9, tokens_per_batch)
 
 
 def gradient(of: PlainEngine) -> Tensor:

@@ -74,7 +74,7 @@ def engine(
     data = {name: torch.from_numpy(values) for name, values in example_data(EXAMPLES, ROLES).items()}
     loss = LossOfPlan(objective, HYPER, data, {"ref": reference(ref, STEP, tokens_per_batch)})
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    return PlainEngine(Trainable(model, None, Path()), loss, EXAMPLES, optimizer, max_grad_norm, tokens_per_batch)
+    return PlainEngine(Trainable(model, None, Path(), {}), loss, EXAMPLES, optimizer, max_grad_norm, tokens_per_batch)
 
 
 def reference(model: LlamaForCausalLM, step: Sequence[int], tokens_per_batch: int) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """The owner of every loaded model: who needs one asks here, and gives it back."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -9,10 +9,12 @@ from pathlib import Path
 import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model
+from pydantic import JsonValue
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from prefloop.config import LoraConfig
 from prefloop.errors import ModelError
+from prefloop.policy.export import keep_template_settings
 from prefloop.policy.model_files import CONVERSATION_FILES
 from prefloop.policy.source import ModelSource
 from prefloop.policy.template import ChatCodec
@@ -43,6 +45,8 @@ class Trainable:
 
     tokenizer_of: Path
     """The model directory whose tokenizer, template and generation settings belong to it."""
+    chat_template_kwargs: Mapping[str, JsonValue]
+    """What the template was told whenever it was rendered for the model."""
 
     def save(self, directory: Path) -> None:
         """Writes an ordinary Hugging Face directory: the model or the adapter, and what is needed to talk to it."""
@@ -60,6 +64,7 @@ class Trainable:
                 copied = directory / file.relative_to(self.tokenizer_of)
                 copied.parent.mkdir(exist_ok=True)
                 copied.write_bytes(file.read_bytes())
+        keep_template_settings(directory, self.chat_template_kwargs)
 
 
 class Workbench:
@@ -124,7 +129,8 @@ class Workbench:
                     "policy: full fine-tuning cannot start from a LoRA adapter. Set policy.lora, or start from a "
                     "merged model."
                 )
-            yield Trainable(self._load(start.directory).requires_grad_(True), None, start.directory)
+            model = self._load(start.directory).requires_grad_(True)
+            yield Trainable(model, None, self.source.directory, self.codec.chat_template_kwargs)
             return
         if start.directory != self.source.directory:
             raise ModelError(
@@ -144,7 +150,7 @@ class Workbench:
                 model = get_peft_model(base, adapter_config(lora))
             model.peft_config[TRAINED].base_model_name_or_path = self.source.name
         try:
-            yield Trainable(model.eval(), lora, start.directory)
+            yield Trainable(model.eval(), lora, start.directory, self.codec.chat_template_kwargs)
         finally:
             model.unload()
             base.requires_grad_(False)

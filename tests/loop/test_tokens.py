@@ -1,0 +1,153 @@
+"""The tokens of a round, made once and shown."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from prefloop.cli.inspect import inspect_command
+from prefloop.config import SampleStep
+from prefloop.errors import PrefloopError, RecipeError
+from prefloop.loop import RunResult
+from prefloop.loop.artifact import Artifact, Place
+from prefloop.loop.steps.sample import response_of
+from prefloop.loop.steps.work import Work
+from prefloop.policy import ChatCodec, resolve_model
+from prefloop.records import Message, Prompt
+from prefloop.sampling import Answer, Draw
+
+SmallRun = Callable[..., RunResult]
+TOKENS, POLICY = "round-00/policy-tokens", "round-00/policy"
+
+
+@pytest.mark.parametrize(
+    ("change", "made"),
+    [
+        ("policy.learning_rate=2e-4", {POLICY}),
+        ("policy.objective.beta=0.2", {POLICY}),
+        ("policy.max_length=500", {TOKENS, POLICY}),
+        ("policy.truncation=cut_response", {TOKENS, POLICY}),
+        ("policy.loss_on=all_turns", {TOKENS, POLICY}),
+    ],
+)
+def test_only_what_decides_about_tokens_makes_them_again(small_run: SmallRun, change: str, made: set[str]) -> None:
+    small_run(until="policy")
+    assert set(small_run(change, until="policy").made) == made
+
+
+def test_nothing_that_fits_ends_the_run_with_the_reasons(small_run: SmallRun) -> None:
+    with pytest.raises(PrefloopError) as raised:
+        small_run("policy.max_length=8", until="policy")
+    assert str(raised.value).startswith("round-00/policy-tokens: no example can be trained on (")
+    assert str(raised.value).endswith(" prompt_too_long). Raise policy.max_length.")
+
+
+def test_a_run_shows_first_what_its_policy_had_most_wrong(small_run: SmallRun) -> None:
+    run = small_run(until="policy").run
+    lines = (run / POLICY / "margins.jsonl").read_text().splitlines()
+    margins = {one["example_id"]: one["margin"] for one in map(json.loads, lines)}
+
+    shown = inspect_command(str(run), model=None, rows=1, worst=3)["rows"]
+
+    worst = sorted(margins.items(), key=lambda item: item[1])[:3]
+    assert [(one["where"], one["margin"]) for one in shown] == worst
+    assert [row["name"] for row in shown[0]["rows"]] == ["chosen", "rejected"]
+
+
+def test_a_shown_row_is_its_text_with_brackets_by_what_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = inspect_command("everyday_pairs", model="builtin:tiny", rows=1, worst=None)["rows"]
+    said = capsys.readouterr().out
+
+    (tokens, *_) = [row["tokens"] for row in shown[0]["rows"]]
+    text = "".join(token["text"] for token in tokens)
+    assert text.startswith("<|im_start|>user\n")
+    assert {token["part"] for token in tokens if token["counted"]} == {"answer", "control"}
+    assert "(<|im_start|>)(assistant)(\\n)\n" in said
+    assert said.rstrip().endswith("[.][<|im_end|>]")
+
+
+@pytest.mark.parametrize(
+    ("what", "options", "message"),
+    [
+        ("everyday_pairs", {}, "--model: is missing. Name the model whose tokens are shown, such as builtin:tiny."),
+        (
+            "everyday_pairs",
+            {"model": "builtin:tiny", "worst": 2},
+            "--worst: needs a run, whose policy has seen the pairs. Name its folder.",
+        ),
+    ],
+)
+def test_what_cannot_be_shown_is_said(what: str, options: dict[str, object], message: str) -> None:
+    with pytest.raises(RecipeError) as raised:
+        inspect_command(what, **{"model": None, "rows": 1, "worst": None, **options})
+    assert str(raised.value) == message
+
+
+THINKING = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{{ '<think>\n' if thinks }}{% endif %}"
+)
+
+
+def thinking_codec(directory: Path, **settings: bool) -> ChatCodec:
+    """The smallest model's, with markers of a thinking part."""
+    tokenizer = ChatCodec.load(resolve_model("builtin:tiny").directory, {}).tokenizer
+    tokenizer.add_tokens(["<think>", "</think>"])
+    tokenizer.chat_template = THINKING
+    tokenizer.save_pretrained(directory)
+    return ChatCodec.load(directory, settings)
+
+
+@pytest.mark.parametrize("thinks", [False, True])
+@pytest.mark.parametrize(
+    ("answer", "text", "thinking", "finish"),
+    [
+        ("I am happy.</think>\n\nGood morning.", "Good morning.", "I am happy.", "stop"),
+        ("I am happy.", "", "I am happy.", "length"),
+    ],
+)
+def test_a_sampled_thinking_part_is_kept_apart_and_cut_without_its_end(
+    tmp_path: Path, thinks: bool, answer: str, text: str, thinking: str, finish: str
+) -> None:
+    codec = thinking_codec(tmp_path, thinks=thinks)
+    begun = answer if thinks else f"<think>\n{answer}"
+    ids = (*codec.ids_of_rendered([begun])[0], codec.eos_id)
+    prompt = Prompt.of((Message(role="user", content="Hi"),))
+    drawn = Answer(Draw(prompt.prompt_id, 0, 0, ()), ids, "stop", -1.0)
+    policy = Artifact("model", "model", "it", Place(), "", {}, {}, Path)
+    made = Artifact("samples", "sample", "s", Place(), "", {"policy": (policy,)}, {}, Path)
+    work = Work.__new__(Work)
+    object.__setattr__(work, "artifact", made)
+
+    response = response_of(drawn, prompt, work, SampleStep(type="sample"), codec)
+
+    assert (response.text, response.thinking, response.finish_reason) == (text, thinking, finish)
+    assert response.token_ids == ids
+    assert response.num_tokens == (
+        0 if finish == "length" else len(codec.response_ids("\n\nGood morning.", finished=True))
+    )
+
+
+def test_one_setting_of_the_template_reaches_sampling_training_and_export(small_run: SmallRun, tmp_path: Path) -> None:
+    directory = tmp_path / "model"
+    source = resolve_model("builtin:tiny").directory
+    directory.mkdir()
+    for file in source.iterdir():
+        (directory / file.name).write_bytes(file.read_bytes())
+    tokenizer = ChatCodec.load(source, {}).tokenizer
+    tokenizer.chat_template = THINKING.replace("<think>\n", "A: ")
+    tokenizer.save_pretrained(directory)
+    setting = f"model={{path: {directory}, chat_template_kwargs: {{thinks: true}}}}"
+
+    run = small_run(setting, until="policy").run
+
+    exported = ChatCodec.load(run / POLICY / "model", {})
+    told = ChatCodec.load(directory, {"thinks": True})
+    pair = json.loads((run / "round-00/pairs/part-00000.jsonl").read_text().splitlines()[0])
+    prompt = Prompt.model_validate(pair["prompt"])
+    assert told.rendered(prompt).endswith("A: ")
+    assert exported.prompt_ids(prompt) == told.prompt_ids(prompt)
+    shown = inspect_command(str(run), model=None, rows=1, worst=None)["rows"][0]["rows"][0]
+    of_prompt = [token["id"] for token in shown["tokens"]][: shown["prompt_tokens"]]
+    assert tuple(of_prompt) == told.prompt_ids(prompt)
