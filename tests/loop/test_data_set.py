@@ -10,6 +10,8 @@ from prefloop.config import DataStep, LoadedRecipe, Recipe, load_recipe
 from prefloop.errors import DataError, RecipeError
 from prefloop.loop import Progress, run_recipe
 from prefloop.loop.data_set import data_set, survey
+from prefloop.records import read_folder
+from prefloop.records.nouns import Judgment, Prompt, Response
 
 
 def written(file: Path, *rows: dict[str, Any] | str) -> Path:
@@ -132,3 +134,22 @@ def test_what_the_plan_expects_is_what_comes(tmp_path: Path) -> None:
     assert (found.prompts, found.pairs, found.answers) == (300, 300, 600)
     assert [len(group.prompt.messages[-1].content) for group in found.longest[:3]] == [310, 309, 308]
     assert len(found.longest) == len(found.longest_prompts) == 256
+
+
+def test_a_run_trains_on_one_side_and_measures_the_other(tmp_path: Path) -> None:
+    rows = [pair(number % 12, number) for number in range(24)]
+    file = written(tmp_path / "pairs.jsonl", *rows, "{")
+    run = run_recipe(loaded(f"data={file}", "data.validation.share=0.3"), tmp_path / "run", Progress()).run / "round-00"
+
+    sides = [list(read_folder(run / "data" / part / "prompts", Prompt)) for part in (".", "validation")]
+    assert len({prompt.prompt_id for side in sides for prompt in side}) == 12
+    for part, prompts in zip((".", "validation"), sides, strict=True):
+        assert len(list(read_folder(run / "data" / part / "judgments", Judgment))) == 2 * len(prompts)
+        assert len(list(read_folder(run / "data" / part / "responses", Response))) == 3 * len(prompts)
+    validation = json.loads((run / "policy" / "validation.json").read_text())
+    assert validation["examples"] == 2 * len(sides[1])
+    counts = json.loads((run / "summary.json").read_text())["counts"]
+    assert counts["data"]["refused: invalid_json"] == 1
+    assert counts["pairs"]["validation examples"] == counts["policy"]["validation examples"] == 2 * len(sides[1])
+    assert counts["policy"]["validation loss, before"] == pytest.approx(0.693147, abs=1e-5)
+    assert counts["policy"]["validation loss, after"] == validation["after"]["loss"]

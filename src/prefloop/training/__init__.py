@@ -15,8 +15,10 @@ from prefloop.training.rows import TokenExample, example_data, step_plan, tokeni
 from prefloop.training.schedule import learning_rate_at
 from prefloop.training.tokens import TokensOnDisk, left_out, write_tokens
 from prefloop.training.train import BlockOfRound, TrainRequest, train
+from prefloop.training.validation import VALIDATED
 
 __all__ = [
+    "VALIDATED",
     "BlockOfRound",
     "Column",
     "LossOfPlan",

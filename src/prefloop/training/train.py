@@ -29,6 +29,7 @@ from prefloop.training.engine import LossOfPlan, PlainEngine, Scores, frozen_sco
 from prefloop.training.margins import write_margins
 from prefloop.training.rows import TokenExample, step_plan
 from prefloop.training.schedule import learning_rate_at
+from prefloop.training.validation import Validation, in_steps
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class TrainRequest:
     scratch: Path
     tokens_per_batch: int
     checkpoint_steps: int
+    validation: Sequence[TokenExample] = ()
+    """Examples that are only measured, before and after."""
 
 
 Progress = Callable[[str, int, int], None]
@@ -65,21 +68,16 @@ Progress = Callable[[str, int, int], None]
 def train(request: TrainRequest, bench: Workbench, out: Path, progress: Progress) -> list[Metrics]:
     """Trains and writes the policy as a Hugging Face directory to `out`; returns the metrics of each step.
 
-    Beside it, where examples are pairs, stands how far each chosen answer was ahead when last seen.
+    Beside it, where examples are pairs, stands how far each chosen answer was ahead when last seen; and what was
+    measured on the validation examples before and after, where there are any.
     Progress is kept in `request.scratch`: a train step that was killed goes on from there, bit for bit.
     """
     plan = step_plan(len(request.examples), request.settings.batch_size, request.settings.epochs, request.seed)
-    soft_labels = request.settings.soft_labels
-    data = data_columns(request.examples, request.objective, soft_labels=soft_labels)
-    if soft_labels and bool((picked(data["prob_chosen_wins"], range(len(request.examples))) == 1).all()):
-        raise DataError(
-            f"soft_labels has no effect: in all {len(request.examples)} examples the chosen answer wins for certain. "
-            "Remove it, or give data with prob_chosen_wins."
-        )
-    frozen = {
-        name: _reference(name, policy, request, plan, bench, progress) for name, policy in request.references.items()
-    }
-    loss = LossOfPlan(request.objective, request.hyper, data, frozen, soft_labels, request.seed)
+    first_epoch = plan[: len(plan) // request.settings.epochs]
+    loss = _loss(request, request.examples, first_epoch, bench, progress)
+    _require_soft_labels(request, loss)
+    held_plan = in_steps(len(request.validation), request.settings.batch_size)
+    held_loss = _loss(request, request.validation, held_plan, bench, progress, "validation-") if held_plan else None
     with bench.for_training(request.start, request.settings.lora, request.seed) as trainable:
         parameters = trainable.parameters()
         optimizer = torch.optim.AdamW(
@@ -88,6 +86,7 @@ def train(request: TrainRequest, bench: Workbench, out: Path, progress: Progress
         engine = PlainEngine(
             trainable, loss, request.examples, optimizer, request.settings.max_grad_norm, request.tokens_per_batch
         )
+        validation = Validation.of(engine, held_loss, request.validation, held_plan)
 
         def held() -> dict[str, Tensor]:
             return {**optimizer_tensors(parameters, optimizer), **state_tensors(engine.state)}
@@ -104,21 +103,17 @@ def train(request: TrainRequest, bench: Workbench, out: Path, progress: Progress
             if request.block.optimizer_state is not None:
                 restore(request.block.optimizer_state, parameters, optimizer)
                 engine.state = restored_state(request.block.optimizer_state, engine.state)
+        before = validation.before(engine.state, request.scratch)
         for number, indices in enumerate(plan):
             if number < len(metrics):
                 continue
-            share = (request.block.number + (number + 0.5) / len(plan)) / request.block.count
-            rate = learning_rate_at(
-                share,
-                peak=request.settings.learning_rate,
-                warmup=request.settings.warmup,
-                schedule=request.settings.schedule,
-            )
+            rate = _learning_rate(request, number, len(plan))
             done = engine.step(indices, rate, number)
             metrics.append({"step": number + 1, **done, "learning_rate": rate, "examples": len(indices)})
             progress("train", number + 1, len(plan))
             if (number + 1) % request.checkpoint_steps == 0 and number + 1 < len(plan):
                 save_checkpoint(request.scratch, number + 1, metrics, {**held(), MARGINS: engine.margins})
+        validation.write(out.parent, before, validation.measured(engine.state))
         trainable.save(out)
         if request.block.number + 1 < request.block.count:
             save_checkpoint(out.parent, len(plan), [], held())
@@ -127,28 +122,66 @@ def train(request: TrainRequest, bench: Workbench, out: Path, progress: Progress
     return metrics
 
 
+def _loss(
+    request: TrainRequest,
+    examples: Sequence[TokenExample],
+    plan: Sequence[Sequence[int]],
+    bench: Workbench,
+    progress: Progress,
+    of: str = "",
+) -> LossOfPlan:
+    """The objective on some examples, with what its references say of them."""
+    soft_labels = request.settings.soft_labels
+    data = data_columns(examples, request.objective, soft_labels=soft_labels)
+    frozen = {
+        name: _reference(name, policy, request, examples, plan, bench, progress, of)
+        for name, policy in request.references.items()
+    }
+    return LossOfPlan(request.objective, request.hyper, data, frozen, soft_labels, request.seed)
+
+
+def _require_soft_labels(request: TrainRequest, loss: LossOfPlan) -> None:
+    count = len(request.examples)
+    if loss.soft_labels and bool((picked(loss.data["prob_chosen_wins"], range(count)) == 1).all()):
+        raise DataError(
+            f"soft_labels has no effect: in all {count} examples the chosen answer wins for certain. "
+            "Remove it, or give data with prob_chosen_wins."
+        )
+
+
+def _learning_rate(request: TrainRequest, number: int, steps: int) -> float:
+    """The rate of a step, by where it stands in its round."""
+    return learning_rate_at(
+        (request.block.number + (number + 0.5) / steps) / request.block.count,
+        peak=request.settings.learning_rate,
+        warmup=request.settings.warmup,
+        schedule=request.settings.schedule,
+    )
+
+
 def _reference(
     name: str,
     policy: PolicyFiles,
     request: TrainRequest,
+    examples: Sequence[TokenExample],
     plan: Sequence[Sequence[int]],
     bench: Workbench,
     progress: Progress,
+    of: str,
 ) -> Scores:
-    """Scores of a frozen policy for all examples, computed once and kept in the scratch folder."""
-    objective, count = request.objective, len(request.examples)
+    """Scores of a frozen policy for some examples, computed once and kept in the scratch folder."""
+    objective, count = request.objective, len(examples)
     layout = f"{bench.device.type}-{request.tokens_per_batch}"  # rounding differs between layouts
-    kept = request.scratch / f"{name}-scores-{layout}.json"
+    kept = request.scratch / f"{of}{name}-scores-{layout}.json"
     if kept.is_file():
         saved: dict[str, list[Any]] = json.loads(kept.read_text(encoding="utf-8"))
         return {key: column(values) for key, values in saved.items()}
-    first_epoch = plan[: len(plan) // request.settings.epochs]
     budget = step_budget(objective, request.tokens_per_batch)
     scores: dict[str, list[Any]] = {}
     done = 0
     with bench.for_scoring(policy) as model:
         for batch, values in frozen_scores(
-            model, request.examples, objective.roles, first_epoch, budget, functionals_of(objective, name)
+            model, examples, objective.roles, plan, budget, functionals_of(objective, name)
         ):
             for key, of_batch in values.items():
                 into = scores.setdefault(key, [None] * count)

@@ -11,12 +11,23 @@ from numpy.typing import NDArray
 
 from prefloop.config import LengthHeld, ScaledFit, StepConfig, TrainStep
 from prefloop.config.tokens import SUFFIX
+from prefloop.errors import DataError
 from prefloop.loop.artifact import Artifact, Inputs
 from prefloop.loop.scope import Scope
-from prefloop.loop.steps.work import StepType, Work
+from prefloop.loop.steps.tokens import encoding_settings
+from prefloop.loop.steps.work import VALIDATION, StepType, Work
 from prefloop.objectives import Objective, find_objective
-from prefloop.records import PolicyCard, Response, content_of, seed_for
-from prefloop.training import BlockOfRound, TokensOnDisk, TrainRequest, example_data, train
+from prefloop.records import Example, PolicyCard, Response, content_of, seed_for
+from prefloop.training import (
+    VALIDATED,
+    BlockOfRound,
+    TokenExample,
+    TokensOnDisk,
+    TrainRequest,
+    example_data,
+    tokenised,
+    train,
+)
 
 TOKENS_PER_BATCH = 2048
 """Padded tokens of a forward pass where the machine says `auto`: on CPU larger ones are not faster."""
@@ -34,6 +45,7 @@ def make_policy(work: Work) -> Mapping[str, float]:
         objective=objective,
         hyper=hyper,
         examples=examples,
+        validation=_validation_examples(work, settings),
         start=work.policy("start"),
         references={slot: work.policy(slot) for slot in settings.references},
         seed=seed_for(work.recipe.seed, work.artifact.step, work.turn),
@@ -47,7 +59,36 @@ def make_policy(work: Work) -> Mapping[str, float]:
     if fits:
         (work.out / "fitted.json").write_text(json.dumps(fits, indent=1) + "\n", encoding="utf-8")
     (work.out / "policy.json").write_text(_card(work, settings).model_dump_json(indent=1) + "\n", encoding="utf-8")
-    return {"examples": len(examples), "steps": len(metrics)}
+    return {"examples": len(examples), "steps": len(metrics), **_validated(work.out / VALIDATED)}
+
+
+def _validation_examples(work: Work, settings: TrainStep) -> list[TokenExample]:
+    """What the pair step kept apart, as tokens.
+
+    Raises:
+        DataError: there are such examples, but none fits `max_length`.
+    """
+    records = list(work.records("examples", Example, part=VALIDATION))
+    examples, reasons = tokenised(records, work.resources.bench.codec, encoding_settings(settings))
+    if records and not examples:
+        why = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+        raise DataError(
+            f"{work.artifact.place}/{work.artifact.step}: no validation example can be measured ({why}). "
+            f"Raise {work.artifact.step}.max_length."
+        )
+    return examples
+
+
+def _validated(file: Path) -> dict[str, float]:
+    """What was measured on validation examples, as numbers of the step."""
+    if not file.is_file():
+        return {}
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    names = [name for name in ("loss", "rewards/accuracies") if name in found["before"]]
+    return {
+        "validation examples": found["examples"],
+        **{f"validation {name}, {when}": found[when][name] for name in names for when in ("before", "after")},
+    }
 
 
 def _resolved_hyper(
@@ -158,9 +199,17 @@ def _held_inputs(name: str, start: Artifact, scope: Scope) -> Inputs:
     answers = tuple(own[-1:])
     return {
         "answers": answers,
-        "first_answers": tuple(scope.rounds[0].blocks[0][made.step] for made in answers),
+        "first_answers": tuple(_first_of(made, scope) for made in answers),
         "previous": (start,) if start.step == name else (),
     }
+
+
+def _first_of(made: Artifact, scope: Scope) -> Artifact:
+    """What the same step made when it ran first."""
+    if not scope.rounds:
+        return made
+    opened = scope.rounds[0]
+    return opened.after[made.step] if made.step in opened.after else opened.blocks[0][made.step]
 
 
 TRAIN = StepType(make_policy, _inputs)
