@@ -82,3 +82,20 @@ def test_without_answers_of_its_own_there_is_no_length_to_hold(tmp_path: Path) -
     loaded = load_recipe("dpo.tiny", HELD[1:])
     with pytest.raises(RecipeError, match="policy: it reads answers, but no step before it makes them"):
         run_recipe(loaded, tmp_path / "run", Progress())
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        ("block=[prompts, samples, judgments, pairs]", "round=[policy, evaluation]"),
+        ("setup=[prompts, samples, judgments, pairs, policy]", "block=[]", "evaluation.judge=shorter", "evaluation.max_new_tokens=8"),
+    ],
+    ids=["after the blocks", "in the set-up"],
+)
+def test_length_is_held_wherever_a_policy_is_trained_on_its_own_answers(
+    small_run: SmallRun, where: tuple[str, ...]
+) -> None:
+    run = small_run(*HELD, *where).run
+
+    (fits,) = run.rglob("fitted.json")
+    assert json.loads(fits.read_text())["alpha"]["length_ratio"] == 1
