@@ -164,12 +164,26 @@ def test_separable_pairs_give_the_cap_and_a_warning(sign: int, said: str) -> Non
         value=float(sign),
         warning=f"alpha is capped at {said}: length alone separates winners from losers in 3 pairs, so that no finite "
         "slope fits. More pairs, or a judge less bound to length, would help.",
+        limit=1.0,
     )
 
 
 def test_a_pair_of_equal_lengths_says_nothing_of_alpha() -> None:
     equal = lengths(9, 9)
-    assert fit(equal, equal, torch.ones(2).double()) == Fit(value=0.0, warning=None)
+    assert fit(equal, equal, torch.ones(2).double()) == Fit(value=0.0, warning=None, limit=1.0)
+
+
+@pytest.mark.parametrize("wanted", [2.0, -2.0])
+def test_a_fit_that_is_scaled_or_corrected_stays_within_the_range_of_alpha(wanted: float) -> None:
+    gaps = lengths(3, 8, 20)
+    moved = fit(30 + gaps, torch.full_like(gaps, 30), torch.ones_like(gaps)).moved("alpha", wanted)
+
+    assert moved.value == wanted / 2
+    assert moved.warning == f"alpha would be {wanted:+.0f}, but {wanted / 2:+.0f} is as far as it goes."
+
+
+def test_a_fit_that_stays_within_the_range_keeps_its_warning() -> None:
+    assert Fit(0.1, "few pairs", limit=1.0).moved("alpha", -0.5) == Fit(-0.5, "few pairs", limit=1.0)
 
 
 def test_a_capped_alpha_may_be_used() -> None:

@@ -35,7 +35,7 @@ def fitted_alpha(
             f"alpha is capped at {fit.slope:+.3g}: length alone separates winners from losers in {fit.pairs} pairs, "
             "so that no finite slope fits. More pairs, or a judge less bound to length, would help."
         )
-    return Fit(value=fit.slope, warning=warning)
+    return Fit(value=fit.slope, warning=warning, limit=ALPHA_CAP)
 
 
 def length_correction(

@@ -2,7 +2,8 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -23,6 +24,14 @@ class Fit:
 
     value: float
     warning: str | None = None
+    limit: float = inf
+    """Beyond this, up or down, no value makes sense."""
+
+    def moved(self, name: str, value: float) -> "Fit":
+        """With another value for a reason beside the data, no further than the limit, which is said."""
+        kept = min(max(value, -self.limit), self.limit)
+        said = f"{name} would be {value:+.3g}, but {kept:+.3g} is as far as it goes."
+        return replace(self, value=kept, warning=self.warning if kept == value else said)
 
 
 @runtime_checkable

@@ -102,19 +102,21 @@ def _resolved_hyper(
         value = getattr(options, name)
         if isinstance(value, ScaledFit):
             fit = objective.fit_on(name, data)
-            fits[name] = {"value": fit.value * value.fitted, "factor": value.fitted, "warning": fit.warning}
+            scaled = fit.moved(name, fit.value * value.fitted)
+            fits[name] = {"value": scaled.value, "factor": value.fitted, "warning": scaled.warning}
         elif isinstance(value, LengthHeld):
             fit, ratio = objective.fit_on(name, data), _length_ratio(work)
             correction = _carried(work, settings, name) + objective.correction(
                 name, data, deviation=log(ratio / value.length_ratio), gain=value.gain
             )
+            held = fit.moved(name, fit.value + correction)
             fits[name] = {
-                "value": fit.value + correction,
+                "value": held.value,
                 "fitted": fit.value,
-                "correction": correction,
+                "correction": held.value - fit.value,
                 "length_ratio": ratio,
                 "target": value.length_ratio,
-                "warning": fit.warning,
+                "warning": held.warning,
             }
         else:
             hyper[name] = value
