@@ -88,7 +88,12 @@ def test_without_answers_of_its_own_there_is_no_length_to_hold(tmp_path: Path) -
     "where",
     [
         ("block=[prompts, samples, judgments, pairs]", "round=[policy, evaluation]"),
-        ("setup=[prompts, samples, judgments, pairs, policy]", "block=[]", "evaluation.judge=shorter", "evaluation.max_new_tokens=8"),
+        (
+            "setup=[prompts, samples, judgments, pairs, policy]",
+            "block=[]",
+            "evaluation.judge=shorter",
+            "evaluation.max_new_tokens=8",
+        ),
     ],
     ids=["after the blocks", "in the set-up"],
 )

@@ -37,6 +37,9 @@ def test_the_quickstart_is_compared_with_it_whatever_its_name_seed_or_sample() -
     "override",
     [
         "model=builtin:tiny",
+        "model={path: builtin:smollm2-135m-instruct, chat_template_kwargs: {enable_thinking: true}}",
+        "initial=some/adapter",
+        "blocks=2",
         "judgments.judge.length_bias=0.02",
         "prompts.count=24",
         "samples.temperature=1.0",

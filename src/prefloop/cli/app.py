@@ -322,7 +322,7 @@ def main() -> None:
             _say("the disk is full. Make room and run the same command again; it goes on from here.")
             sys.exit(75)
         if error.errno in {errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.ENOENT, errno.EISDIR}:
-            _say(f"{error.filename}: cannot be written ({error.strerror}). Name another path.")
+            _say(f"{error.filename}: cannot be opened ({error.strerror}). Name another path.")
             sys.exit(2)
         raise
 

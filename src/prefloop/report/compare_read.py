@@ -3,17 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import cast
 
 import yaml
-from pydantic import BaseModel, JsonValue, ValidationError
+from pydantic import JsonValue
 
 from prefloop.errors import DataError
 from prefloop.evaluation import Answers
 from prefloop.records import Judgment, Response, RoundSummary, digest, read_folder
 from prefloop.report.answers import JUDGES, scores_of
 from prefloop.report.lineage import left_over, recipe_of
-from prefloop.report.read import on_disk, stages_of, without_folders
+from prefloop.report.read import on_disk, optional_json, stages_of, without_folders
 from prefloop.report.view import Evaluation
 
 NOT_COMPUTED = frozenset({"seed", "name", "title", "paper", "machine"})
@@ -168,10 +168,10 @@ def _recipe(run: Path) -> Recipe:
 
 def _round(run: Path, folder: Path) -> RoundAnswers | None:
     """A round that has a decision; others may still change."""
-    summary = _json(folder / "summary.json", RoundSummary)
+    summary = optional_json(folder / "summary.json", RoundSummary)
     if summary is None:
         return None
-    evaluation = _json(folder / "evaluation.json", Evaluation)
+    evaluation = optional_json(folder / "evaluation.json", Evaluation)
     if evaluation is None:
         raise DataError(
             f"{run}: {folder.name} was not evaluated, so there is nothing to compare. "
@@ -193,20 +193,3 @@ def _answers(folder: Path, step: str, stem: str) -> Answers:
 
 def _judge_name(run: Path, suffix: str) -> str:
     return next(judgment.judge for judgment in read_folder(run / f"setup/evaluation-initial-{suffix}", Judgment))
-
-
-_Model = TypeVar("_Model", bound=BaseModel)
-
-
-def _json(path: Path, kind: type[_Model]) -> _Model | None:
-    if not path.is_file():
-        return None
-    try:
-        return kind.model_validate_json(path.read_text(encoding="utf-8"))
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "content"
-        raise DataError(
-            f"{path}: not a {kind.__name__}: {field}: {first['msg']}. "
-            "Was this file written by another stage or an older version?"
-        ) from error

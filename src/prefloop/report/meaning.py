@@ -65,9 +65,8 @@ def _honesty(judge: Duel, truth: Duel) -> Statement:
     controlled = f"with length controlled it says {rate(judge.controlled)}"
     gap = apart(judge.raw, truth.raw)
     if gap == 0:
-        return Statement(
-            "The judge is not shown to mislead.", f"{says}, and {controlled}. The intervals of judge and truth overlap."
-        )
+        overlap = "The intervals of judge and truth overlap." if judge.interval and truth.interval else "No intervals."
+        return Statement("The judge is not shown to mislead.", f"{says}, and {controlled}. {overlap}")
     claim = "The judge flatters this policy." if gap > 0 else "The judge is too hard on this policy."
     end = "which is still not what the truth says"
     if apart(judge.controlled, truth.raw) == 0:

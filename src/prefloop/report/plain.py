@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from prefloop.config import is_mapping
 from prefloop.report.view import PlainCurve, Recipe
 
 FILE = Path(__file__).with_name("plain_curve.json")
@@ -37,7 +38,14 @@ def comparable_curve(recipe: Recipe) -> PlainCurve | None:
 def facts(recipe: Recipe) -> dict[str, Any]:
     """The settings on which a comparison rests."""
     steps = {step: _without(recipe.steps.get(step, {}), _NOT_COMPARED.get(step, set())) for step in STEPS}
-    return {"model": recipe.model_path, "beta": recipe.setting("policy", "objective", "beta"), **steps}
+    told = recipe.model_extra or {}
+    return {
+        "model": recipe.model if is_mapping(recipe.model) else {"path": recipe.model},
+        "initial": told.get("initial"),
+        "blocks": told.get("blocks", 1),
+        "beta": recipe.setting("policy", "objective", "beta"),
+        **steps,
+    }
 
 
 def _without(settings: Mapping[str, Any], names: set[str]) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def _recipe(run: Path) -> tuple[Recipe, str]:
 
 def on_disk(folder: Path) -> RoundOnDisk:
     """A round's folder with its summary, if it has one."""
-    return RoundOnDisk(folder.name, _optional(folder / "summary.json", RoundSummary))
+    return RoundOnDisk(folder.name, optional_json(folder / "summary.json", RoundSummary))
 
 
 def _round(folder: Path, stale: Sequence[str], stages: Sequence[Stage]) -> Round:
@@ -102,7 +102,7 @@ def _round(folder: Path, stale: Sequence[str], stages: Sequence[Stage]) -> Round
         return not _under(path.relative_to(folder.parent).as_posix(), stale)
 
     trained = sorted(path.parent for path in folder.rglob("training.jsonl") if fresh(path))
-    summary = _optional(folder / "summary.json", RoundSummary) if fresh(folder / "summary.json") else None
+    summary = optional_json(folder / "summary.json", RoundSummary) if fresh(folder / "summary.json") else None
     evaluation = folder / "evaluation.json"
     journaled = {
         stage.path.removeprefix(f"{folder.name}/"): stage.counts
@@ -112,7 +112,7 @@ def _round(folder: Path, stale: Sequence[str], stages: Sequence[Stage]) -> Round
     return Round(
         number=int(folder.name.removeprefix("round-")),
         summary=summary,
-        evaluation=_optional(evaluation, Evaluation) if fresh(evaluation) else None,
+        evaluation=optional_json(evaluation, Evaluation) if fresh(evaluation) else None,
         training=tuple(_training(step, step.relative_to(folder.parent)) for step in trained),
         counts=journaled or ({} if summary is None else summary.counts),
     )
@@ -186,7 +186,8 @@ def _versions(environment: Any, name: str = "") -> Iterator[tuple[str, str]]:
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-def _optional(path: Path, kind: type[_Model]) -> _Model | None:
+def optional_json(path: Path, kind: type[_Model]) -> _Model | None:
+    """A JSON file of a run as what it must be (DataError where it is not); None where it is not there."""
     if not path.is_file():
         return None
     where = f"{path.parent.name}/{path.name}"
