@@ -12,9 +12,15 @@ from prefloop.records import Alert
 def measured(
     previous: float, interval: tuple[float, float] | None, initial: float = 60.0, half_width: float = 10.0
 ) -> dict[str, Any]:
-    duel = {"win_rate": previous, "interval": interval, "clusters": 96}
-    first = {"win_rate": initial, "interval": (initial - half_width, initial + half_width), "clusters": 96}
+    duel = rates(previous, interval)
+    first = rates(initial, (initial - half_width, initial + half_width))
     return {"against": {"previous": {"judge": duel}, "initial": {"judge": first}}}
+
+
+def rates(controlled: float, interval: tuple[float, float] | None, plain: float = 50.0) -> dict[str, Any]:
+    """With a plain win rate that is surely a draw, so that a test sees which of the two is looked at."""
+    by_judge = {"win_rate": plain, "interval": (plain - 1, plain + 1)}
+    return {"length_controlled_winrate": controlled, "lc_interval": interval, "clusters": 96, **by_judge}
 
 
 def alert(action: str) -> Alert:
@@ -33,7 +39,7 @@ def test_a_round_that_is_shown_worse_is_rolled_back_and_says_what_could_be_seen(
     assert decision.name == "rolled_back"
     assert not decision.accepted
     assert decision.reason == (
-        "worse than the last accepted round: win rate 40.0 (31.0 to 49.0); "
+        "worse than the last accepted round: length-controlled win rate 40.0 (31.0 to 49.0); "
         "96 prompts can show a difference of 9.0 points"
     )
 
@@ -58,7 +64,22 @@ def test_a_fall_against_the_initial_model_by_more_than_its_half_width_is_refused
     assert decide(GateConfig(), measured(50, (41, 59), initial=61), earlier, ()).name == "accepted"
     refused = decide(GateConfig(), measured(50, (41, 59), initial=59), earlier, ())
     assert (
-        refused.reason == "win rate against the initial model fell from 70.0 to 59.0, more than its half-width of 10.0"
+        refused.reason == "length-controlled win rate against the initial model fell from 70.0 to 59.0, "
+        "more than its half-width of 10.0"
+    )
+
+
+def test_a_round_that_lost_nothing_but_length_is_refused_only_by_the_plain_win_rate() -> None:
+    """Seed 2 of the quickstart: the third round was shorter, better by the truth, and worse by the judge alone."""
+    duel = {**rates(62.5, (54.0, 71.7)), "win_rate": 36.3, "interval": (30.9, 42.2), "clusters": 48}
+    third = {"against": {"previous": {"judge": duel}, "initial": {"judge": rates(63.8, (56.0, 72.0), plain=54.6)}}}
+    second = {"against": {"initial": {"judge": rates(57.8, (50.0, 65.0), plain=66.3)}}}
+
+    assert decide(GateConfig(), third, second, ()).name == "accepted"
+    assert decide(GateConfig(by="judge"), third, second, ()).reasons == (
+        "worse than the last accepted round: win rate 36.3 (30.9 to 42.2); "
+        "48 prompts can show a difference of 5.7 points",
+        "win rate against the initial model fell from 66.3 to 54.6, more than its half-width of 1.0",
     )
 
 

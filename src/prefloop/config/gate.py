@@ -13,6 +13,9 @@ class GateConfig(Config):
     main: ClassVar[str | None] = "require"
     require: Literal["not_worse", "better"] = "not_worse"
     """`not_worse` refuses a round only when it is shown worse; `better` also one that is not shown better."""
+    by: Literal["length_controlled", "judge"] = "length_controlled"
+    """The win rate that counts: as it would be with equally long answers, or as the judge gives it. By the plain one a
+    judge that pays for length has every round refused that lost length and nothing else."""
     action: Literal["stop", "roll_back", "warn"] = "roll_back"
     """stop the run, go on from the last accepted round, or accept and say so."""
 

@@ -11,6 +11,11 @@ from prefloop.records import Alert
 
 DecisionName = Literal["accepted", "warned", "rolled_back", "stopped"]
 BY_ACTION: Mapping[str, DecisionName] = {"warn": "warned", "roll_back": "rolled_back", "stop": "stopped"}
+RATES: Mapping[str, tuple[str, str, str]] = {
+    "length_controlled": ("length_controlled_winrate", "lc_interval", "length-controlled win rate"),
+    "judge": ("win_rate", "interval", "win rate"),
+}
+"""What the gate looks at: the rate, its interval, and its name."""
 SEVERITY: Sequence[DecisionName] = ("accepted", "warned", "rolled_back", "stopped")
 
 
@@ -56,23 +61,24 @@ def decide(
 
 def refusals_of(gate: GateConfig, evaluation: Mapping[str, Any], earlier: Mapping[str, Any] | None) -> list[str]:
     """Why the gate refuses a round; empty where it does not. Each reason says what this suite could have shown."""
+    rate, interval, name = RATES[gate.by]
     latest, first = evaluation["against"].get("previous", {}).get("judge"), evaluation["against"]["initial"]["judge"]
-    if latest is None or latest["interval"] is None:
+    if latest is None or latest[interval] is None:
         return []
-    low, high = latest["interval"]
-    seen = f"win rate {latest['win_rate']:.1f} ({low:.1f} to {high:.1f})"
+    low, high = latest[interval]
+    seen = f"{name} {latest[rate]:.1f} ({low:.1f} to {high:.1f})"
     could_see = f"{latest['clusters']} prompts can show a difference of {(high - low) / 2:.1f} points"
     refusals: list[str] = []
     if high < 50:
         refusals.append(f"worse than the last accepted round: {seen}; {could_see}")
     elif gate.require == "better" and low <= 50:
         refusals.append(f"not shown better than the last accepted round: {seen}; {could_see}")
-    if earlier is not None and first["interval"] is not None:
-        before = earlier["against"]["initial"]["judge"]["win_rate"]
-        half_width = (first["interval"][1] - first["interval"][0]) / 2
-        if first["win_rate"] < before - half_width:
+    if earlier is not None and first[interval] is not None:
+        before = earlier["against"]["initial"]["judge"][rate]
+        half_width = (first[interval][1] - first[interval][0]) / 2
+        if first[rate] < before - half_width:
             refusals.append(
-                f"win rate against the initial model fell from {before:.1f} to {first['win_rate']:.1f}, "
+                f"{name} against the initial model fell from {before:.1f} to {first[rate]:.1f}, "
                 f"more than its half-width of {half_width:.1f}"
             )
     return refusals
