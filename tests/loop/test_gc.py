@@ -15,7 +15,7 @@ from prefloop.report import read_comparison, read_run
 from .conftest import stable_files
 
 SmallRun = Callable[..., RunResult]
-ROLLED_BACK = ("gate={require: better, action: roll_back}", "policy.learning_rate=1e-9")
+ROLLED_BACK = ("gate={require: better, by: judge, action: roll_back}", "policy.learning_rate=1e-9")
 
 
 def items(found: Mapping[str, object]) -> dict[str, str]:
