@@ -43,6 +43,16 @@ def test_nothing_that_fits_ends_the_run_with_the_reasons(small_run: SmallRun) ->
     assert str(raised.value).endswith(" prompt_too_long). Raise policy.max_length.")
 
 
+def test_what_is_left_out_is_said(small_run: SmallRun, capsys: pytest.CaptureFixture[str]) -> None:
+    run = small_run("policy.max_length=80", until="policy").run
+    lines = (run / TOKENS / "part-00000.jsonl").read_text().splitlines()
+    left_out = (run / TOKENS / "left-out.jsonl").read_text().splitlines()
+    total = len(lines) + len(left_out)
+    said = f"{TOKENS}: {len(lines)} of {total} examples are used ({len(left_out)} too_long)"
+    assert said in capsys.readouterr().err
+    assert left_out
+
+
 def test_a_run_shows_first_what_its_policy_had_most_wrong(small_run: SmallRun) -> None:
     run = small_run(until="policy").run
     lines = (run / POLICY / "margins.jsonl").read_text().splitlines()

@@ -68,19 +68,20 @@ def write_tokens(
 ) -> Counter[str]:
     """Tokenises examples and writes them; says how many there are, and how many were left out or cut, by reason."""
     counts: Counter[str] = Counter({"examples": 0})
+    done = 0
     with (folder / LEFT_OUT).open("w", encoding="utf-8", newline="\n") as left_out:
         for number, of_file in enumerate(_files(encoded_all(examples, codec, settings))):
-            kept: list[Encoded] = []
-            for done, one in enumerate(of_file, start=1):
-                counts.update(reasons(one))
-                if one.left_out is None:
-                    kept.append(one)
-                else:
-                    left_out.write(to_line(LeftOut(example_id=one.example.example_id, reason=one.left_out)))
-                if not done % TOGETHER:
-                    progress(number * EXAMPLES_PER_FILE + done)
-            counts["examples"] += len(kept)
-            _write_file(folder / f"part-{number:05d}", kept)
+            with _TokenFile(folder / f"part-{number:05d}") as file:
+                for one in of_file:
+                    counts.update(reasons(one))
+                    if one.left_out is None:
+                        file.add(one)
+                        counts["examples"] += 1
+                    else:
+                        left_out.write(to_line(LeftOut(example_id=one.example.example_id, reason=one.left_out)))
+                    done += 1
+                    if not done % TOGETHER:
+                        progress(done)
     return counts
 
 
@@ -103,18 +104,33 @@ def _first_and_more(first: Encoded, rest: Iterator[Encoded]) -> Iterator[Encoded
         yield item
 
 
-def _write_file(stem: Path, kept: Sequence[Encoded]) -> None:
-    ids: list[NDArray[np.int32]] = [np.zeros(0, np.int32)]
-    flags: list[NDArray[np.uint8]] = [np.zeros(0, np.uint8)]
-    with stem.with_suffix(".jsonl").open("w", encoding="utf-8", newline="\n") as file:
-        for one in kept:
-            prompt = one.rows[0].prompt_ids
-            ids += [np.array(prompt, np.int32), *(np.array(row.answer_ids, np.int32) for row in one.rows)]
-            flags.append(np.zeros(len(prompt), np.uint8))
-            for row, marked in zip(one.rows, one.marked, strict=True):
-                flags.append(COUNTED * np.array(row.counted, np.uint8) + MARKED * np.array(marked, np.uint8))
-            file.write(to_line(_said(one)))
-    save_file({"ids": np.concatenate(ids), "flags": np.concatenate(flags)}, stem.with_suffix(".safetensors"))
+class _TokenFile:
+    """A file of tokens that is being written: what is said of examples at once, their tokens when it is full."""
+
+    def __init__(self, stem: Path) -> None:
+        self._stem = stem
+        self._said = stem.with_suffix(".jsonl").open("w", encoding="utf-8", newline="\n")
+        self._ids: list[NDArray[np.int32]] = [np.zeros(0, np.int32)]
+        self._flags: list[NDArray[np.uint8]] = [np.zeros(0, np.uint8)]
+
+    def __enter__(self) -> "_TokenFile":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._said.close()
+        tensors = {"ids": np.concatenate(self._ids), "flags": np.concatenate(self._flags)}
+        save_file(tensors, self._stem.with_suffix(".safetensors"))
+
+    def add(self, one: Encoded) -> None:
+        """Takes the tokens of an example: its prompt, then its answers."""
+        prompt = one.rows[0].prompt_ids
+        self._ids.append(np.array([*prompt, *(token for row in one.rows for token in row.answer_ids)], np.int32))
+        counted = np.array(
+            [*(False for _ in prompt), *(counts for row in one.rows for counts in row.counted)], np.uint8
+        )
+        marked = np.array([*(False for _ in prompt), *(mark for marks in one.marked for mark in marks)], np.uint8)
+        self._flags.append(COUNTED * counted + MARKED * marked)
+        self._said.write(to_line(_said(one)))
 
 
 def _said(one: Encoded) -> TokenisedExample:

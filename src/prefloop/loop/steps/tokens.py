@@ -29,12 +29,14 @@ def make_tokens(work: Work) -> Mapping[str, float]:
         encoding_settings(settings),
         lambda done: work.report("examples", done, total),
     )
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.items() if reason != "examples")
     if not counts["examples"]:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items() if reason != "examples")
         raise DataError(
             f"{work.artifact.place}/{work.artifact.step}: no example can be trained on ({reasons}). "
             f"Raise {work.artifact.step.removesuffix(SUFFIX)}.max_length."
         )
+    if reasons:
+        work.report.note(f"{work.artifact.path}: {counts['examples']:,} of {total:,} examples are used ({reasons})")
     return dict(counts)
 
 
