@@ -113,7 +113,8 @@ def _of_data(name: str, model: str, rows: int) -> Iterator[ShownExample]:
 
 def _examples(given: Any) -> Iterator["Example"]:
     """The pairs of a row; where it prefers nothing, all of its answers."""
-    from prefloop.pairing import Dropped, find_rule, member
+    from prefloop.pairing import Dropped, find_rule
+    from prefloop.policy.token_checks import all_answers
     from prefloop.records import Example, Group
 
     rule = find_rule("given", "rule")
@@ -122,8 +123,7 @@ def _examples(given: Any) -> Iterator["Example"]:
     if pairs:
         yield from (one for one in pairs if isinstance(one, Example))
     else:
-        members = tuple(member("response", response) for response in given.responses)
-        yield Example(example_id=given.prompt.prompt_id, prompt=given.prompt, members=members, why="all answers")
+        yield all_answers(given)
 
 
 def _row(name: str, row: "TokenRow", codec: "ChatCodec") -> ShownRow:

@@ -30,13 +30,12 @@ def lint_command(
     """Reads a data set once and says what is wrong with it; also whether every row is accepted."""
     if max_length is not None and model is None:
         raise RecipeError("--max-length: is counted in a model's tokens. Name one with --model.")
-    from prefloop.data import find_source
-    from prefloop.data.lint import Reading
+    from prefloop.data import Check, Reading, find_source, leaks_of
 
     source = find_source(data)
     if quarantine is not None and Path(data).exists() and quarantine.resolve() == Path(data).resolve():
         raise RecipeError(f"--quarantine {quarantine}: is the data set itself. Name another file.")
-    checks = [_leaks(name) for name in against]
+    checks: list[Check] = [leaks_of(name) for name in against]
     if model is not None:
         checks.append(_tokens(model, max_length))
     reading = Reading(source, format=format_name, checks=checks, quarantine=quarantine)
@@ -47,14 +46,6 @@ def lint_command(
     for line in said(report, quarantine):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     return report.as_json(), not report.refused
-
-
-def _leaks(name: str) -> "Check":
-    from prefloop.data import find_source
-    from prefloop.data.leaks import Leaks
-    from prefloop.data.lint import Reading
-
-    return Leaks(given.prompt for given in Reading(find_source(name)))
 
 
 def _tokens(model: str, max_length: int | None) -> "Check":

@@ -3,7 +3,7 @@
 from prefloop.data.checks import Check
 from prefloop.data.collection import Collection, GivenGroup
 from prefloop.data.given import Given
-from prefloop.data.leaks import Leaks
+from prefloop.data.leaks import Leaks, leaks_of
 from prefloop.data.lint import LintReport, Reading, require_rows
 from prefloop.data.mixture import Part, rank_in_mixture, rows_taken
 from prefloop.data.problems import CODES
@@ -25,6 +25,7 @@ __all__ = [
     "RowSource",
     "find_source",
     "is_for_validation",
+    "leaks_of",
     "prompts_of_turn",
     "rank_in_mixture",
     "require_rows",

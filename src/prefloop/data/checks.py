@@ -7,7 +7,7 @@ from itertools import combinations
 from math import isfinite
 
 from prefloop.data.given import Given, whole_text
-from prefloop.data.problems import Problem
+from prefloop.data.problems import Problem, shortened
 from prefloop.records import Judgment
 
 Check = Callable[[Given], Iterable[Problem]]
@@ -171,5 +171,4 @@ def _said(judgment: Judgment) -> Iterator[tuple[str, float]]:
 
 
 def _shown(text: str) -> str:
-    line = " ".join(text.split())
-    return f'"{line}"' if len(line) <= 60 else f'"{line[:57]}..."'
+    return f'"{shortened(" ".join(text.split()))}"'

@@ -1,14 +1,12 @@
 """Accepted rows by prompt, on disk: all rows of a prompt become one group, wherever in the sources they stood."""
 
-import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 from prefloop.data.given import Given
+from prefloop.data.temporary import temporary_database
 from prefloop.records import Judgment, Prompt, Response
-
-CACHE_KIB = 8192
 
 
 @dataclass(frozen=True)
@@ -23,17 +21,14 @@ class GivenGroup:
 
 
 class Collection:
-    """Rows of some sources, in a temporary SQLite database that spills to disk and goes away with the process."""
+    """Rows of some sources, in a temporary database."""
 
     def __init__(self) -> None:
-        self._database = sqlite3.connect("", isolation_level=None)
-        for pragma in ("journal_mode=OFF", "synchronous=OFF", f"cache_size=-{CACHE_KIB}", "temp_store=FILE"):
-            self._database.execute(f"PRAGMA {pragma}")
+        self._database = temporary_database()
         self._database.execute(
             "CREATE TABLE given "
             "(number INTEGER PRIMARY KEY, source INTEGER, prompt TEXT, rank INTEGER, apart INTEGER, body TEXT)"
         )
-        self._database.execute("BEGIN")
 
     def __enter__(self) -> "Collection":
         return self

@@ -13,7 +13,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from prefloop.data.problems import Problem
-from prefloop.data.row import Row, row_of, without_none
+from prefloop.data.row import Row, columns_twice, row_of, without_none
 
 BATCH = 256
 """Rows that are in memory at a time."""
@@ -58,9 +58,7 @@ def _arrow_errors() -> Generator[None]:
 def _rows(batches: Iterable[pa.RecordBatch], place: str) -> Iterator[Row]:
     number = 0
     for batch in batches:
-        names = batch.schema.names
-        twice = [name for index, name in enumerate(names) if name in names[:index]]
-        always = (Problem("duplicate_key", f"the column {twice[0]} stands twice"),) if twice else ()
+        always = columns_twice(batch.schema.names)
         for values, problems in _of_batch(batch):
             number += 1
             original = json.dumps(values, ensure_ascii=False)

@@ -1,23 +1,13 @@
 """A data set read in any format and written in another form."""
 
-import gzip
-import os
-import sys
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
 
+from prefloop.data.compressed import to_write
 from prefloop.data.forms import Form, line_of
 from prefloop.data.lint import LintReport, Reading
 from prefloop.data.source import DataSource
 from prefloop.errors import DataError
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 
@@ -53,7 +43,7 @@ def convert(source: DataSource, out: Path, *, to: Form, format: str | None = Non
     written = 0
     aside = out.with_name(f".{out.name}.part")
     try:
-        with _opened(aside, out.suffix) as file:
+        with to_write(aside, out.suffix) as file:
             for given in reading:
                 file.write(line_of(given, to).encode())
                 written += 1
@@ -63,21 +53,3 @@ def convert(source: DataSource, out: Path, *, to: Form, format: str | None = Non
     finally:
         aside.unlink(missing_ok=True)
     return Converted(written, reading.report)
-
-
-@contextmanager
-def _opened(path: Path, ending: str) -> Generator[BinaryIO]:
-    """A file that is compressed as its ending says, and safe on the disk when it is closed."""
-    with path.open("wb") as file:
-        match ending:
-            case ".gz":
-                # No time and no name inside, so that the same rows are the same bytes.
-                with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
-                    yield cast("BinaryIO", packed)
-            case ".zst":
-                with zstd.ZstdFile(file, "wb") as packed:
-                    yield cast("BinaryIO", packed)
-            case _:
-                yield file
-        file.flush()
-        os.fsync(file.fileno())

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from prefloop.data.json_text import BYTE_ORDER_MARK, LONGEST_LINE, SHOWN
 from prefloop.data.problems import CODES, Problem
-from prefloop.data.row import SURROGATE, Row, row_of, without_none
+from prefloop.data.row import Row, columns_twice, not_utf8, printable, row_of, without_none
 from prefloop.errors import DataError
 
 LOOKED_AT = 1000
@@ -48,8 +48,7 @@ def rows_of_csv(file: BinaryIO, place: str, delimiter: str) -> Iterator[Row]:
     header, problems = _header(rows, place)
     if not header:
         return
-    twice = [name for number, name in enumerate(header) if name in header[:number]]
-    always = (Problem("duplicate_key", f"the column {twice[0]} stands twice"),) if twice else ()
+    always = columns_twice(header)
     first = list(islice(rows, LOOKED_AT))
     whole = [cells for cells, _, _ in first if len(cells) == len(header)]
     meanings = {name: _meaning([cells[index] for cells in whole]) for index, name in enumerate(header)}
@@ -85,7 +84,7 @@ def _cells(file: BinaryIO, delimiter: str) -> Iterator[Cells]:
         except csv.Error as error:
             cells, problem = [], Problem("invalid_csv", str(error))
         original = "".join(lines.taken).rstrip("\r\n")
-        yield cells, _printable(original), lines.problems(original, problem)
+        yield cells, printable(original), lines.problems(original, problem)
 
 
 class _Lines:
@@ -127,17 +126,12 @@ class _Lines:
             found.append(Problem("line_too_long", "more than 64 MiB"))
         elif not original.strip():
             found.append(Problem("empty_line", "nothing but white space"))
-        elif (bad := SURROGATE.search(original)) is not None:
-            byte = f"0x{ord(bad[0]) - 0xDC00:02X}"
-            found.append(Problem("invalid_utf8", f"{byte} at character {bad.start() + 1} of the row"))
+        elif (byte := not_utf8(original)) is not None:
+            found.append(byte)
         elif problem is not None:
             found.append(problem)
         self._marked = self._too_long = False
         return tuple(found)
-
-
-def _printable(text: str) -> str:
-    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _meaning(cells: Sequence[str]) -> Meaning:

@@ -1,54 +1,36 @@
-"""Files of rows: which reader an ending asks for, and how compressed ones are opened."""
+"""Files of rows: which reader an ending asks for."""
 
-import gzip
-import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, cast
 
+from prefloop.data.compressed import ENDINGS, ZstdError, to_read
 from prefloop.data.csv_file import rows_of_csv
 from prefloop.data.json_document import rows_of_document
 from prefloop.data.json_text import rows_of_lines
 from prefloop.data.row import Row
 from prefloop.errors import DataError
 
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
-
 Reader = Callable[[Path, str], Iterator[Row]]
 """From a file and what it is called to its rows."""
 
 
-def opened(path: Path) -> BinaryIO:
-    """A file's bytes, decompressed where its name ends in .gz or .zst."""
-    match path.suffix:
-        case ".gz":
-            return cast("BinaryIO", gzip.open(path))
-        case ".zst":
-            return cast("BinaryIO", zstd.open(path))
-        case _:
-            return path.open("rb")
-
-
 def _json_lines(path: Path, place: str) -> Iterator[Row]:
-    with opened(path) as file:
+    with to_read(path) as file:
         yield from rows_of_lines(file, place)
 
 
 def _json(path: Path, place: str) -> Iterator[Row]:
-    return rows_of_document(lambda: opened(path), place)
+    return rows_of_document(lambda: to_read(path), place)
 
 
 def _csv(path: Path, place: str) -> Iterator[Row]:
-    with opened(path) as file:
+    with to_read(path) as file:
         yield from rows_of_csv(file, place, ",")
 
 
 def _tsv(path: Path, place: str) -> Iterator[Row]:
-    with opened(path) as file:
+    with to_read(path) as file:
         yield from rows_of_csv(file, place, "\t")
 
 
@@ -75,7 +57,7 @@ READERS: Mapping[str, Reader] = {
 
 def ending(path: Path) -> str:
     """The ending that says what a file holds: ".jsonl" of "pairs.jsonl.gz"."""
-    return (path.with_suffix("") if path.suffix in {".gz", ".zst"} else path).suffix.lower()
+    return (path.with_suffix("") if path.suffix in ENDINGS else path).suffix.lower()
 
 
 def rows_of_file(path: Path, place: str) -> Iterator[Row]:
@@ -93,5 +75,5 @@ def rows_of_file(path: Path, place: str) -> Iterator[Row]:
         for row in READERS.get(ending(path), _json_lines)(path, place):
             yield row
             number += 1
-    except (EOFError, OSError, zlib.error, zstd.ZstdError) as error:
+    except (EOFError, OSError, zlib.error, ZstdError) as error:
         raise DataError(f"{place}: is damaged after row {number}: {error}. Get the file again.") from error

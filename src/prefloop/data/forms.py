@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from prefloop.data.checks import overall_scores
 from prefloop.data.formats import find_format
 from prefloop.data.given import Given, whole_text
 from prefloop.data.problems import RowRefused
@@ -134,12 +135,7 @@ def _pair(given: Given) -> _Pair:
     numbers = preferences[0].numbers
     beside: dict[str, float | str] = {} if sure == 1 else {"prob_chosen_wins": sure}
     beside |= {key: sign * value if key == "margin" else value for key, value in numbers.items()}
-    scores = {
-        subject: value
-        for judgment in given.judgments
-        if judgment.kind == "score" and judgment.aspect == "overall"
-        for subject, value in zip(judgment.subjects, judgment.values, strict=True)
-    }
+    scores = overall_scores(given)
     for side, subject in zip(("chosen", "rejected"), subjects, strict=True):
         if (score := scores.get(subject)) is not None:
             beside[f"score_{side}"] = score

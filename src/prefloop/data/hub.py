@@ -15,6 +15,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from prefloop.data.compressed import ENDINGS
 from prefloop.data.files import READERS
 from prefloop.errors import DataError
 
@@ -45,7 +46,7 @@ def fetched(name: HubName) -> Path:
     Raises:
         DataError: it cannot be had; says why.
     """
-    wanted = [f"*{name.split or ''}*{suffix}{packed}" for suffix in READERS for packed in ("", ".gz", ".zst")]
+    wanted = [f"*{name.split or ''}*{suffix}{packed}" for suffix in READERS for packed in ("", *ENDINGS)]
     try:
         found = snapshot_download(name.repository, repo_type="dataset", revision=name.revision, allow_patterns=wanted)
     except (HTTPError, OSError, ValueError) as error:

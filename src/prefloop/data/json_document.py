@@ -16,7 +16,7 @@ from prefloop.data.json_text import (
     rows_of_lines,
 )
 from prefloop.data.problems import Problem
-from prefloop.data.row import SURROGATE, Row, row_of
+from prefloop.data.row import Row, not_utf8, printable, row_of
 from prefloop.errors import DataError
 
 PIECE = 2**16
@@ -187,8 +187,8 @@ def _rows(document: Document, lists: tuple[str, ...], place: str) -> Iterator[Ro
         if sign := document.next_sign():
             raise Invalid(Problem("invalid_json", f"{sign!r} behind the end of the document"), sign)
     except Invalid as error:
-        original = error.original.encode(errors="surrogateescape").decode(errors="backslashreplace")
-        yield Row(f"{place}:{number + 1}", None, original, (*(() if number else marked), error.problem))
+        problems = (*(() if number else marked), error.problem)
+        yield Row(f"{place}:{number + 1}", None, printable(error.original), problems)
 
 
 def _values(document: Document, lists: tuple[str, ...]) -> Iterator[tuple[Decoded, str]]:
@@ -233,8 +233,6 @@ def _elements(document: Document) -> Iterator[tuple[Decoded, str]]:
 
 
 def _row(found: Decoded, text: str, place: str, problems: tuple[Problem, ...]) -> Row:
-    if (bad := SURROGATE.search(text)) is not None:  # bytes that are no UTF-8, as `surrogateescape` reads them
-        original = text.encode(errors="surrogateescape").decode(errors="backslashreplace")
-        byte = Problem("invalid_utf8", f"0x{ord(bad[0]) - 0xDC00:02X} at character {bad.start() + 1} of the row")
-        return Row(place, None, original, (*problems, byte))
+    if (byte := not_utf8(text)) is not None:
+        return Row(place, None, printable(text), (*problems, byte))
     return row_of(place, found.value, text, (*problems, *duplicates(found)))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from prefloop.data.problems import Problem
+from prefloop.data.problems import Problem, shortened
 from prefloop.data.row import Row, row_of
 
 LONGEST_LINE = 64 * 2**20
@@ -121,8 +121,3 @@ def invalid(error: Exception, text: str, *, ends: bool) -> Problem:
     if ends and at_end:
         return Problem("invalid_json", f"cut off after {len(text)} characters")
     return Problem("invalid_json", f"{error.msg} at column {error.pos + 1}")
-
-
-def shortened(text: str) -> str:
-    """A text that fits a message."""
-    return text if len(text) <= 60 else f"{text[:57]}..."

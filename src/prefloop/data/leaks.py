@@ -2,10 +2,13 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 from prefloop.data.checks import normalised
 from prefloop.data.given import Given
+from prefloop.data.lint import Reading
 from prefloop.data.problems import Problem
+from prefloop.data.source import find_source
 from prefloop.records import Prompt
 
 NGRAM = 13
@@ -57,6 +60,17 @@ class Leaks:
                 if run in self._runs:
                     yield Problem("eval_prompt_ngram", f'"{run}" stands in {self._runs[run]}')
                     return
+
+
+def leaks_of(name: str) -> Leaks:
+    """The check against the prompts of a source; they are read once a process while its files stay as they are."""
+    return _read(name, find_source(name).identity)
+
+
+@lru_cache(maxsize=4)
+def _read(name: str, identity: str) -> Leaks:
+    del identity  # what a cached result belongs to
+    return Leaks(given.prompt for given in Reading(find_source(name)))
 
 
 def _key(prompt: Prompt) -> str:

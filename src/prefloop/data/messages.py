@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeGuard
 
 from pydantic import JsonValue
 
-from prefloop.data.problems import RowRefused
+from prefloop.data.problems import RowRefused, shortened
 from prefloop.records import Message
 
 OurRole = Literal["system", "user", "assistant", "tool"]
@@ -176,8 +176,7 @@ def text_of(value: object, field: str) -> str:
 
 def shown(value: object) -> str:
     """A value as a message about it shows it."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return shortened(repr(value))
 
 
 def _words(answer: Message, field: str) -> str:

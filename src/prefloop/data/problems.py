@@ -31,6 +31,11 @@ class Problem:
         return CODES[self.code].fate
 
 
+def shortened(text: str) -> str:
+    """A text that fits a message."""
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 class RowRefused(Exception):  # noqa: N818
     """A row cannot be read as its format says; carries the problem."""
 

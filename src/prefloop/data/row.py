@@ -88,6 +88,24 @@ def _kind(value: object) -> str:
             return "a number"
 
 
+def printable(text: str) -> str:
+    """A text read with `surrogateescape`, with the bytes that are no UTF-8 written out."""
+    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def not_utf8(text: str) -> Problem | None:
+    """The problem of a row's text read with `surrogateescape`, where a byte of it is no UTF-8."""
+    if (bad := SURROGATE.search(text)) is None:
+        return None
+    return Problem("invalid_utf8", f"0x{ord(bad[0]) - 0xDC00:02X} at character {bad.start() + 1} of the row")
+
+
+def columns_twice(names: Sequence[str]) -> tuple[Problem, ...]:
+    """The problem of every row of a table in which two columns have one name."""
+    twice = [name for number, name in enumerate(names) if name in names[:number]]
+    return (Problem("duplicate_key", f"the column {twice[0]} stands twice"),) if twice else ()
+
+
 def without_none(value: Any) -> Any:
     """A value without the keys that hold nothing: a table writes them where only other rows have them."""
     match value:

@@ -1,30 +1,24 @@
 """Checks between rows. What they remember lies on disk, so that memory stays flat whatever the data set's length."""
 
-import sqlite3
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 
 from prefloop.data.checks import preferred_pairs
 from prefloop.data.given import Given
 from prefloop.data.problems import Problem
-
-_CACHE_KIB = 8192
+from prefloop.data.temporary import temporary_database
 
 
 class Seen:
     """What the rows so far said, by digests of 16 bytes: where a row, an id or a preference stood first.
 
-    A temporary SQLite database that spills to disk by itself and goes away with the process. Rows that are refused
-    must not be shown to it, so that no good row is called the duplicate of one that is not used.
+    Rows that are refused must not be shown to it, so that no good row is called the duplicate of one that is not used.
     """
 
     def __init__(self) -> None:
-        self._database = sqlite3.connect("", isolation_level=None)
-        for pragma in ("journal_mode=OFF", "synchronous=OFF", f"cache_size=-{_CACHE_KIB}"):
-            self._database.execute(f"PRAGMA {pragma}")
+        self._database = temporary_database()
         self._database.execute("CREATE TABLE seen (key BLOB PRIMARY KEY, says BLOB, place TEXT) WITHOUT ROWID")
         self._database.execute("CREATE TABLE prompts (key BLOB PRIMARY KEY, number INTEGER) WITHOUT ROWID")
-        self._database.execute("BEGIN")
 
     def __call__(self, given: Given) -> Iterator[Problem]:
         """The problems of a row with those before it; the row is remembered."""

@@ -23,13 +23,13 @@ from prefloop.data import (
     rows_taken,
 )
 from prefloop.errors import DataError
-from prefloop.loop.reading import held_out, reading_of
+from prefloop.loop.reading import held_out, reading_of, sources_of
+from prefloop.loop.remembered import Remembered
 from prefloop.records import Prompt, digest
 
 QUARANTINE = "quarantine.jsonl"
 LONGEST = 256
 """So many prompts, the longest in characters, are kept to find the longest in tokens."""
-KEPT_SURVEYS = 4
 
 T = TypeVar("T")
 
@@ -135,18 +135,12 @@ def _require_both_sides(step: str, counts: Mapping[str, int]) -> None:
 
 def survey(step: str, settings: DataStep, recipe: Recipe) -> Survey:
     """How much a data step gives; read once a process while its files stay as they are."""
-    named = [*(one.source for one in settings.sources), *held_out(step, recipe)]
-    if isinstance(settings.validation, ValidationSource):
-        named.append(settings.validation.source)
+    named = [*(source for source, _ in sources_of(settings)), *held_out(step, recipe)]
     key = digest([settings.told(), recipe.seed, *(find_source(name).identity for name in named)])
-    if key not in _SURVEYS:
-        if len(_SURVEYS) >= KEPT_SURVEYS:
-            _SURVEYS.clear()
-        _SURVEYS[key] = _surveyed(step, settings, recipe)
-    return _SURVEYS[key]
+    return _SURVEYS.found(key, lambda: _surveyed(step, settings, recipe))
 
 
-_SURVEYS: dict[str, Survey] = {}
+_SURVEYS = Remembered[Survey]()
 
 
 def _surveyed(step: str, settings: DataStep, recipe: Recipe) -> Survey:

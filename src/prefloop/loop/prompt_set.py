@@ -7,9 +7,8 @@ from prefloop.config import PromptsStep, Recipe
 from prefloop.data import LintReport, find_source, prompts_of_turn, require_rows, unique_prompts
 from prefloop.loop.artifact import Artifact, turn_at
 from prefloop.loop.reading import held_out, reading_of
+from prefloop.loop.remembered import Remembered
 from prefloop.records import Prompt, digest, seed_for
-
-KEPT_SETS = 4
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,7 @@ class PromptSet:
     report: LintReport
 
 
-_SETS: dict[str, PromptSet] = {}
+_SETS = Remembered[PromptSet]()
 
 
 def prompt_set(step: str, settings: PromptsStep, recipe: Recipe, quarantine: Path | None = None) -> PromptSet:
@@ -37,15 +36,14 @@ def prompt_set(step: str, settings: PromptsStep, recipe: Recipe, quarantine: Pat
     """
     named = (settings.data, *held_out(step, recipe))
     key = digest([settings.format, *(find_source(name).identity for name in named)])
-    if key not in _SETS or quarantine is not None:
+
+    def read() -> PromptSet:
         reading = reading_of(step, find_source(settings.data), recipe, format=settings.format, quarantine=quarantine)
         prompts = unique_prompts(reading)
-        report = reading.report
-        require_rows(report, settings.data)
-        if len(_SETS) >= KEPT_SETS:
-            _SETS.clear()
-        _SETS[key] = PromptSet(tuple(prompts), report)
-    return _SETS[key]
+        require_rows(reading.report, settings.data)
+        return PromptSet(tuple(prompts), reading.report)
+
+    return _SETS.found(key, read, anew=quarantine is not None)
 
 
 def prompts_at(artifact: Artifact, settings: PromptsStep, recipe: Recipe) -> list[Prompt]:

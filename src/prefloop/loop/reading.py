@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from prefloop.config import DataStep, LoadedRecipe, PromptsStep, Recipe, StepConfig, TrainStep, ValidationSource
-from prefloop.data import Check, DataSource, Leaks, Reading, find_source
+from prefloop.data import Check, DataSource, Reading, find_source, leaks_of
 from prefloop.errors import CheckFailedError
+from prefloop.loop.remembered import Remembered
 from prefloop.policy import ChatCodec
 from prefloop.policy.token_checks import token_checks
 from prefloop.records import digest
@@ -30,7 +31,8 @@ def reading_of(
         checks: more than a step makes.
         quarantine: file for refused rows.
     """
-    return Reading(source, format=format, checks=[*_leaks(step, recipe), *checks], quarantine=quarantine)
+    leaks = [leaks_of(name) for name in held_out(step, recipe)]
+    return Reading(source, format=format, checks=[*leaks, *checks], quarantine=quarantine)
 
 
 def external(step: str, settings: StepConfig, recipe: Recipe) -> Mapping[str, str]:
@@ -118,20 +120,17 @@ def _train_steps(recipe: Recipe) -> list[TrainStep]:
 def _taken(step: str, name: str, format: str | None, recipe: Recipe) -> tuple[str, ...]:
     """Prompts of a source that are an evaluation's."""
     source = find_source(name)
-    key = digest([source.identity, format, *(find_source(other).identity for other in held_out(step, recipe))])
-    if key not in _TAKEN:
-        leaks = _leaks(step, recipe)
-        _TAKEN[key] = tuple(
+    against = held_out(step, recipe)
+
+    def read() -> tuple[str, ...]:
+        leaks = [leaks_of(other) for other in against]
+        return tuple(
             given.prompt.prompt_id
             for given in Reading(source, format=format)
             if any(problem.fate == "refused" for leak in leaks for problem in leak(given))
         )
-    return _TAKEN[key]
+
+    return _TAKEN.found(digest([source.identity, format, *(find_source(other).identity for other in against)]), read)
 
 
-_TAKEN: dict[str, tuple[str, ...]] = {}
-"""By what was read: a process reads a source for it once."""
-
-
-def _leaks(step: str, recipe: Recipe) -> list[Leaks]:
-    return [Leaks(given.prompt for given in Reading(find_source(name))) for name in held_out(step, recipe)]
+_TAKEN = Remembered[tuple[str, ...]]()

@@ -103,17 +103,17 @@ def _keeps_prompts(examples: Sequence[Example], prompts: dict[str, _Prompt | Non
     for example in examples:
         prompt = prompts[example.prompt.prompt_id]
         for member in example.members:
-            try:
-                whole = (
-                    ""
-                    if prompt is None
-                    else codec.rendered(example.prompt, Message(role="assistant", content=member.text))
-                )
-            except DataError:
-                whole = ""  # a template may refuse what it would not have to answer
             rendered.append("" if prompt is None else prompt.text)
-            answered.append(whole)
+            answered.append("" if prompt is None else _answered(example.prompt, member, codec))
     return codec.keeps_prompts(rendered, answered)
+
+
+def _answered(prompt: Prompt, member: Member, codec: ChatCodec) -> str:
+    """The conversation with its answer; nothing where the template refuses it, as it may what it need not answer."""
+    try:
+        return codec.rendered(prompt, Message(role="assistant", content=member.text))
+    except DataError:
+        return ""
 
 
 def _answer(

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 from prefloop.data import Check, Given
 from prefloop.data.problems import Problem
+from prefloop.pairing import member
 from prefloop.policy.encoding import EncodingSettings, Truncation, encoded
 from prefloop.policy.template import ChatCodec
-from prefloop.records import Example, Member
+from prefloop.records import Example
 
 WITHOUT_LIMIT = 2**40
 
@@ -23,7 +24,7 @@ def token_checks(codec: ChatCodec, max_length: int | None = None, truncation: Tr
 
     def check(given: Given) -> Iterator[Problem]:
         yield from _control_tokens(given, codec)
-        (made,) = encoded([_example(given)], codec, settings)
+        (made,) = encoded([all_answers(given)], codec, settings)
         for code in (*((made.left_out,) if made.left_out else ()), *made.warned):
             yield Problem(code, _detail(code, given, max_length))
 
@@ -39,20 +40,10 @@ def _control_tokens(given: Given, codec: ChatCodec) -> Iterator[Problem]:
             return
 
 
-def _example(given: Given) -> Example:
-    """The row's answers, whatever is said of them."""
-    members = tuple(
-        Member(
-            role="response",
-            response_id=response.response_id,
-            text=response.text,
-            thinking=response.thinking,
-            token_ids=response.token_ids,
-            finished=response.finish_reason != "length",
-        )
-        for response in given.responses
-    )
-    return Example(example_id=given.prompt.prompt_id, prompt=given.prompt, members=members, why="to be checked")
+def all_answers(given: Given) -> Example:
+    """The row's answers in one example, whatever is said of them."""
+    members = tuple(member("response", response) for response in given.responses)
+    return Example(example_id=given.prompt.prompt_id, prompt=given.prompt, members=members, why="all answers")
 
 
 def _detail(code: str, given: Given, max_length: int | None) -> str:
