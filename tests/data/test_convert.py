@@ -162,6 +162,13 @@ def test_ratings_are_written_as_ultrafeedback_has_them() -> None:
     }
 
 
+def test_a_rating_of_minus_zero_keeps_its_sign() -> None:
+    prompt = Prompt.of((Message(role="user", content="How are you?"),), source=PLACE)
+    row = judged_answers(prompt, [Answer("Fine.")], {("score", "honesty"): [-0.0]}, {}, PLACE)
+    (completion,) = json.loads(line_of(row, "ultrafeedback"))["completions"]
+    assert completion["annotations"] == {"honesty": {"Rating": "-0"}}
+
+
 def test_a_thinking_part_is_written_before_its_answer() -> None:
     prompt = Prompt.of((Message(role="user", content="2 + 3?"),), source=PLACE)
     row = Given(prompt=prompt, responses=(given_response(prompt, "<think>\nAdd.\n</think>\n\n5"),))

@@ -89,7 +89,7 @@ def _rate(completion: Columns, aspect: str, value: float | None) -> None:
     if aspect in columns:
         completion[columns[aspect]] = value
     else:
-        rating = "N/A" if value is None else str(int(value)) if value.is_integer() else str(value)
+        rating = "N/A" if value is None else f"{value:.0f}" if value.is_integer() else str(value)
         completion["annotations"][aspect] = {"Rating": rating}
 
 
