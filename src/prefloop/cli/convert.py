@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from prefloop.cli.console import output
+from prefloop.cli.console import rows, say
 from prefloop.data.convert import convert
 from prefloop.data.forms import Form
 from prefloop.data.source import find_source
@@ -13,12 +13,11 @@ def convert_command(data: str, out: Path, to: Form, format_name: str | None) -> 
     """Writes a data set in another form, and says what was read and what was left out."""
     done = convert(find_source(data), out, to=to, format=format_name)
     report = done.report
-    lines = [f"{report.source}: {report.says}, {report.rows:,} {'row' if report.rows == 1 else 'rows'}"]
+    lines = [f"{report.source}: {report.says}, {rows(report.rows)}"]
     if report.unread:
         lines.append(f"columns that are not read, and not written: {', '.join(report.unread)}")
     if (problems := report.line()) is not None:
         lines.append(problems)
-    lines.append(f"{out}: {done.written:,} {'row' if done.written == 1 else 'rows'} in the form {to}")
-    for line in lines:
-        output().print(line, highlight=False, markup=False, soft_wrap=True)
+    lines.append(f"{out}: {rows(done.written)} in the form {to}")
+    say(lines)
     return {"out": str(out), "to": to, "written": done.written, **report.as_json()}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from prefloop.cli.console import output
+from prefloop.cli.console import say
 from prefloop.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -68,11 +68,7 @@ def inspect_command(what: str, *, model: str | None, rows: int, worst: int | Non
         if model is None:
             raise RecipeError("--model: is missing. Name the model whose tokens are shown, such as builtin:tiny.")
         shown = list(_of_data(what, model, rows))
-    console = output()
-    console.print(LEGEND, highlight=False, markup=False)
-    for example in shown:
-        for line in said(example):
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+    say([LEGEND, *(line for example in shown for line in said(example))])
     return {"what": what, "rows": [_as_json(example) for example in shown]}
 
 

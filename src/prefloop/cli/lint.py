@@ -5,7 +5,7 @@ from math import exp
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prefloop.cli.console import output
+from prefloop.cli.console import rows, say
 from prefloop.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -42,9 +42,7 @@ def lint_command(
     for _ in reading:
         pass
     report = reading.report
-    console = output()
-    for line in said(report, quarantine):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    say(said(report, quarantine))
     return report.as_json(), not report.refused
 
 
@@ -59,14 +57,14 @@ def said(report: "LintReport", quarantine: Path | None) -> Iterator[str]:
     """The report in lines."""
     from prefloop.data.problems import CODES
 
-    yield f"{report.source}: {report.says}, {_rows(report.rows)}"
+    yield f"{report.source}: {report.says}, {rows(report.rows)}"
     if report.unread:
         yield f"columns that are not read: {', '.join(report.unread)}"
     yield f"{report.accepted:,} accepted ({report.warned:,} of them warned), {report.refused:,} refused"
     for name, count in report.problems.items():
         code = CODES[name]
         yield ""
-        yield f"{code.fate} ({FATES[code.fate]})  {name}  {_rows(count)}: {code.meaning}. {code.fix}"
+        yield f"{code.fate} ({FATES[code.fate]})  {name}  {rows(count)}: {code.meaning}. {code.fix}"
         yield from (f"  {one.place}  {one.detail}" for one in report.examples if one.code == name)
     if report.refused and quarantine is not None:
         yield ""
@@ -79,7 +77,7 @@ def said(report: "LintReport", quarantine: Path | None) -> Iterator[str]:
 def _figures(report: "LintReport") -> Iterator[str]:
     figures = report.figures
     repeated = (
-        f"; {_rows(figures.repeated_rows)} with one of an earlier row, the most frequent in {_rows(figures.most_rows)}"
+        f"; {rows(figures.repeated_rows)} with one of an earlier row, the most frequent in {rows(figures.most_rows)}"
     )
     yield f"prompts   {figures.prompts:,} different{repeated if figures.repeated_rows else ''}"
     if figures.lengths is not None:
@@ -88,10 +86,6 @@ def _figures(report: "LintReport") -> Iterator[str]:
         yield f"scores    {_spread(figures.scores)}"
     if figures.margins is not None:
         yield f"margins   {_spread(figures.margins)} (better answer minus worse)"
-
-
-def _rows(count: int) -> str:
-    return "1 row" if count == 1 else f"{count:,} rows"
 
 
 def _lengths(lengths: "Lengths") -> Iterator[str]:

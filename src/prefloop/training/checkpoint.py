@@ -3,10 +3,12 @@
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -20,6 +22,17 @@ MARGINS = "margins"
 
 Metrics = dict[str, float | int]
 """One line of training.jsonl."""
+
+T = TypeVar("T")
+
+
+def computed_once(file: Path, compute: Callable[[], T]) -> T:
+    """A JSON value that is computed before training begins; training that goes on after a crash finds it on disk."""
+    if not file.is_file():
+        aside = file.with_suffix(".writing")
+        aside.write_text(json.dumps(compute()), encoding="utf-8")
+        aside.rename(file)
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def optimizer_tensors(
@@ -50,6 +63,12 @@ def restored_state(path: Path, like: State | None) -> State | None:
         for name, old in vars(like).items()
     }
     return type(like)(**own)
+
+
+def restored_margins(path: Path) -> Tensor:
+    """The margins that a checkpoint holds; nothing else of it is read."""
+    with safe_open(path, framework="pt") as file:
+        return file.get_tensor(MARGINS)
 
 
 def restore(path: Path, parameters: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> None:

@@ -7,6 +7,7 @@ left out stand in `left-out.jsonl` with the reason.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
 from math import isnan, nan
 from pathlib import Path
 from typing import Any, overload
@@ -68,20 +69,19 @@ def write_tokens(
 ) -> Counter[str]:
     """Tokenises examples and writes them; says how many there are, and how many were left out or cut, by reason."""
     counts: Counter[str] = Counter({"examples": 0})
-    done = 0
+    numbered = enumerate(encoded_all(examples, codec, settings))
     with (folder / LEFT_OUT).open("w", encoding="utf-8", newline="\n") as left_out:
-        for number, of_file in enumerate(_files(encoded_all(examples, codec, settings))):
-            with _TokenFile(folder / f"part-{number:05d}") as file:
-                for one in of_file:
+        for part, of_file in groupby(numbered, key=lambda item: item[0] // EXAMPLES_PER_FILE):
+            with _TokenFile(folder / f"part-{part:05d}") as file:
+                for number, one in of_file:
                     counts.update(reasons(one))
                     if one.left_out is None:
                         file.add(one)
                         counts["examples"] += 1
                     else:
                         left_out.write(to_line(LeftOut(example_id=one.example.example_id, reason=one.left_out)))
-                    done += 1
-                    if not done % TOGETHER:
-                        progress(done)
+                    if not (number + 1) % TOGETHER:
+                        progress(number + 1)
     return counts
 
 
@@ -89,19 +89,6 @@ def encoded_all(examples: Iterable[Example], codec: ChatCodec, settings: Encodin
     """Any number of examples as tokens, a thousand at a time."""
     for together in in_pieces(examples, TOGETHER):
         yield from encoded(together, codec, settings)
-
-
-def _files(items: Iterable[Encoded]) -> Iterator[Iterator[Encoded]]:
-    """The items of one file after the other; each file has to be used up before the next."""
-    rest = iter(items)
-    for first in rest:
-        yield _first_and_more(first, rest)
-
-
-def _first_and_more(first: Encoded, rest: Iterator[Encoded]) -> Iterator[Encoded]:
-    yield first
-    for _, item in zip(range(EXAMPLES_PER_FILE - 1), rest, strict=False):
-        yield item
 
 
 class _TokenFile:

@@ -1,25 +1,26 @@
 """One train step from start to end: references scored once, then optimiser steps, resumable at each checkpoint."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from prefloop.config import TrainStep
 from prefloop.errors import DataError
 from prefloop.objectives import Objective
 from prefloop.policy import PolicyFiles, Workbench
+from prefloop.records import in_pieces
 from prefloop.training.checkpoint import (
     MARGINS,
     Metrics,
+    computed_once,
     latest_checkpoint,
     optimizer_tensors,
     restore,
+    restored_margins,
     restored_state,
     save_checkpoint,
     state_tensors,
@@ -29,7 +30,7 @@ from prefloop.training.engine import LossOfPlan, PlainEngine, Scores, frozen_sco
 from prefloop.training.margins import write_margins
 from prefloop.training.rows import TokenExample, step_plan
 from prefloop.training.schedule import learning_rate_at
-from prefloop.training.validation import Validation, in_steps
+from prefloop.training.validation import Validation
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def train(request: TrainRequest, bench: Workbench, out: Path, progress: Progress
     first_epoch = plan[: len(plan) // request.settings.epochs]
     loss = _loss(request, request.examples, first_epoch, bench, progress)
     _require_soft_labels(request, loss)
-    held_plan = in_steps(len(request.validation), request.settings.batch_size)
+    held_plan = list(in_pieces(range(len(request.validation)), request.settings.batch_size))
     held_loss = _loss(request, request.validation, held_plan, bench, progress, "validation-") if held_plan else None
     with bench.for_training(request.start, request.settings.lora, request.seed) as trainable:
         parameters = trainable.parameters()
@@ -96,7 +97,7 @@ def train(request: TrainRequest, bench: Workbench, out: Path, progress: Progress
             state, _, metrics = checkpoint
             restore(state, parameters, optimizer)
             engine.state = restored_state(state, engine.state)
-            engine.margins = load_file(state)[MARGINS]
+            engine.margins = restored_margins(state)
         else:
             same = [name for name, policy in request.references.items() if policy.identity == request.start.identity]
             engine.check_start(plan[0], same)
@@ -172,24 +173,22 @@ def _reference(
     """Scores of a frozen policy for some examples, computed once and kept in the scratch folder."""
     objective, count = request.objective, len(examples)
     layout = f"{bench.device.type}-{request.tokens_per_batch}"  # rounding differs between layouts
-    kept = request.scratch / f"{of}{name}-scores-{layout}.json"
-    if kept.is_file():
-        saved: dict[str, list[Any]] = json.loads(kept.read_text(encoding="utf-8"))
-        return {key: column(values) for key, values in saved.items()}
     budget = step_budget(objective, request.tokens_per_batch)
-    scores: dict[str, list[Any]] = {}
-    done = 0
-    with bench.for_scoring(policy) as model:
-        for batch, values in frozen_scores(
-            model, examples, objective.roles, plan, budget, functionals_of(objective, name)
-        ):
-            for key, of_batch in values.items():
-                into = scores.setdefault(key, [None] * count)
-                for index, value in zip(batch, of_batch, strict=True):
-                    into[index] = value
-            done += len(batch)
-            progress(f"score with {name}", done, count)
-    aside = kept.with_suffix(".writing")
-    aside.write_text(json.dumps(scores), encoding="utf-8")
-    aside.rename(kept)
-    return {key: column(values) for key, values in scores.items()}
+
+    def scored() -> dict[str, list[Any]]:
+        scores: dict[str, list[Any]] = {}
+        done = 0
+        with bench.for_scoring(policy) as model:
+            for batch, values in frozen_scores(
+                model, examples, objective.roles, plan, budget, functionals_of(objective, name)
+            ):
+                for key, of_batch in values.items():
+                    into = scores.setdefault(key, [None] * count)
+                    for index, value in zip(batch, of_batch, strict=True):
+                        into[index] = value
+                done += len(batch)
+                progress(f"score with {name}", done, count)
+        return scores
+
+    kept = computed_once(request.scratch / f"{of}{name}-scores-{layout}.json", scored)
+    return {key: column(values) for key, values in kept.items()}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from prefloop.objectives import State
-from prefloop.training.checkpoint import Metrics
+from prefloop.training.checkpoint import Metrics, computed_once
 from prefloop.training.engine import LossOfPlan, PlainEngine
 from prefloop.training.rows import TokenExample
 
@@ -50,20 +50,10 @@ class Validation:
 
     def before(self, state: State | None, scratch: Path) -> Metrics:
         """Means before the first step; measured once, since training that goes on after a crash stands elsewhere."""
-        kept = scratch / KEPT
-        if not kept.is_file():
-            aside = kept.with_suffix(".writing")
-            aside.write_text(json.dumps(self.measured(state)), encoding="utf-8")
-            aside.rename(kept)
-        return json.loads(kept.read_text(encoding="utf-8"))
+        return computed_once(scratch / KEPT, lambda: self.measured(state))
 
     def write(self, folder: Path, before: Metrics, after: Metrics) -> None:
         """Writes `validation.json`, where there is something to say."""
         if self.engine is not None:
             found = {"examples": len(self.engine.examples), "before": before, "after": after}
             (folder / VALIDATED).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-
-
-def in_steps(examples: int, batch_size: int) -> list[list[int]]:
-    """The numbers of examples in steps of a size, in order."""
-    return [list(range(start, min(start + batch_size, examples))) for start in range(0, examples, batch_size)]
