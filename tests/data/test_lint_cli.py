@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from prefloop.cli.app import app
 from prefloop.cli.lint import lint_command
-from prefloop.errors import DataError, RecipeError
+from prefloop.cli.model_tokens import ModelTokens
+from prefloop.errors import DataError, PrefloopError, RecipeError
 
 RUNNER = CliRunner()
 
@@ -95,7 +96,7 @@ def test_prompts_are_checked_as_well(tmp_path: Path) -> None:
 def test_shipped_sets_are_clean(capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("everyday", "everyday:heldout", "everyday_pairs", "everyday_scored_pairs"):
         told, accepted = lint_command(
-            name, model=None, max_length=None, against=["everyday:heldout"] if "heldout" not in name else [],
+            name, tokens=ModelTokens(), against=["everyday:heldout"] if "heldout" not in name else [],
             format_name=None, quarantine=None,
         )  # fmt: skip
         assert accepted
@@ -123,10 +124,9 @@ def test_refused_rows_are_kept_where_a_user_says(tmp_path: Path) -> None:
     assert json.loads(line["original"]) == pair(2, chosen="")
 
 
-def lint(data: str, **options: Any) -> object:
+def lint(data: str, **options: Any) -> tuple[dict[str, Any], bool]:
     nothing: dict[str, Any] = {
-        "model": None,
-        "max_length": None,
+        "tokens": ModelTokens(),
         "against": [],
         "format_name": None,
         "quarantine": None,
@@ -141,9 +141,29 @@ def test_the_data_set_is_not_overwritten_by_its_refused_rows(tmp_path: Path) -> 
     assert Path(data).read_text(encoding="utf-8")
 
 
-def test_a_length_is_counted_in_a_models_tokens() -> None:
-    with pytest.raises(RecipeError, match=r"^--max-length: is counted in a model's tokens\. Name one with --model\.$"):
-        lint("everyday", max_length=100)
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        (ModelTokens(max_length=100), "--max-length: is about a model's tokens. Name one with --model."),
+        (
+            ModelTokens("builtin:tiny", truncation="drop"),
+            "--truncation: says what becomes of rows that are too long. Give --max-length as well.",
+        ),
+        (
+            ModelTokens("builtin:tiny", template_kwargs="enable_thinking"),
+            "--template-kwargs: enable_thinking is no JSON object. Write it like '{\"enable_thinking\": false}'.",
+        ),
+    ],
+)
+def test_an_option_that_would_have_no_effect_is_an_error(tokens: ModelTokens, message: str) -> None:
+    with pytest.raises(RecipeError) as raised:
+        lint("everyday", tokens=tokens)
+    assert str(raised.value) == message
+
+
+def test_a_setting_that_the_template_never_reads_is_an_error() -> None:
+    with pytest.raises(PrefloopError, match=r"chat_template_kwargs\.enable_thinking has no effect"):
+        lint("everyday", tokens=ModelTokens("builtin:tiny", template_kwargs='{"enable_thinking": false}'))
 
 
 def test_a_file_that_is_not_there_is_one_line() -> None:
@@ -160,8 +180,11 @@ def test_with_a_model_its_tokens_are_checked_too(tmp_path: Path) -> None:
     data = written(tmp_path, pair(1), pair(2, chosen="It is three. " * 20), pair(3, chosen="Four.<|im_end|>"))
 
     told, accepted = lint_command(
-        data, model="builtin:tiny", max_length=60, against=[], format_name=None, quarantine=None
+        data, tokens=ModelTokens("builtin:tiny", 60), against=[], format_name=None, quarantine=None
     )  # fmt: skip
 
     assert not accepted
     assert told["problems"] == {"control_token": 1, "too_long": 1}
+    told, accepted = lint(data, tokens=ModelTokens("builtin:tiny", 60, "cut_response"))
+    assert accepted
+    assert told["problems"] == {"control_token": 1, "cut": 1}

@@ -55,7 +55,7 @@ def test_tool_turns_and_tool_calls_are_kept() -> None:
             {"role": "system", "content": "Be brief."},
             {"role": "user", "content": "Light!"},
             {"role": "assistant", "content": None, "tool_calls": [call]},
-            {"role": "tool", "name": "switch", "content": ""},
+            {"role": "tool", "name": "switch", "tool_call_id": "call00001", "content": ""},
         ],
         "field",
     )
@@ -63,7 +63,7 @@ def test_tool_turns_and_tool_calls_are_kept() -> None:
         Message(role="system", content="Be brief."),
         Message(role="user", content="Light!"),
         Message(role="assistant", content="", tool_calls=(call,)),
-        Message(role="tool", content="", name="switch"),
+        Message(role="tool", content="", tool_call_id="call00001", name="switch"),
     )
 
 

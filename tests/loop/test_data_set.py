@@ -82,6 +82,23 @@ def test_sources_are_mixed_by_weight_and_cap_and_counted(tmp_path: Path) -> None
     assert (len(other), other == prompts) == (15, False)
 
 
+def test_parts_of_a_mixture_are_known_by_name_and_may_not_contradict_each_other(tmp_path: Path) -> None:
+    denied = {**pair(1), "chosen": "No.", "rejected": "Yes ."}
+    for folder, row in (("one", pair(1)), ("two", denied)):
+        (tmp_path / folder).mkdir()
+        written(tmp_path / folder / "a.jsonl", row, pair(folder))
+    sources = f"[{{source: {tmp_path}/one/a.jsonl}}, {{source: {tmp_path}/two/a.jsonl}}]"
+    loaded_recipe = recipe(f"data.sources={sources}")
+    settings = loaded_recipe.step("data")
+    assert isinstance(settings, DataStep)
+    with data_set("data", settings, loaded_recipe) as found:
+        assert [group.prompt.part for group in found.groups()] == ["1. a.jsonl", "1. a.jsonl", "2. a.jsonl"]
+        assert found.counts["rows of 2. a.jsonl"] == 2
+        assert found.counts["warned: contradictory_pair"] == 1
+        (example,) = found.reports[1].examples
+    assert (example.place, example.detail) == ("a.jsonl:1", "the opposite of a.jsonl:1")
+
+
 def test_a_share_of_the_prompts_is_kept_apart_with_all_of_their_rows(tmp_path: Path) -> None:
     file = written(tmp_path / "pairs.jsonl", *(pair(number % 40, number) for number in range(120)))
     counts, trained, held = counts_of(recipe(f"data={file}", "data.validation.share=0.25"))

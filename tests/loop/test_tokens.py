@@ -3,10 +3,12 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from prefloop.cli.inspect import inspect_command
+from prefloop.cli.model_tokens import ModelTokens
 from prefloop.config import SampleStep
 from prefloop.errors import PrefloopError, RecipeError
 from prefloop.loop import RunResult
@@ -39,7 +41,7 @@ def test_only_what_decides_about_tokens_makes_them_again(small_run: SmallRun, ch
 def test_nothing_that_fits_ends_the_run_with_the_reasons(small_run: SmallRun) -> None:
     with pytest.raises(PrefloopError) as raised:
         small_run("policy.max_length=8", until="policy")
-    assert str(raised.value).startswith("round-00/policy-tokens: no example can be trained on (")
+    assert str(raised.value).startswith("round-00/policy-tokens: no example can be used (")
     assert str(raised.value).endswith(" prompt_too_long). Raise policy.max_length.")
 
 
@@ -58,7 +60,7 @@ def test_a_run_shows_first_what_its_policy_had_most_wrong(small_run: SmallRun) -
     lines = (run / POLICY / "margins.jsonl").read_text().splitlines()
     margins = {one["example_id"]: one["margin"] for one in map(json.loads, lines)}
 
-    shown = inspect_command(str(run), model=None, rows=1, worst=3)["rows"]
+    shown = inspect_command(str(run), tokens=ModelTokens(), rows=1, worst=3)["rows"]
 
     worst = sorted(margins.items(), key=lambda item: item[1])[:3]
     assert [(one["where"], one["margin"]) for one in shown] == worst
@@ -66,7 +68,7 @@ def test_a_run_shows_first_what_its_policy_had_most_wrong(small_run: SmallRun) -
 
 
 def test_a_shown_row_is_its_text_with_brackets_by_what_counts(capsys: pytest.CaptureFixture[str]) -> None:
-    shown = inspect_command("everyday_pairs", model="builtin:tiny", rows=1, worst=None)["rows"]
+    shown = inspect_command("everyday_pairs", tokens=ModelTokens("builtin:tiny"), rows=1, worst=None)["rows"]
     said = capsys.readouterr().out
 
     (tokens, *_) = [row["tokens"] for row in shown[0]["rows"]]
@@ -77,20 +79,33 @@ def test_a_shown_row_is_its_text_with_brackets_by_what_counts(capsys: pytest.Cap
     assert said.rstrip().endswith("[.][<|im_end|>]")
 
 
+def test_a_row_is_shown_as_training_would_cut_it() -> None:
+    def shown(*limits: Any) -> Any:
+        return inspect_command("everyday_pairs", tokens=ModelTokens("builtin:tiny", *limits), rows=1, worst=None)
+
+    (whole,) = shown()["rows"]
+    limit = whole["rows"][0]["prompt_tokens"] + 4
+    (cut,) = shown(limit, "cut_response")["rows"]
+    for row, cut_row in zip(whole["rows"], cut["rows"], strict=True):
+        assert len(row["tokens"]) > limit
+        assert cut_row["tokens"] == row["tokens"][:limit]
+    assert cut["warned"] == ["cut"]
+
+
 @pytest.mark.parametrize(
     ("what", "options", "message"),
     [
         ("everyday_pairs", {}, "--model: is missing. Name the model whose tokens are shown, such as builtin:tiny."),
         (
             "everyday_pairs",
-            {"model": "builtin:tiny", "worst": 2},
+            {"tokens": ModelTokens("builtin:tiny"), "worst": 2},
             "--worst: needs a run, whose policy has seen the pairs. Name its folder.",
         ),
     ],
 )
 def test_what_cannot_be_shown_is_said(what: str, options: dict[str, object], message: str) -> None:
     with pytest.raises(RecipeError) as raised:
-        inspect_command(what, **{"model": None, "rows": 1, "worst": None, **options})
+        inspect_command(what, **{"tokens": ModelTokens(), "rows": 1, "worst": None, **options})
     assert str(raised.value) == message
 
 
@@ -158,6 +173,6 @@ def test_one_setting_of_the_template_reaches_sampling_training_and_export(small_
     prompt = Prompt.model_validate(pair["prompt"])
     assert told.rendered(prompt).endswith("A: ")
     assert exported.prompt_ids(prompt) == told.prompt_ids(prompt)
-    shown = inspect_command(str(run), model=None, rows=1, worst=None)["rows"][0]["rows"][0]
+    shown = inspect_command(str(run), tokens=ModelTokens(), rows=1, worst=None)["rows"][0]["rows"][0]
     of_prompt = [token["id"] for token in shown["tokens"]][: shown["prompt_tokens"]]
     assert tuple(of_prompt) == told.prompt_ids(prompt)

@@ -16,6 +16,7 @@ from prefloop.report import closing_table, headline, page_of, read_run, text_tab
 from prefloop.report.curves import scatter, training, win_rates
 from prefloop.report.figures import with_coarse_interval, with_interval
 from prefloop.report.usable import usable_pairs
+from prefloop.report.validation import validation_table
 
 from .conftest import CONTROLLED, JUDGE, TRUTH, BuildRun, evaluation, prompt, summary, write_json
 
@@ -266,6 +267,25 @@ def test_training_in_blocks_is_found(build_run: BuildRun) -> None:
         "round-00/block-01/policy",
         "round-00/policy",
     ]
+
+
+def test_examples_that_were_kept_apart_are_told_by_source(build_run: BuildRun) -> None:
+    """The share 0.625 of 8 has the standard error sqrt(0.625 x 0.375 / 8) = 17.1 points."""
+    run = build_run(1)
+    numbers = {"loss": 0.5, "rewards/accuracies": 0.625, "examples@b": 2, "loss@b": 0.7, "rewards/accuracies@b": 0.5}
+    before = {**numbers, "loss": 0.693, "rewards/accuracies": 0.5, "loss@b": 0.6931}
+    (run / "round-00/policy/validation.json").write_text(
+        json.dumps({"examples": 8, "before": before, "after": numbers}), encoding="utf-8"
+    )
+    table = validation_table(read_run(run))
+    assert table is not None
+    assert table.lines == (
+        ("1", "8", "all", "0.693", "0.500", "50.0", "62.5 ± 17.1"),
+        ("1", "2", "b", "0.693", "0.700", "50.0", "50.0 ± 35.4"),
+    )
+    text = page(run)
+    assert "On examples that were kept apart" in text
+    assert "<td>62.5 ± 17.1</td>" in text
 
 
 def test_losses_that_are_no_numbers_are_left_out(build_run: BuildRun) -> None:

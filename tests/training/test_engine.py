@@ -177,9 +177,10 @@ def test_metrics_are_as_counted_by_hand() -> None:
         "chosen_logps": torch.tensor([2.0, -1.0, -4.0, -10.0]).double(),
         "rejected_logps": torch.tensor([1.0, -1.0, -2.0, -5.0]).double(),
     }
-    metrics = found.metrics([0, 1, 2, 4], policy)
+    metrics = found.metrics([0, 1, 2, 4], torch.tensor([0.5, 1.5, 0.0, 1.0]).double(), policy)
     assert metrics == pytest.approx(
         {
+            "loss": 3 / 4,
             "logps/chosen": -13 / 4,
             "logps/rejected": -7 / 4,
             "rewards/chosen": 0.3 * -13 / 4,
@@ -196,7 +197,24 @@ def test_without_a_reference_only_log_probabilities_are_told() -> None:
     found = engine()
     found.loss = replace(found.loss, frozen={})
     values = {f"{role}_logps": torch.ones(5).double() for role in ROLES}
-    assert found.metrics(STEP, values) == {"logps/chosen": 1.0, "logps/rejected": 1.0}
+    losses = torch.ones(5).double()
+    assert found.metrics(STEP, losses, values) == {"loss": 1.0, "logps/chosen": 1.0, "logps/rejected": 1.0}
+
+
+@pytest.mark.parametrize("tokens_per_batch", [1, EVERYTHING])
+def test_of_a_mixture_each_source_has_the_metrics_that_it_would_have_alone(tokens_per_batch: int) -> None:
+    mixed = engine(tokens_per_batch)
+    mixed.loss = replace(mixed.loss, parts=("a", "b", "a", "b", "a"))
+    alone = engine(tokens_per_batch)
+
+    found = mixed.step(STEP, learning_rate=0.0)
+
+    for part, indices in {"a": [0, 4, 2], "b": [3, 1]}.items():
+        expected = alone.measured(indices)
+        assert {name: found[f"{name}@{part}"] for name in expected} == pytest.approx(expected, abs=1e-12)
+        assert found[f"examples@{part}"] == len(indices)
+    plain = alone.step(STEP, learning_rate=0.0)
+    assert {name: found[name] for name in plain} == plain
 
 
 # ------------------------------------------------------------------------------------------ numbers that are wrong

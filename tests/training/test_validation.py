@@ -51,6 +51,25 @@ def test_before_training_the_loss_is_log_2_and_after_it_what_the_policy_says(
     assert found["after"]["loss"] != found["before"]["loss"]
 
 
+def test_of_a_mixture_each_source_is_measured(
+    request_for: RequestFor, bench: Workbench, examples: list[TokenExample], tmp_path: Path
+) -> None:
+    """Seven examples in steps of four and three: one of `a` in the first, two in the second."""
+    parts = ("a", "b", "b", "b", "a", "b", "a")
+    mixed = [replace(example, part=part) for example, part in zip(examples, parts, strict=True)]
+    train(replace(request_for("run"), validation=mixed), bench, tmp_path / "out", silent)
+    of_a = [example for example in examples if parts[int(example.example_id[1:])] == "a"]
+    train(replace(request_for("alone"), validation=of_a), bench, tmp_path / "alone" / "out", silent)
+
+    found, alone = (json.loads((tmp_path / name / "validation.json").read_text()) for name in (".", "alone"))
+
+    after = found["after"]
+    assert (after["examples@a"], after["examples@b"]) == (3, 4)
+    assert {name: after[f"{name}@a"] for name in alone["after"]} == pytest.approx(alone["after"], abs=1e-5)
+    for name in alone["after"]:
+        assert after[name] == pytest.approx((3 * after[f"{name}@a"] + 4 * after[f"{name}@b"]) / 7, abs=1e-12)
+
+
 def test_training_is_the_same_to_the_last_byte_with_and_without_them(
     request_for: RequestFor, bench: Workbench, examples: list[TokenExample], tmp_path: Path
 ) -> None:

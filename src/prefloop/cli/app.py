@@ -25,6 +25,16 @@ app = typer.Typer(
 recipes = typer.Typer(help="The shipped recipes: list, show, diff, copy.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(recipes, name="recipes")
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="KEY.KEY=VALUE; may be given again.")]
+MaxLength = Annotated[
+    int | None, typer.Option(min=1, help="Longest prompt and answer, in the model's tokens. Default: no limit.")
+]
+TruncationOption = Annotated[
+    Literal["drop", "cut_response", "cut_prompt_left"] | None,
+    typer.Option(help="What becomes of longer ones, as in a recipe. Default: drop."),
+]
+TemplateKwargs = Annotated[
+    str | None, typer.Option(help="Settings of the chat template, as JSON: '{\"enable_thinking\": false}'.")
+]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result as JSON to a file, or to - .")]
 
 
@@ -190,6 +200,9 @@ def gc(
 def inspect(
     what: Annotated[str, typer.Argument(help="A data set, or a run folder.", metavar="DATA | RUN")],
     model: Annotated[str | None, typer.Option(help="Whose tokens are shown; a run has its own.")] = None,
+    max_length: MaxLength = None,
+    truncation: TruncationOption = None,
+    template_kwargs: TemplateKwargs = None,
     rows: Annotated[int, typer.Option(min=1, help="How many rows.")] = 3,
     worst: Annotated[
         int | None, typer.Option(min=1, help="Of a run: so many pairs, those first that its policy gets most wrong.")
@@ -198,9 +211,11 @@ def inspect(
 ) -> None:
     """Show rows token by token: what the template writes, where the answer begins, what counts in the loss."""
     from prefloop.cli.inspect import inspect_command
+    from prefloop.cli.model_tokens import ModelTokens
 
     with human_text(json_file):
-        result = inspect_command(what, model=model, rows=rows, worst=worst)
+        tokens = ModelTokens(model, max_length, truncation, template_kwargs)
+        result = inspect_command(what, tokens=tokens, rows=rows, worst=worst)
     write_json(json_file, result)
 
 
@@ -208,9 +223,9 @@ def inspect(
 def lint(
     data: Annotated[str, typer.Argument(help="Pairs or prompts: whatever a recipe may name.")],
     model: Annotated[str | None, typer.Option(help="Also check what this model's tokenizer and template see.")] = None,
-    max_length: Annotated[
-        int | None, typer.Option(min=1, help="Longest prompt and answer, in the model's tokens.")
-    ] = None,
+    max_length: MaxLength = None,
+    truncation: TruncationOption = None,
+    template_kwargs: TemplateKwargs = None,
     against: Annotated[
         list[str] | None, typer.Option(help="Evaluation prompts that must not be among these; may be given again.")
     ] = None,
@@ -222,12 +237,12 @@ def lint(
 ) -> None:
     """Say every problem of a preference or prompt set, and what it is like. Exit code 1 if a row is refused."""
     from prefloop.cli.lint import lint_command
+    from prefloop.cli.model_tokens import ModelTokens
 
     with human_text(json_file):
         result, accepted = lint_command(
             data,
-            model=model,
-            max_length=max_length,
+            tokens=ModelTokens(model, max_length, truncation, template_kwargs),
             against=against or [],
             format_name=format_name,
             quarantine=quarantine,

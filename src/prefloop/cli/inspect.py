@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from prefloop.cli.console import say
+from prefloop.cli.model_tokens import ModelTokens
 from prefloop.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -54,20 +55,19 @@ class ShownExample:
     """Nats by which the policy had the chosen answer ahead when it was last trained on it."""
 
 
-def inspect_command(what: str, *, model: str | None, rows: int, worst: int | None) -> dict[str, Any]:
+def inspect_command(what: str, *, tokens: ModelTokens, rows: int, worst: int | None) -> dict[str, Any]:
     """Shows rows of a data set or of a run."""
     from prefloop.loop.journal import FILE
 
     if (Path(what) / FILE).is_file():
-        if model is not None:
-            raise RecipeError("--model: a run has a model of its own. Leave it out.")
+        tokens.require_unused("a run has a model and settings of its own. Leave it out.")
         shown = list(_of_run(Path(what), rows, worst))
     else:
         if worst is not None:
             raise RecipeError("--worst: needs a run, whose policy has seen the pairs. Name its folder.")
-        if model is None:
+        if (codec := tokens.codec()) is None:
             raise RecipeError("--model: is missing. Name the model whose tokens are shown, such as builtin:tiny.")
-        shown = list(_of_data(what, model, rows))
+        shown = list(_of_data(what, codec, tokens, rows))
     say([LEGEND, *(line for example in shown for line in said(example))])
     return {"what": what, "rows": [_as_json(example) for example in shown]}
 
@@ -90,14 +90,14 @@ def _of_run(run: Path, rows: int, worst: int | None) -> Iterator[ShownExample]:
         )
 
 
-def _of_data(name: str, model: str, rows: int) -> Iterator[ShownExample]:
+def _of_data(name: str, codec: "ChatCodec", tokens: ModelTokens, rows: int) -> Iterator[ShownExample]:
     from prefloop.data import Reading, find_source
-    from prefloop.policy import ChatCodec, EncodingSettings, encoded, resolve_model
+    from prefloop.policy import EncodingSettings, encoded
     from prefloop.policy.token_checks import WITHOUT_LIMIT
 
-    codec = ChatCodec.load(resolve_model(model).directory, {})
+    settings = EncodingSettings(tokens.max_length or WITHOUT_LIMIT, tokens.truncation or "drop")
     for given in islice(Reading(find_source(name)), rows):
-        for one in encoded(list(_examples(given)), codec, EncodingSettings(WITHOUT_LIMIT)):
+        for one in encoded(list(_examples(given)), codec, settings):
             names = [member.role for member in one.example.members]
             yield ShownExample(
                 where=one.example.prompt.source,

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefloop.cli.console import rows, say
+from prefloop.cli.model_tokens import ModelTokens
 from prefloop.errors import RecipeError
 
 if TYPE_CHECKING:
-    from prefloop.data.checks import Check
     from prefloop.data.figures import Lengths, Spread
     from prefloop.data.lint import LintReport
 
@@ -21,36 +21,29 @@ STEP_OF_LENGTH = 50
 def lint_command(
     data: str,
     *,
-    model: str | None,
-    max_length: int | None,
+    tokens: ModelTokens,
     against: Sequence[str],
     format_name: str | None,
     quarantine: Path | None,
 ) -> tuple[dict[str, Any], bool]:
     """Reads a data set once and says what is wrong with it; also whether every row is accepted."""
-    if max_length is not None and model is None:
-        raise RecipeError("--max-length: is counted in a model's tokens. Name one with --model.")
+    codec = tokens.codec()
     from prefloop.data import Check, Reading, find_source, leaks_of
 
     source = find_source(data)
     if quarantine is not None and Path(data).exists() and quarantine.resolve() == Path(data).resolve():
         raise RecipeError(f"--quarantine {quarantine}: is the data set itself. Name another file.")
     checks: list[Check] = [leaks_of(name) for name in against]
-    if model is not None:
-        checks.append(_tokens(model, max_length))
+    if codec is not None:
+        from prefloop.policy.token_checks import token_checks
+
+        checks.append(token_checks(codec, tokens.max_length, tokens.truncation or "drop"))
     reading = Reading(source, format=format_name, checks=checks, quarantine=quarantine)
     for _ in reading:
         pass
     report = reading.report
     say(said(report, quarantine))
     return report.as_json(), not report.refused
-
-
-def _tokens(model: str, max_length: int | None) -> "Check":
-    from prefloop.policy import ChatCodec, resolve_model
-    from prefloop.policy.token_checks import token_checks
-
-    return token_checks(ChatCodec.load(resolve_model(model).directory, {}), max_length)
 
 
 def said(report: "LintReport", quarantine: Path | None) -> Iterator[str]:

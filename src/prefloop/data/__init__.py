@@ -5,9 +5,10 @@ from prefloop.data.collection import Collection, GivenGroup
 from prefloop.data.given import Given
 from prefloop.data.leaks import Leaks, leaks_of
 from prefloop.data.lint import LintReport, Reading, require_rows
-from prefloop.data.mixture import Part, rank_in_mixture, rows_taken
+from prefloop.data.mixture import Part, part_names, rank_in_mixture, rows_taken
 from prefloop.data.problems import CODES
-from prefloop.data.prompts import prompts_of_turn, unique_prompts
+from prefloop.data.prompts import UniquePrompts, prompts_of_turn
+from prefloop.data.seen import Seen
 from prefloop.data.source import DataSource, RowSource, find_source
 from prefloop.data.split import is_for_validation
 
@@ -23,12 +24,14 @@ __all__ = [
     "Part",
     "Reading",
     "RowSource",
+    "Seen",
+    "UniquePrompts",
     "find_source",
     "is_for_validation",
     "leaks_of",
+    "part_names",
     "prompts_of_turn",
     "rank_in_mixture",
     "require_rows",
     "rows_taken",
-    "unique_prompts",
 ]

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -99,6 +99,7 @@ class Reading:
         format: str | None = None,
         checks: Sequence[Check] = (),
         quarantine: Path | None = None,
+        seen: Seen | None = None,
     ) -> None:
         """Prepares the pass.
 
@@ -108,11 +109,13 @@ class Reading:
             checks: further checks of a row: against evaluation prompts, with a model's tokens.
             quarantine: file for refused rows, as JSON lines with place, problems and original text; there only when a
                 row is refused.
+            seen: what rows of other sources said that belong to the same set; gets these too.
         """
         self._source = source
         self._format = format
         self._checks = checks
         self._quarantine = quarantine
+        self._seen = seen
         self._tally = Tally()
         self._detected: Detected | None = None
         self._rows = self._refused = self._warned = 0
@@ -125,7 +128,8 @@ class Reading:
         Raises:
             DataError: there is no row, or the rows have no format, or more than one.
         """
-        with closing(Seen()) as seen, _Quarantine(self._quarantine) as quarantine:
+        shared = None if self._seen is None else nullcontext(self._seen)
+        with shared or closing(Seen()) as seen, _Quarantine(self._quarantine) as quarantine:
             checks = (row_problems, *self._checks, seen)
             for piece in in_pieces(self._source.rows(), ROWS_LOOKED_AT):
                 readable = [row for row in piece if row.values is not None]

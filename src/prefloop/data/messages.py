@@ -197,8 +197,8 @@ def _message(turn: Mapping[str, Any], field: str) -> Message:
         calls = tuple(turn["tool_calls"]) if isinstance(turn["tool_calls"], list) else (turn["tool_calls"],)
     if not content.strip() and not calls and role != "tool":
         raise RowRefused("empty_message", f"{field} says nothing")
-    name = turn.get("name")
-    return Message(role=role, content=content, tool_calls=calls, name=name if isinstance(name, str) else None)
+    names = {key: turn[key] for key in ("name", "tool_call_id") if isinstance(turn.get(key), str)}
+    return Message(role=role, content=content, tool_calls=calls, **names)
 
 
 def _with_thinking(message: Message, turn: Mapping[str, Any]) -> Message:

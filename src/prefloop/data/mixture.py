@@ -17,6 +17,20 @@ class Part:
     """Rows at most."""
 
 
+def part_names(sources: Sequence[str]) -> list[str]:
+    """What the parts of a mixture are called: as their sources, with a number where two have one name.
+
+    A source that is not mixed has the name "", also where it has a weight or a cap.
+
+    Example:
+        >>> part_names(["a.jsonl", "b.jsonl", "a.jsonl"])
+        ['1. a.jsonl', 'b.jsonl', '3. a.jsonl']
+    """
+    if len(sources) == 1:
+        return [""]
+    return [name if sources.count(name) == 1 else f"{number}. {name}" for number, name in enumerate(sources, 1)]
+
+
 def rows_taken(available: Sequence[int], parts: Sequence[Part]) -> list[int]:
     """Rows that a mixture takes of each source: no row twice.
 

@@ -1,23 +1,45 @@
 """Prompt sets, and which part of one a round takes."""
 
 from collections.abc import Iterable, Sequence
+from typing import overload
 
 import numpy as np
 
 from prefloop.data.given import Given
+from prefloop.data.temporary import temporary_database
 from prefloop.errors import DataError
 from prefloop.records import Prompt, seed_for
 
 
-def unique_prompts(rows: Iterable[Given]) -> list[Prompt]:
-    """The prompts of some rows, the first of equal ones."""
-    prompts: dict[str, Prompt] = {}
-    for given in rows:
-        prompts.setdefault(given.prompt.prompt_id, given.prompt)
-    return list(prompts.values())
+class UniquePrompts(Sequence[Prompt]):
+    """The prompts of some rows, the first of equal ones, in a temporary database."""
+
+    def __init__(self, rows: Iterable[Given]) -> None:
+        self._database = temporary_database()
+        self._database.execute("CREATE TABLE prompts (number INTEGER PRIMARY KEY, prompt_id TEXT UNIQUE, body TEXT)")
+        for given in rows:
+            self._database.execute(
+                "INSERT OR IGNORE INTO prompts (prompt_id, body) VALUES (?, ?)",
+                (given.prompt.prompt_id, given.prompt.model_dump_json(exclude_defaults=True)),
+            )
+        (self._length,) = self._database.execute("SELECT COUNT(*) FROM prompts").fetchone()
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, index: int) -> Prompt: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Prompt]: ...
+    def __getitem__(self, index: int | slice) -> Prompt | list[Prompt]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        number = range(len(self))[index] + 1
+        (body,) = self._database.execute("SELECT body FROM prompts WHERE number = ?", (number,)).fetchone()
+        return Prompt.model_validate_json(body)
 
 
-def prompts_of_turn(prompts: Sequence[Prompt], count: int | None, turn: int, seed: int) -> list[Prompt]:
+def prompts_of_turn(prompts: Sequence[Prompt], count: int | None, turn: int, seed: int) -> Sequence[Prompt]:
     """The prompts of one turn: disjoint parts of one shuffle, then of a new shuffle when it is used up.
 
     Args:
@@ -30,7 +52,7 @@ def prompts_of_turn(prompts: Sequence[Prompt], count: int | None, turn: int, see
         DataError: there are fewer prompts than one turn takes.
     """
     if count is None:
-        return list(prompts)
+        return prompts
     if count > len(prompts):
         raise DataError(
             f"prompts.count is {count}, but the set has {len(prompts)} prompts. Lower the count or add prompts."

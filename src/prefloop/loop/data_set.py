@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from heapq import heappush, heappushpop
 from pathlib import Path
@@ -16,8 +16,10 @@ from prefloop.data import (
     GivenGroup,
     LintReport,
     Part,
+    Seen,
     find_source,
     is_for_validation,
+    part_names,
     rank_in_mixture,
     require_rows,
     rows_taken,
@@ -42,6 +44,8 @@ class DataSet:
     counts: Counter[str]
     reports: list[LintReport]
     """What was found in each source, in order; a validation source comes last."""
+    seen: Seen
+    """The rows of all sources: one may repeat or deny what stands in another."""
 
     def groups(self, *, validation: bool = False) -> Iterator[GivenGroup]:
         """Prompts with what was given for them: those that are trained on, or those that are kept apart."""
@@ -74,8 +78,8 @@ def data_set(step: str, settings: DataStep, recipe: Recipe, folder: Path | None 
     Raises:
         DataError: a source has no usable row; or one side of the split would have no prompt.
     """
-    with Collection() as collection:
-        made = DataSet(collection, Counter(), [])
+    with Collection() as collection, closing(Seen()) as seen:
+        made = DataSet(collection, Counter(), [], seen)
         _add_training(made, step, settings, recipe, folder)
         if isinstance(settings.validation, ValidationSource):
             held = settings.validation
@@ -94,19 +98,24 @@ def _add_training(made: DataSet, step: str, settings: DataStep, recipe: Recipe, 
     share = settings.validation.share if isinstance(settings.validation, ValidationShare) else 0.0
     parts = [Part(one.weight, one.cap) for one in settings.sources]
     chosen_by_rank = any(part != Part() for part in parts)
+    names = part_names([find_source(source.source).name for source in settings.sources])
     for number, source in enumerate(settings.sources):
         for given in _read(made, step, source.source, source.format, recipe, folder):
             prompt_id = given.prompt.prompt_id
             rank = rank_in_mixture(prompt_id, recipe.seed) if chosen_by_rank else 0
             apart = share > 0 and is_for_validation(prompt_id, share, recipe.seed)
-            made.collection.add(given, number, rank=rank, apart=apart)
+            made.collection.add(_of_part(given, names[number]), number, rank=rank, apart=apart)
     if not chosen_by_rank and len(parts) == 1:
         return
     available = [made.collection.rows_of(number) for number in range(len(parts))]
     for number, rows in enumerate(rows_taken(available, parts)):
         made.collection.cut(number, rows)
-        made.counts[f"rows of {made.reports[number].source}"] += rows
+        made.counts[f"rows of {names[number] or made.reports[number].source}"] += rows
         made.counts["left out: mixture"] += available[number] - rows
+
+
+def _of_part(given: Given, name: str) -> Given:
+    return given.model_copy(update={"prompt": given.prompt.model_copy(update={"part": name})}) if name else given
 
 
 def _read(
@@ -114,7 +123,7 @@ def _read(
 ) -> Iterator[Given]:
     """The accepted rows of a source; counts the others."""
     aside = None if folder is None else folder / f".{QUARANTINE}"
-    reading = reading_of(step, find_source(name), recipe, format=format, quarantine=aside)
+    reading = reading_of(step, find_source(name), recipe, format=format, quarantine=aside, seen=made.seen)
     yield from reading
     report = reading.report
     made.reports.append(report)

@@ -1,6 +1,8 @@
 """The largest batches that a step could meet: of the longest prompts, with answers as long as they may become."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from heapq import nlargest
+from itertools import chain
 from typing import cast
 
 from prefloop.config import DataStep, PromptsStep, Recipe, SampleStep, TrainStep
@@ -18,14 +20,14 @@ from prefloop.training import TokenExample, largest_micro_batch, step_budget, to
 
 def longest_prompts(artifacts: Iterable[Artifact], recipe: Recipe) -> list[Prompt]:
     """The longest prompts that some steps give, in characters."""
-    prompts: list[Prompt] = []
+    prompts: Iterable[Prompt] = ()
     for artifact in artifacts:
         settings = recipe.step(artifact.step, artifact.place.round or 0)
         if isinstance(settings, PromptsStep):
-            prompts += prompts_at(artifact, settings, recipe)
+            prompts = chain(prompts, prompts_at(artifact, settings, recipe))
         elif isinstance(settings, DataStep):
-            prompts += survey(artifact.step, settings, recipe).longest_prompts
-    return sorted(prompts, key=lambda prompt: -_characters(prompt))[:LONGEST]
+            prompts = chain(prompts, survey(artifact.step, settings, recipe).longest_prompts)
+    return nlargest(LONGEST, prompts, key=_characters)
 
 
 def largest_of(artifact: Artifact, recipe: Recipe, codec: ChatCodec, facts: ModelFacts) -> list[TokenExample]:

@@ -1,10 +1,11 @@
 """What a prompts step reads: the prompts of its source, each once; and which of them a round takes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from prefloop.config import PromptsStep, Recipe
-from prefloop.data import LintReport, find_source, prompts_of_turn, require_rows, unique_prompts
+from prefloop.data import LintReport, UniquePrompts, find_source, prompts_of_turn, require_rows
 from prefloop.loop.artifact import Artifact, turn_at
 from prefloop.loop.reading import held_out, reading_of
 from prefloop.loop.remembered import Remembered
@@ -15,7 +16,7 @@ from prefloop.records import Prompt, digest, seed_for
 class PromptSet:
     """The usable prompts of a source."""
 
-    prompts: tuple[Prompt, ...]
+    prompts: UniquePrompts
     report: LintReport
 
 
@@ -39,14 +40,14 @@ def prompt_set(step: str, settings: PromptsStep, recipe: Recipe, quarantine: Pat
 
     def read() -> PromptSet:
         reading = reading_of(step, find_source(settings.data), recipe, format=settings.format, quarantine=quarantine)
-        prompts = unique_prompts(reading)
+        prompts = UniquePrompts(reading)
         require_rows(reading.report, settings.data)
-        return PromptSet(tuple(prompts), reading.report)
+        return PromptSet(prompts, reading.report)
 
     return _SETS.found(key, read, anew=quarantine is not None)
 
 
-def prompts_at(artifact: Artifact, settings: PromptsStep, recipe: Recipe) -> list[Prompt]:
+def prompts_at(artifact: Artifact, settings: PromptsStep, recipe: Recipe) -> Sequence[Prompt]:
     """The prompts of a step's turn."""
     prompts = prompt_set(artifact.step, settings, recipe).prompts
     return prompts_of_turn(

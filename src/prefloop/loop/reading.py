@@ -1,10 +1,11 @@
 """What comes from outside, as the steps of a run read it: checked, and without the prompts of the run's evaluations."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from prefloop.config import DataStep, LoadedRecipe, PromptsStep, Recipe, StepConfig, TrainStep, ValidationSource
-from prefloop.data import Check, DataSource, Reading, find_source, leaks_of
+from prefloop.data import Check, DataSource, Reading, Seen, find_source, leaks_of
 from prefloop.errors import CheckFailedError
 from prefloop.loop.remembered import Remembered
 from prefloop.policy import ChatCodec
@@ -20,6 +21,7 @@ def reading_of(
     format: str | None = None,
     checks: Sequence[Check] = (),
     quarantine: Path | None = None,
+    seen: Seen | None = None,
 ) -> Reading:
     """One pass over a source of a step of type prompts or data.
 
@@ -30,9 +32,10 @@ def reading_of(
         format: name of the rows' format; None recognises it.
         checks: more than a step makes.
         quarantine: file for refused rows.
+        seen: what rows of the step's other sources said.
     """
     leaks = [leaks_of(name) for name in held_out(step, recipe)]
-    return Reading(source, format=format, checks=[*leaks, *checks], quarantine=quarantine)
+    return Reading(source, format=format, checks=[*leaks, *checks], quarantine=quarantine, seen=seen)
 
 
 def external(step: str, settings: StepConfig, recipe: Recipe) -> Mapping[str, str]:
@@ -98,12 +101,14 @@ def require_clean(loaded: LoadedRecipe, codec: ChatCodec) -> None:
         if not isinstance(settings, PromptsStep | DataStep):
             continue
         trains = [] if name in evaluation_prompts(recipe) else _train_steps(recipe)
-        for source, format in sources_of(settings):
-            checks = [token_checks(codec, one.max_length, one.truncation) for one in trains]
-            reading = reading_of(name, find_source(source), recipe, format=format, checks=checks)
-            for _ in reading:
-                pass
-            if (line := reading.report.line()) is not None:
+        with closing(Seen()) as seen:
+            for source, format in sources_of(settings):
+                checks = [token_checks(codec, one.max_length, one.truncation) for one in trains]
+                reading = reading_of(name, find_source(source), recipe, format=format, checks=checks, seen=seen)
+                for _ in reading:
+                    pass
+                if (line := reading.report.line()) is None:
+                    continue
                 options = "".join(f" --against {other}" for other in held_out(name, recipe))
                 if trains:
                     shortest = min(one.max_length for one in trains)

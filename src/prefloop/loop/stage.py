@@ -13,6 +13,7 @@ from prefloop.errors import DataError, RunLockedError
 from prefloop.loop.artifact import Artifact
 from prefloop.loop.gate import Decision, read_decision
 from prefloop.loop.journal import SUPERSEDED, Entry, Journal, MadeFrom
+from prefloop.loop.machine import return_freed_memory
 from prefloop.loop.progress import Progress
 from prefloop.loop.scope import Scope
 from prefloop.loop.steps import STEP_TYPES, Resources, Work
@@ -133,6 +134,7 @@ class Stage:
             with self.progress.stage(path) as report:
                 work = Work(artifact, recipe, settings, making, scratch, paths, earlier, self.resources, report)
                 counts = kind.make(work)
+            return_freed_memory()
             self.made.append(path)
         _sync(making)
         entry = Entry(

@@ -24,6 +24,8 @@ class Message(Record):
     role: Literal["system", "user", "assistant", "tool"]
     content: str
     tool_calls: tuple[JsonValue, ...] = ()
+    tool_call_id: str | None = None
+    """Of a tool's turn: the call that it answers."""
     name: str | None = None
 
 
@@ -43,6 +45,8 @@ class Prompt(Record):
     numbers: dict[str, float] = {}
     source: str = ""
     """Where it came from, as "file.jsonl:412"; never a path."""
+    part: str = ""
+    """Which of several sources that were mixed; empty where there is one."""
 
     @classmethod
     def of(

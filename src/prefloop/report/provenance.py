@@ -40,6 +40,8 @@ def _origins(run: RunView, plots: Sequence[Plot]) -> Iterator[Origin]:
         )
     if run.rounds:
         yield Origin("Usable pairs", "what the step pairs counted, in journal.sqlite and round-NN/summary.json")
+    if any(train.validation for one in run.rounds for train in one.training):
+        yield Origin("On examples that were kept apart", "round-NN/policy/validation.json")
     if run.comparisons:
         yield Origin(
             "Answers before and after",

@@ -25,6 +25,7 @@ from prefloop.report.view import (
     RunView,
     Stage,
     Training,
+    Validation,
     last_accepted,
 )
 
@@ -137,6 +138,7 @@ def _training(folder: Path, place: Path) -> Training:
         fitted=_checked(f"{place}/fitted.json", "set of fits", fitted.read_text(encoding="utf-8"), _FITS.validate_json)
         if fitted.is_file()
         else {},
+        validation=optional_json(folder / "validation.json", Validation),
     )
 
 

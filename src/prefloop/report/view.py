@@ -113,6 +113,14 @@ class Fitted(View):
     warning: str | None = None
 
 
+class Validation(View):
+    """`validation.json` of a train step: examples that were only measured."""
+
+    examples: int
+    before: dict[str, float]
+    after: dict[str, float]
+
+
 class Recipe(View):
     """`recipe.yaml`."""
 
@@ -150,6 +158,7 @@ class Training:
     place: str
     steps: tuple[Mapping[str, float], ...]
     fitted: Mapping[str, Fitted]
+    validation: Validation | None = None
 
     @property
     def step(self) -> str:

@@ -45,6 +45,8 @@ class LossOfPlan:
     """The loss is p L(chosen, rejected) + (1 - p) L(rejected, chosen), with p of the example."""
     seed: int = 0
     """Of the random numbers that an objective may read."""
+    parts: Sequence[str] = ()
+    """Of each example the source of a mixture that it came from; empty where there is one source."""
 
     def __call__(self, indices: Sequence[int], policy: Mapping[str, Tensor], step: Step) -> Float[Tensor, " pairs"]:
         """Unreduced losses of some examples of a step, given the policy's numbers about them."""
@@ -241,7 +243,7 @@ class PlainEngine:
         self.optimizer.step()
         policy = {name: torch.cat([of_batch[name] for of_batch in scores]) for name in self._sums}
         self._keep_margins(order, policy)
-        return {"loss": float(loss), **self.metrics(order, policy), "grad_norm": float(grad_norm)}
+        return {**self._said(order, torch.cat(losses) * weights, policy), "grad_norm": float(grad_norm)}
 
     def measured(self, indices: Sequence[int], number: int = 0) -> dict[str, float]:
         """What `step` would say of some examples as the policy is, with nothing changed.
@@ -256,9 +258,8 @@ class PlainEngine:
         with torch.no_grad():
             scores = [self._answers(batch) for batch in batches]
             losses = [self.loss(batch, answers, of_step) for batch, answers in zip(batches, scores, strict=True)]
-        loss = (torch.cat(losses) * picked(self.loss.data["weights"], order)).mean()
         policy = {name: torch.cat([of_batch[name] for of_batch in scores]) for name in self._sums}
-        return {"loss": float(loss), **self.metrics(order, policy)}
+        return self._said(order, torch.cat(losses) * picked(self.loss.data["weights"], order), policy)
 
     @property
     def _sums(self) -> list[str]:
@@ -289,10 +290,22 @@ class PlainEngine:
             ahead = ahead - picked(ref["chosen_logps"], indices) + picked(ref["rejected_logps"], indices)
         self.margins[list(indices)] = ahead.double()
 
-    def metrics(self, indices: Sequence[int], policy: Mapping[str, Tensor]) -> dict[str, float]:
-        """Log-probabilities, implicit rewards, margins and accuracies; a tie is half a win."""
+    def _said(self, indices: Sequence[int], losses: Tensor, policy: Mapping[str, Tensor]) -> dict[str, float]:
+        """The metrics of some examples; of each source of a mixture too, as `METRIC@SOURCE`."""
+        found = self.metrics(indices, losses, policy)
+        parts = [self.loss.parts[index] for index in indices] if self.loss.parts else []
+        for part in sorted(set(parts)):
+            places = [place for place, of_example in enumerate(parts) if of_example == part]
+            of_part = {name: values[places] for name, values in policy.items()}
+            metrics = self.metrics([indices[place] for place in places], losses[places], of_part)
+            found |= {f"examples@{part}": len(places), **{f"{name}@{part}": metrics[name] for name in metrics}}
+        return found
+
+    def metrics(self, indices: Sequence[int], losses: Tensor, policy: Mapping[str, Tensor]) -> dict[str, float]:
+        """Mean loss, log-probabilities, implicit rewards, margins and accuracies; a tie is half a win."""
         chosen = list(indices)
         named = {f"logps/{name.removesuffix('_logps')}": float(values.mean()) for name, values in policy.items()}
+        named = {"loss": float(losses.sum() / len(chosen)), **named}
         ref, beta = self.loss.frozen.get("ref"), self.loss.hyper.get("beta")
         if ref is None or beta is None or not {"chosen_logps", "rejected_logps"} <= policy.keys():
             return named

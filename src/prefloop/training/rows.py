@@ -22,6 +22,8 @@ class TokenExample:
     weight: float
     numbers: Mapping[str, float]
     member_numbers: Mapping[str, Mapping[str, float]]
+    part: str = ""
+    """Which of several sources that were mixed it came from."""
 
     @classmethod
     def of(
@@ -35,6 +37,7 @@ class TokenExample:
             weight=example.weight,
             numbers=example.numbers,
             member_numbers={member.role: member.numbers for member in example.members},
+            part=example.prompt.part,
         )
 
     @property

@@ -49,6 +49,8 @@ class TokenisedExample(Record):
     members: tuple[TokenisedMember, ...]
     weight: float
     numbers: dict[str, float]
+    part: str = ""
+    """Which of several sources that were mixed it came from."""
     warned: tuple[str, ...] = ()
     """Codes: it was cut, or the template does not keep its prompt."""
 
@@ -137,6 +139,7 @@ def _said(one: Encoded) -> TokenisedExample:
         ),
         weight=example.weight,
         numbers=example.numbers,
+        part=example.prompt.part,
         warned=one.warned,
     )
 
@@ -153,9 +156,11 @@ class TokensOnDisk(Sequence[TokenExample]):
         self._roles: list[tuple[str, ...]] = []
         self.example_ids: list[str] = []
         self._weights: list[float] = []
+        self._parts: list[str] = []
         self._numbers: dict[tuple[str, str], list[float]] = {}
         """By role ("" for the example's own) and name; NaN where an example has none."""
         known: dict[tuple[str, ...], tuple[str, ...]] = {}
+        known_parts: dict[str, str] = {}
         for path in shards_in(folder):
             start = 0
             for one in read_records(path, TokenisedExample):
@@ -170,6 +175,7 @@ class TokensOnDisk(Sequence[TokenExample]):
                 self._roles.append(known.setdefault(roles, roles))
                 self.example_ids.append(one.example_id)
                 self._weights.append(one.weight)
+                self._parts.append(known_parts.setdefault(one.part, one.part))
                 start += sum(lengths)
             self._files.append(safe_open(path.with_suffix(".safetensors"), framework="numpy"))
         for values in self._numbers.values():
@@ -216,6 +222,7 @@ class TokensOnDisk(Sequence[TokenExample]):
             weight=self._weights[index],
             numbers=self._numbers_of("", index),
             member_numbers={role: self._numbers_of(role, index) for role in roles},
+            part=self._parts[index],
         )
 
     def _numbers_of(self, role: str, index: int) -> dict[str, float]:

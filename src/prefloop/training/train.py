@@ -138,7 +138,10 @@ def _loss(
         name: _reference(name, policy, request, examples, plan, bench, progress, of)
         for name, policy in request.references.items()
     }
-    return LossOfPlan(request.objective, request.hyper, data, frozen, soft_labels, request.seed)
+    parts = tuple(example.part for example in examples)
+    return LossOfPlan(
+        request.objective, request.hyper, data, frozen, soft_labels, request.seed, parts if any(parts) else ()
+    )
 
 
 def _require_soft_labels(request: TrainRequest, loss: LossOfPlan) -> None:

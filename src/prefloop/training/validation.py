@@ -1,6 +1,7 @@
 """The loss and the metrics of training on examples that are not trained on, before and after."""
 
 import json
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,9 +45,15 @@ class Validation:
         if self.engine is None:
             return {}
         self.engine.state = state
-        of_steps = [(self.engine.measured(step, number), len(step)) for number, step in enumerate(self.plan)]
-        count = sum(size for _, size in of_steps)
-        return {name: sum(found[name] * size for found, size in of_steps) / count for name in of_steps[0][0]}
+        totals, sizes = defaultdict[str, float](float), defaultdict[str, float](float)
+        for number, step in enumerate(self.plan):
+            found = self.engine.measured(step, number)
+            for name, value in found.items():
+                part = name.partition("@")[2]
+                size = found[f"examples@{part}"] if part else len(step)
+                totals[name] += value * size
+                sizes[name] += size
+        return {name: size if name.startswith("examples@") else totals[name] / size for name, size in sizes.items()}
 
     def before(self, state: State | None, scratch: Path) -> Metrics:
         """Means before the first step; measured once, since training that goes on after a crash stands elsewhere."""

@@ -56,4 +56,4 @@ def _nothing(_name: str, _settings: StepConfig, _scope: Scope) -> Inputs:
 
 
 PROMPTS = StepType(make_prompts, _nothing, holds=lambda _settings: {Prompt: "."}, external=external)
-DATA = StepType(make_data, _nothing, holds=lambda _settings: HOLDS, external=external, format=2)
+DATA = StepType(make_data, _nothing, holds=lambda _settings: HOLDS, external=external, format=3)

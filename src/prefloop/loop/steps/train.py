@@ -11,21 +11,17 @@ from numpy.typing import NDArray
 
 from prefloop.config import LengthHeld, ScaledFit, StepConfig, TrainStep
 from prefloop.config.tokens import SUFFIX
-from prefloop.errors import DataError
 from prefloop.loop.artifact import Artifact, Inputs
 from prefloop.loop.scope import Scope
-from prefloop.loop.steps.tokens import encoding_settings
 from prefloop.loop.steps.work import VALIDATION, StepType, Work
 from prefloop.objectives import Objective, find_objective
-from prefloop.records import Example, PolicyCard, Response, content_of, seed_for
+from prefloop.records import PolicyCard, Response, content_of, seed_for
 from prefloop.training import (
     VALIDATED,
     BlockOfRound,
-    TokenExample,
     TokensOnDisk,
     TrainRequest,
     example_data,
-    tokenised,
     train,
 )
 
@@ -39,13 +35,14 @@ def make_policy(work: Work) -> Mapping[str, float]:
     assert isinstance(settings, TrainStep)
     objective = find_objective(settings.objective.name, "objective")
     examples = TokensOnDisk(work.path("tokens"), objective.roles)
+    held = work.path("tokens") / VALIDATION
     hyper, fits = _resolved_hyper(work, settings, objective, example_data(examples, objective.roles))
     request = TrainRequest(
         settings=settings,
         objective=objective,
         hyper=hyper,
         examples=examples,
-        validation=_validation_examples(work, settings),
+        validation=TokensOnDisk(held, objective.roles) if held.is_dir() else (),
         start=work.policy("start"),
         references={slot: work.policy(slot) for slot in settings.references},
         seed=seed_for(work.recipe.seed, work.artifact.step, work.turn),
@@ -60,23 +57,6 @@ def make_policy(work: Work) -> Mapping[str, float]:
         (work.out / "fitted.json").write_text(json.dumps(fits, indent=1) + "\n", encoding="utf-8")
     (work.out / "policy.json").write_text(_card(work, settings).model_dump_json(indent=1) + "\n", encoding="utf-8")
     return {"examples": len(examples), "steps": len(metrics), **_validated(work.out / VALIDATED)}
-
-
-def _validation_examples(work: Work, settings: TrainStep) -> list[TokenExample]:
-    """What the pair step kept apart, as tokens.
-
-    Raises:
-        DataError: there are such examples, but none fits `max_length`.
-    """
-    records = list(work.records("examples", Example, part=VALIDATION))
-    examples, reasons = tokenised(records, work.resources.bench.codec, encoding_settings(settings))
-    if records and not examples:
-        why = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
-        raise DataError(
-            f"{work.artifact.place}/{work.artifact.step}: no validation example can be measured ({why}). "
-            f"Raise {work.artifact.step}.max_length."
-        )
-    return examples
 
 
 def _validated(file: Path) -> dict[str, float]:
