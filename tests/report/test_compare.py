@@ -204,8 +204,7 @@ def test_an_arm_that_another_one_only_adds_to_is_named_without_trying_all_subset
     runs = [write_run(tmp_path / str(number), replace(FITTED, settings=one)) for number, one in enumerate(settings)]
     arms = arms_of(read_runs(runs))
 
-    assert [arm.label for arm in arms[1:]] == ["setting_0 1", "more 1"]
-    assert arms[0].label.endswith("setting_39 0, more not set")
+    assert [arm.label for arm in arms] == ["quickstart", "setting_0 1", "more 1"]
 
 
 def test_the_result_of_a_run_whose_last_round_was_rolled_back_is_the_last_accepted_one(tmp_path: Path) -> None:
@@ -345,6 +344,17 @@ def test_arms_of_one_recipe_are_named_by_what_differs(
 
     assert [arm.name for arm in arms] == names
     assert [arm.label for arm in arms] == [name.removeprefix("quickstart, ") for name in names]
+
+
+def test_of_many_arms_each_has_a_line_on_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = [replace(FITTED, settings={"objective": {"alpha": alpha}}) for alpha in (0.1, 0.2, 0.3)]
+    made.append(PLAIN)
+    runs = [write_run(tmp_path / str(number), one) for number, one in enumerate(made)]
+    compare_command(runs, None)
+    lines = capsys.readouterr().out.splitlines()
+    heading = next(number for number, line in enumerate(lines) if line.startswith(" arm "))
+    arms = [line.strip().split("  ")[0] for line in lines[heading + 2 : heading + 6]]
+    assert arms == ["quickstart", "quickstart, alpha 0.2", "quickstart, alpha 0.3", "quickstart_plain"]
 
 
 def test_what_a_name_leaves_out_is_said_beside_it(tmp_path: Path) -> None:

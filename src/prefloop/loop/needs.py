@@ -30,8 +30,9 @@ MERGED = "the base, and the policy merged for sampling"
 SAMPLED_LOGIT_COPIES = 2
 """Of the prompts and of their answers, just after the prompts have passed."""
 
-RECORD_BYTES = {"prompts": 420, "answers": 380, "judge_calls": 212, "pairs": 1600}
-"""Bytes of a record, without an answer's tokens (measured on the quickstart; a pair holds two answers of 37 tokens)."""
+RECORD_BYTES = {"prompts": 420, "answers": 380, "judge_calls": 212, "pairs": 2650}
+"""Bytes of a record, without an answer's tokens (measured on the quickstart; a pair holds two answers of 37 tokens, as
+text and as tokens)."""
 TOKEN_BYTES = 11
 """Bytes of an answer's token: its id and its text."""
 

@@ -2,7 +2,7 @@
 
 from prefloop.report.compare import RunComparison, read_comparison
 from prefloop.report.compare_page import comparison_path, write_comparison
-from prefloop.report.compare_table import comparison_table
+from prefloop.report.compare_table import arms_table, comparison_table
 from prefloop.report.compare_wording import comparison_caveats, comparison_meaning
 from prefloop.report.figures import with_coarse_interval
 from prefloop.report.page import page_of, write_report
@@ -16,6 +16,7 @@ __all__ = [
     "RunComparison",
     "RunView",
     "TextTable",
+    "arms_table",
     "closing_table",
     "comparison_caveats",
     "comparison_meaning",

@@ -21,7 +21,8 @@ class ArmRuns:
     """Runs that differ in nothing but the seed, by seed."""
 
     name: str
-    """The recipe's; where arms share it, with the fewest settings that no other of these arms has."""
+    """The recipe's; where arms share it, with the fewest settings that no other of these arms has. Of three or more the
+    first has the recipe's name alone: it is what the others are changes of."""
     label: str
     """The same without what all arms share."""
     unsaid: tuple[str, ...]
@@ -66,7 +67,10 @@ def _named(arm: tuple[RunAnswers, ...], detail: _Detail, *, alike: bool) -> ArmR
 def _detail(arm: tuple[RunAnswers, ...], arms: Sequence[tuple[RunAnswers, ...]]) -> _Detail:
     """What tells an arm from those of the same name; nothing where the name is its own."""
     own = dict(_leaves(arm[0].settings))
-    others = [dict(_leaves(one[0].settings)) for one in arms if one[0].name == arm[0].name and one is not arm]
+    sharing = [one for one in arms if one[0].name == arm[0].name]
+    if len(sharing) > 2 and arm is sharing[0]:
+        return _Detail("", ())
+    others = [dict(_leaves(one[0].settings)) for one in sharing if one is not arm]
     paths = dict.fromkeys(path for one in (own, *others) for path in one)
     differing = [path for path in paths if any(_of(one, path) != _of(own, path) for one in others)]
     present = [path for path in differing if path in own]

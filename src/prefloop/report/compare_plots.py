@@ -15,6 +15,9 @@ from prefloop.report.plots import Frame, Level, Plot, Point, Series, nice_ticks
 LOOKS = 8
 """Colours and shapes of arms; more arms begin anew, and are told apart by their labels."""
 
+MOST_LABELLED = 4
+"""Of more arms the labels would hide each other; up to LOOKS of them the legend tells them apart."""
+
 _WIDTH, _HEIGHT = 470.0, 380.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 42.0, 14.0, 26.0, 42.0
 _CHARACTER = 7.6  # of bold letters in a wide sans serif at 12.5 px
@@ -114,7 +117,7 @@ def svg_of(plot: TrackPlot, scale: Sequence[TrackPlot]) -> Markup:
         *_axes(frame, x_ticks, y_ticks),
         *(part for track in plot.tracks for part in _path(track, frame)),
         *(part for track in plot.tracks for part in _marks(track, frame)),
-        *_labels(plot.tracks, frame),
+        *(_labels(plot.tracks, frame) if not MOST_LABELLED < len(plot.tracks) <= LOOKS else ()),
     ]
     head = Markup(
         '<svg viewBox="0 0 {} {}" role="img" aria-labelledby="{name}-title {name}-text">'

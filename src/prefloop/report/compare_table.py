@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from prefloop.records import Estimate
 from prefloop.report.compare import Against, Arm, Measured, RunComparison, SeedMeasured
-from prefloop.report.figures import ABSENT, fixed, with_interval
+from prefloop.report.figures import ABSENT, fixed, with_coarse_interval, with_interval
 from prefloop.report.table import TextTable
 
 RATES = {"truth": "win % truth", "judge": "win % judge", "controlled": "win % judge, length-controlled"}
@@ -35,6 +35,26 @@ def comparison_table(comparison: RunComparison) -> TextTable:
     ]
     measured = tuple(line for line in lines if any(cell not in {ABSENT, ""} for cell in line[1:]))
     return TextTable(("after the last accepted round", *(arm.label for arm in arms)), measured)
+
+
+def arms_table(comparison: RunComparison) -> TextTable:
+    """A line for each arm after its last accepted round, for many arms on a terminal; intervals in whole numbers."""
+    against = (None, *comparison.against)
+    lines = [
+        (
+            arm.label,
+            _last_rounds(arm),
+            _coarse(arm.last.truth),
+            _coarse(_difference(one, "truth")),
+            _coarse(arm.last.judge),
+            _coarse(arm.last.controlled),
+            _shown(arm.last.length, 2),
+        )
+        for arm, one in zip(comparison.arms, against, strict=True)
+    ]
+    first = comparison.arms[0].label
+    headings = ("arm", "round", "truth, %", f"to {first}", "judge, %", "judge LC, %", "length")
+    return _without_empty(headings, lines)
 
 
 def rounds_table(comparison: RunComparison) -> TextTable:
@@ -86,6 +106,15 @@ def _measure(
         f"{BELOW}difference that could have been detected, {_UNITS[name]}",
         *("" if one is None or one.detectable is None else fixed(one.detectable, digits) for one in found),
     )
+
+
+def _difference(against: Against | None, name: str) -> Estimate | None:
+    found = None if against is None else against.differences.get(name)
+    return None if found is None else found.estimate
+
+
+def _coarse(estimate: Estimate | None) -> str:
+    return ABSENT if estimate is None else with_coarse_interval(estimate)
 
 
 def _value(measured: Measured, name: str) -> Estimate | None:

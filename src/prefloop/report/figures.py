@@ -53,7 +53,8 @@ def with_coarse_interval(estimate: Estimate) -> str:
     if estimate.interval is None:
         return fixed(estimate.value, 1)
     low, high = estimate.interval
-    return f"{fixed(estimate.value, 1)} ({fixed(floor(low), 0)}{_DASH}{fixed(ceil(high), 0)})"
+    between = " to " if low < 0 else _DASH
+    return f"{fixed(estimate.value, 1)} ({fixed(floor(low), 0)}{between}{fixed(ceil(high), 0)})"
 
 
 def rate(estimate: Estimate) -> str:
