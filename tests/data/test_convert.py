@@ -38,7 +38,12 @@ user = words.map(lambda text: Message(role="user", content=text))
 assistant = words.map(lambda text: Message(role="assistant", content=text))
 call: dict[str, Any] = {"type": "function", "function": {"name": "switch", "arguments": {"on": True}}}
 used_tool = st.sampled_from(
-    [(Message(role="assistant", content="", tool_calls=(call,)), Message(role="tool", content="ok", name="switch"))]
+    [
+        (
+            Message(role="assistant", content="", tool_calls=(call,)),
+            Message(role="tool", content="ok", name="switch", tool_call_id="c1"),
+        )
+    ]
 )
 
 

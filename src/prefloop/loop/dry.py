@@ -10,13 +10,12 @@ from prefloop.loop.appraisal import Appraiser, Models
 from prefloop.loop.artifact import Artifact
 from prefloop.loop.journal import Journal
 from prefloop.loop.largest import largest_of
-from prefloop.loop.machine import return_freed_memory
 from prefloop.loop.needs import Need, in_bytes
 from prefloop.loop.plan import ends_at, walked
 from prefloop.loop.progress import Progress
 from prefloop.loop.steps import Resources
 from prefloop.objectives import find_objective
-from prefloop.policy import PolicyFiles
+from prefloop.policy import PolicyFiles, return_freed_memory
 from prefloop.training import dry_pass, is_out_of_memory
 
 

@@ -1,8 +1,6 @@
 """What this machine has left for a process, and what the process took."""
 
-import ctypes
 import os
-import platform
 import resource
 import sys
 from collections.abc import Iterator
@@ -53,15 +51,6 @@ def peak_memory(*, on_cuda: bool = False) -> int:
     if on_cuda:
         return torch.cuda.max_memory_allocated()
     return _status("VmHWM") or _highest()
-
-
-def return_freed_memory() -> None:
-    """Hands freed memory back to the system where glibc would keep it for later.
-
-    After the dry pass of a 135M model that is 2.2 of 3.3 GB, on top of which sampling would get memory of its own.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _highest() -> int:

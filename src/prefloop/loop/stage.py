@@ -13,10 +13,10 @@ from prefloop.errors import DataError, RunLockedError
 from prefloop.loop.artifact import Artifact
 from prefloop.loop.gate import Decision, read_decision
 from prefloop.loop.journal import SUPERSEDED, Entry, Journal, MadeFrom
-from prefloop.loop.machine import return_freed_memory
 from prefloop.loop.progress import Progress
 from prefloop.loop.scope import Scope
 from prefloop.loop.steps import STEP_TYPES, Resources, Work
+from prefloop.policy import return_freed_memory
 from prefloop.records import content_of, digest
 
 MAKING = ".making"

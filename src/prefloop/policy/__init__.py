@@ -14,7 +14,7 @@ from prefloop.policy.functionals import (
 from prefloop.policy.memory import BatchShape, ModelFacts, Part, model_facts
 from prefloop.policy.source import ModelDescription, ModelSource, check_model, describe_model, resolve_model
 from prefloop.policy.template import ChatCodec
-from prefloop.policy.workbench import PolicyFiles, Trainable, Workbench
+from prefloop.policy.workbench import PolicyFiles, Trainable, Workbench, return_freed_memory
 
 __all__ = [
     "BatchShape",
@@ -42,6 +42,7 @@ __all__ = [
     "resolve_model",
     "response_logps",
     "response_token_scores",
+    "return_freed_memory",
     "score_rows",
     "shared_length",
 ]
