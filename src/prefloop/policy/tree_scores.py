@@ -1,0 +1,81 @@
+"""What a model says about answers whose beginnings are shared, in one pass without padding."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from peft import PeftModel
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
+
+from prefloop.policy.functionals import TokenRow, TokenScores
+from prefloop.policy.head import head_of, is_trained, token_concentration, token_logps
+from prefloop.policy.tree_attention import tree_attention
+from prefloop.policy.trees import Forest
+
+
+@dataclass(frozen=True)
+class TreeScores:
+    """One pass over some rows; what is asked of it is computed from its hidden states."""
+
+    model: PreTrainedModel
+    rows: Sequence[TokenRow]
+    forest: Forest
+    hidden: Float[Tensor, "tokens width"]
+
+    @classmethod
+    def of(cls, model: PreTrainedModel | PeftModel, rows: Sequence[TokenRow]) -> "TreeScores":
+        """Rows through the model's layers; gradient flows where it is enabled."""
+        causal: PreTrainedModel = model.get_base_model() if isinstance(model, PeftModel) else model  # pyright: ignore[reportAssignmentType]
+        forest = Forest.of([(*row.prompt_ids, *row.answer_ids) for row in rows])
+        ids = torch.tensor([forest.ids], device=causal.device)
+        with tree_attention(causal, forest):
+            hidden = causal.base_model(
+                input_ids=ids, position_ids=forest.positions()[None].to(causal.device), use_cache=False
+            ).last_hidden_state[0]
+        return cls(causal, rows, forest, hidden)
+
+    def logps(self) -> Float[Tensor, " rows"]:
+        """As `response_logps`."""
+        tokens = self._of_answers(self._logps([(row, len(one.prompt_ids)) for row, one in enumerate(self.rows)]))
+        return tokens.sum(1)
+
+    def token_scores(self) -> TokenScores:
+        """As `response_token_scores`."""
+        starts = [(row, len(one.prompt_ids)) for row, one in enumerate(self.rows)]
+        hidden = self.hidden[torch.cat([self._before(row, start) for row, start in starts])]
+        concentration = token_concentration(head_of(self.model), hidden, trained=self._trained)
+        return TokenScores(self._of_answers(self._logps(starts)), self._of_answers(concentration))
+
+    def prompt_logps(self, rows: Sequence[int]) -> Float[Tensor, " rows"]:
+        """Log-probability of the prompts of some rows, each token after the first, summed."""
+        lengths = [len(self.rows[row].prompt_ids) - 1 for row in rows]
+        before = [self._before(row, 1)[:length] for row, length in zip(rows, lengths, strict=True)]
+        ids = [token for row in rows for token in self.rows[row].prompt_ids[1:]]
+        found = self._head(torch.cat(before), ids)
+        return torch.stack([one.sum() for one in found.split(lengths)])
+
+    def _logps(self, starts: Sequence[tuple[int, int]]) -> Tensor:
+        before = torch.cat([self._before(row, start) for row, start in starts])
+        return self._head(before, [token for row, _ in starts for token in self.rows[row].answer_ids])
+
+    def _head(self, before: Tensor, ids: Sequence[int]) -> Tensor:
+        targets = torch.tensor(ids, device=self.hidden.device)
+        return token_logps(head_of(self.model), self.hidden[before], targets, trained=self._trained)
+
+    def _before(self, row: int, start: int) -> Tensor:
+        """Places of the tokens before each token of a row from one on."""
+        return self.forest.places(row)[start - 1 : -1].to(self.hidden.device)
+
+    def _of_answers(self, values: Tensor) -> Tensor:
+        """A line for each row, padded on the right; 0 where a token is not counted."""
+        counted = [torch.tensor(row.counted, device=values.device) for row in self.rows]
+        parts = values.split([len(row.answer_ids) for row in self.rows])
+        kept = [part.masked_fill(~own, 0.0) for part, own in zip(parts, counted, strict=True)]
+        return pad_sequence(kept, batch_first=True)
+
+    @property
+    def _trained(self) -> bool:
+        return is_trained(self.model.get_output_embeddings())

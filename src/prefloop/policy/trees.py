@@ -1,0 +1,141 @@
+"""Rows as trees: what rows begin with alike - a system turn, a prompt - passes through a model once.
+
+All tokens of a batch stand in one sequence without padding, segment behind segment. A token sees the tokens of its own
+path from the root down to itself, so that every row's numbers are those that it would have alone.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+WORTH_SHARING = 16
+"""Tokens that sharing a beginning must save: below, a segment of its own costs more than it saves."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Tokens in a row that the same rows pass through."""
+
+    start: int
+    """Place of its first token in the sequence."""
+    length: int
+    depth: int
+    """Tokens before it on its path: the position of its first token."""
+    ancestors: tuple[int, ...]
+    """Numbers of the segments before it on its path, from the root on."""
+
+    @property
+    def end(self) -> int:
+        """Place behind its last token."""
+        return self.start + self.length
+
+    @property
+    def seen(self) -> int:
+        """Tokens that its last token sees, itself included."""
+        return self.depth + self.length
+
+
+@dataclass(frozen=True)
+class Forest:
+    """Rows of tokens with their beginnings shared."""
+
+    ids: tuple[int, ...]
+    """All tokens, segment behind segment."""
+    segments: tuple[Segment, ...]
+    paths: tuple[tuple[int, ...], ...]
+    """Of each row the segments that it passes through."""
+
+    @classmethod
+    def of(cls, rows: Sequence[tuple[int, ...]]) -> "Forest":
+        """The forest of some rows, none of which is empty."""
+        grown = _Growth(rows)
+        grown.grow(sorted(range(len(rows)), key=rows.__getitem__), 0, ())
+        return cls(tuple(grown.ids), tuple(grown.segments), tuple(grown.paths))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def positions(self) -> Int[Tensor, " tokens"]:
+        """Of each token how many stand before it on its path."""
+        return torch.cat([torch.arange(one.depth, one.seen) for one in self.segments])
+
+    def places(self, row: int) -> Int[Tensor, " row_tokens"]:
+        """Where the tokens of a row stand in the sequence."""
+        return torch.cat(
+            [torch.arange(self.segments[number].start, self.segments[number].end) for number in self.paths[row]]
+        )
+
+    def sees(self, number: int, window: int | None = None) -> Bool[Tensor, "own path"]:
+        """What the tokens of a segment see of the path that it ends.
+
+        Args:
+            number: of the segment.
+            window: tokens that a token sees at most, itself included, counted along the path.
+        """
+        segment = self.segments[number]
+        return may_see(torch.arange(segment.depth, segment.seen), torch.arange(segment.seen), window)
+
+    def dense(self, window: int | None = None) -> Bool[Tensor, "tokens tokens"]:
+        """What every token sees of the whole sequence."""
+        seen = torch.zeros(len(self), len(self), dtype=torch.bool)
+        for number, segment in enumerate(self.segments):
+            path = torch.cat(
+                [torch.arange(self.segments[one].start, self.segments[one].end) for one in (*segment.ancestors, number)]
+            )
+            seen[segment.start : segment.end, path] = self.sees(number, window)
+        return seen
+
+
+def may_see(query: Tensor, key: Tensor, window: int | None) -> Bool[Tensor, "queries keys"]:
+    """Whether a token at one depth of a path sees a token at another: the rule that all ways to attend share.
+
+    Args:
+        query: depths of the tokens that look.
+        key: depths of the tokens on their path.
+        window: tokens that a token sees at most, itself included.
+    """
+    distance = query[:, None] - key[None, :]
+    return (distance >= 0) & (distance < window) if window is not None else distance >= 0
+
+
+class _Growth:
+    """A forest that is being made, depth first."""
+
+    def __init__(self, rows: Sequence[tuple[int, ...]]) -> None:
+        self.rows = rows
+        self.ids: list[int] = []
+        self.segments: list[Segment] = []
+        self.paths: list[tuple[int, ...]] = [()] * len(rows)
+
+    def grow(self, rows: Sequence[int], depth: int, ancestors: tuple[int, ...]) -> None:
+        """Adds rows, in the order of their tokens, that have passed through some segments."""
+        first, last = self.rows[rows[0]], self.rows[rows[-1]]
+        shortest = min(len(first), len(last))
+        fork = next((place for place in range(depth, shortest) if first[place] != last[place]), shortest)
+        alike = first[depth:] == last[depth:]
+        if alike or (len(rows) - 1) * (fork - depth) >= WORTH_SHARING:
+            ancestors = self._segment(first[depth:fork], depth, ancestors)
+            depth = fork
+        if alike:
+            for row in rows:
+                self.paths[row] = ancestors
+            return
+        for group in self._forks(rows, fork):
+            self.grow(group, depth, ancestors)
+
+    def _segment(self, ids: Sequence[int], depth: int, ancestors: tuple[int, ...]) -> tuple[int, ...]:
+        """A new segment; returns the path to its end."""
+        if not ids:
+            return ancestors
+        self.segments.append(Segment(len(self.ids), len(ids), depth, ancestors))
+        self.ids += ids
+        return (*ancestors, len(self.segments) - 1)
+
+    def _forks(self, rows: Sequence[int], fork: int) -> Iterator[list[int]]:
+        """Rows by their next token; those that end here first."""
+        for _, group in groupby(rows, key=lambda row: self.rows[row][fork : fork + 1]):
+            yield list(group)
