@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,9 +16,11 @@ from prefloop.config import LoraConfig
 from prefloop.policy import (
     BatchShape,
     ChatCodec,
+    Forest,
     ModelSource,
     PolicyFiles,
     TokenRow,
+    TreeScores,
     Workbench,
     model_facts,
     resolve_model,
@@ -86,7 +89,21 @@ def bench(source: ModelSource) -> Workbench:
     return Workbench(source, ChatCodec.load(source.directory, {}), torch.device("cpu"))
 
 
-def rows_of(shape: BatchShape) -> list[TokenRow]:
+@dataclass(frozen=True)
+class Padded:
+    """Rows of equal length but for the first."""
+
+    rows: int
+    longest: int
+    answer: int
+    shared: int = 0
+
+    @property
+    def shape(self) -> BatchShape:
+        return BatchShape.of_rows(self.rows, self.longest, self.answer, self.shared)
+
+
+def rows_of(shape: Padded) -> list[TokenRow]:
     """Rows that are padded, as rows in training are: the first is a few tokens shorter."""
     numbers = torch.Generator().manual_seed(0)
 
@@ -108,7 +125,7 @@ def test_weights_adapter_gradients_and_moments_are_exact(
         everything = sum(parameter.nbytes for parameter in trainable.model.parameters())
         trained = list(trainable.parameters().values())
         optimizer = torch.optim.AdamW(trained)
-        response_logps(trainable.model, rows_of(BatchShape(4, 30, 10))).sum().backward()
+        response_logps(trainable.model, rows_of(Padded(4, 30, 10))).sum().backward()
         optimizer.step()
 
         own_weights = everything - (adapter(facts).bytes if lora else 0)
@@ -119,13 +136,13 @@ def test_weights_adapter_gradients_and_moments_are_exact(
 
 
 @pytest.mark.parametrize("lora", ADAPTERS)
-@pytest.mark.parametrize("shape", [BatchShape(16, 125, 48), BatchShape(6, 300, 30), BatchShape(24, 80, 60)], ids=str)
+@pytest.mark.parametrize("shape", [Padded(16, 125, 48), Padded(6, 300, 30), Padded(24, 80, 60)], ids=str)
 def test_the_peak_of_a_backward_pass_is_within_a_tenth(
-    lora: LoraConfig | None, shape: BatchShape, bench: Workbench, source: ModelSource
+    lora: LoraConfig | None, shape: Padded, bench: Workbench, source: ModelSource
 ) -> None:
     """A tenth: gradients that are there already when the head's go are not in these two parts."""
     facts = model_facts(source.directory, lora)
-    predicted = activations(facts, shape).bytes + batch_logits(facts, shape, LOGIT_COPIES_TRAINING).bytes
+    predicted = activations(facts, shape.shape).bytes + batch_logits(facts, shape.shape, LOGIT_COPIES_TRAINING).bytes
 
     with (
         bench.for_training(PolicyFiles("start", source.directory), lora, seed=0) as trainable,
@@ -136,13 +153,44 @@ def test_the_peak_of_a_backward_pass_is_within_a_tenth(
     assert predicted == pytest.approx(measured.peak, rel=0.1)
 
 
+@pytest.mark.parametrize("lora", ADAPTERS)
+@pytest.mark.parametrize("pairs", [[(100, 48)] * 4, [(20, 60)] * 6, [(300, 30), (40, 200)]], ids=str)
+def test_the_peak_of_trees_is_within_a_tenth(
+    lora: LoraConfig | None, pairs: list[tuple[int, int]], bench: Workbench, source: ModelSource
+) -> None:
+    facts = model_facts(source.directory, lora)
+    numbers = torch.Generator().manual_seed(0)
+
+    def ids(length: int) -> tuple[int, ...]:
+        return tuple(torch.randint(10, 800, (length,), generator=numbers).tolist())
+
+    rows = [
+        TokenRow(prompt, ids(answer), (True,) * answer)
+        for length, answer in pairs
+        for prompt in [ids(length)]
+        for _ in range(2)
+    ]
+    forest = Forest.of([(*row.prompt_ids, *row.answer_ids) for row in rows])
+    shape = BatchShape.of_forest(forest, answers=sum(len(row.answer_ids) for row in rows), vocab=facts.vocab)
+    predicted = activations(facts, shape).bytes + batch_logits(facts, shape, LOGIT_COPIES_TRAINING).bytes
+
+    with (
+        bench.for_training(PolicyFiles("start", source.directory), lora, seed=0) as trainable,
+        LiveBytes(trainable.model) as measured,
+    ):
+        TreeScores.of(trainable.model, rows).logps().sum().backward()
+
+    assert predicted == pytest.approx(measured.peak, rel=0.1)
+    assert facts.trees
+
+
 def test_a_shared_beginning_passes_once(bench: Workbench, source: ModelSource) -> None:
     facts = model_facts(source.directory, LoraConfig(r=8))
-    shape = BatchShape(16, 125, 48, shared=60)
+    shape = Padded(16, 125, 48, shared=60)
     beginning = tuple(range(20, 80))
     rows = [TokenRow(beginning + row.prompt_ids[60:], row.answer_ids, row.counted) for row in rows_of(shape)]
     rows[1] = TokenRow((*beginning, 5, *rows[1].prompt_ids[61:]), rows[1].answer_ids, rows[1].counted)
-    predicted = activations(facts, shape).bytes + batch_logits(facts, shape, LOGIT_COPIES_TRAINING).bytes
+    predicted = activations(facts, shape.shape).bytes + batch_logits(facts, shape.shape, LOGIT_COPIES_TRAINING).bytes
 
     with (
         bench.for_training(PolicyFiles("start", source.directory), LoraConfig(r=8), seed=0) as trainable,
@@ -152,7 +200,7 @@ def test_a_shared_beginning_passes_once(bench: Workbench, source: ModelSource) -
 
     assert predicted == pytest.approx(measured.peak, rel=0.1)
     assert facts.shares_beginnings
-    assert shape.tokens == 60 + 16 * 65
+    assert shape.shape.tokens == 60 + 16 * 65
 
 
 @pytest.mark.parametrize(("prompt", "new"), [(20, 1), (20, 2), (20, 66), (20, 67), (7, 140)])

@@ -17,7 +17,8 @@ from prefloop.policy import TokenRow, Trainable
 from prefloop.records import Example, Member, Message, Prompt
 from prefloop.training import LossOfPlan, PlainEngine, TokenExample, data_columns, frozen_scores
 from prefloop.training.columns import column, picked
-from prefloop.training.engine import functionals_of, step_budget
+from prefloop.training.engine import functionals_of
+from prefloop.training.layout import step_budget
 
 VOCAB = 30
 ROLES = ("chosen", "rejected", "response", "gold", "kl")

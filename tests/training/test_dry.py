@@ -13,12 +13,12 @@ from prefloop.config import LoraConfig
 from prefloop.objectives import find_objective
 from prefloop.policy import ModelSource, Workbench, model_facts
 from prefloop.training import (
+    ROWS,
     TokenExample,
     TrainRequest,
     dry_pass,
     is_out_of_memory,
     largest_micro_batch,
-    shape_of,
     train,
 )
 
@@ -139,7 +139,7 @@ def test_the_largest_micro_batch_is_the_one_with_the_longest_examples(
 
     assert [example.longest for example in one] == [longest]
     assert sorted(example.longest for example in four) == sorted(example.longest for example in examples)[-4:]
-    assert (shape_of(four, facts).rows, shape_of(four, facts).longest) == (8, longest)
+    assert ROWS.shape(four, facts).attended == 8 * longest
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from prefloop.errors import CheckFailedError
 from prefloop.objectives import Objective, find_objective
 from prefloop.policy import TokenRow, Trainable
 from prefloop.records import Example, Message, Prompt
-from prefloop.training import LossOfPlan, PlainEngine, TokenExample, example_data, frozen_scores, micro_batches
+from prefloop.training import ROWS, LossOfPlan, PlainEngine, TokenExample, example_data, frozen_scores
 
 VOCAB = 30
 ROLES = ("chosen", "rejected")
@@ -112,7 +112,7 @@ def gradients(model: LlamaForCausalLM) -> list[Tensor]:
 def test_loss_and_gradient_are_the_mean_over_the_step_however_it_is_split(tokens_per_batch: int, batches: int) -> None:
     """Normalised once, by the number of examples of the whole step; weights multiply and are not divided out."""
     found = engine(tokens_per_batch)
-    assert len(list(micro_batches(EXAMPLES, STEP, tokens_per_batch))) == batches
+    assert len(list(ROWS.cut(EXAMPLES, STEP, tokens_per_batch))) == batches
     metrics = found.step(STEP, learning_rate=0.0)
     model = llama(0)
     losses = naive_losses(model, llama(1))
@@ -131,7 +131,7 @@ def test_the_size_of_micro_batches_changes_no_metric() -> None:
 
 def test_every_example_of_a_step_is_in_exactly_one_micro_batch_within_the_budget() -> None:
     for budget in (1, 20, 40, 44, 80, EVERYTHING):
-        batches = list(micro_batches(EXAMPLES, STEP, budget))
+        batches = list(ROWS.cut(EXAMPLES, STEP, budget))
         order = [index for batch in batches for index in batch]
         assert sorted(order) == sorted(STEP)
         assert order == sorted(STEP, key=lambda index: EXAMPLES[index].longest)

@@ -16,12 +16,12 @@ from prefloop.errors import CheckFailedError, DataError
 from prefloop.objectives import find_objective
 from prefloop.policy import PolicyFiles, Workbench
 from prefloop.training import (
+    ROWS,
     BlockOfRound,
     LossOfPlan,
     PlainEngine,
     TokenExample,
     TrainRequest,
-    answer_scores,
     example_data,
     learning_rate_at,
     step_plan,
@@ -60,7 +60,7 @@ def weights_file(folder: Path) -> bytes:
 
 def scores(bench: Workbench, policy: PolicyFiles, examples: Sequence[TokenExample]) -> dict[str, torch.Tensor]:
     with bench.for_scoring(policy) as model, torch.no_grad():
-        return answer_scores(model, examples, ("chosen", "rejected"))
+        return ROWS.scores(model, examples, ("chosen", "rejected"), ())
 
 
 @BOTH

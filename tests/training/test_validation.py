@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from prefloop.policy import PolicyFiles, Workbench
-from prefloop.training import TokenExample, TrainRequest, answer_scores, train
+from prefloop.training import ROWS, TokenExample, TrainRequest, train
 
 RequestFor = Callable[..., TrainRequest]
 
@@ -40,7 +40,7 @@ def test_before_training_the_loss_is_log_2_and_after_it_what_the_policy_says(
     scores = {}
     for name, policy in (("ref", request.start), ("policy", PolicyFiles("end", tmp_path / "out"))):
         with bench.for_scoring(policy) as model:
-            scores[name] = answer_scores(model, held, ("chosen", "rejected"))
+            scores[name] = ROWS.scores(model, held, ("chosen", "rejected"), ())
     margins = {role: (scores["policy"][role] - scores["ref"][role]).tolist() for role in scores["ref"]}
     losses = [
         example.weight * math.log1p(math.exp(-0.1 * (chosen - rejected)))

@@ -32,6 +32,9 @@ class MachineConfig(Config):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     tokens_per_batch: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Tokens of one forward pass in training; the optimiser step does not depend on it."""
+    layout: Literal["auto", "rows"] = "auto"
+    """How training lays answers out: `rows` pads them, one behind each prompt; `auto` passes what begins alike once and
+    pads nothing, where the model takes that. The optimiser step is the same but for rounding."""
     rows: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Answers that are decoded together."""
     checkpoint_steps: Annotated[int, Field(ge=1)] = 10

@@ -15,10 +15,10 @@ from prefloop.loop.largest import largest_of, longest_prompts
 from prefloop.loop.machine import available_memory, resident_memory
 from prefloop.loop.needs import Need, checkpoints, policies, records, sampling_need, scoring_need, training_need
 from prefloop.loop.steps.evaluate import KL_TOKENS_PER_BATCH
+from prefloop.loop.steps.train import layout_of
 from prefloop.policy import BatchShape, ChatCodec, ModelFacts, Part, model_facts
 from prefloop.policy.model_files import CONVERSATION_FILES
 from prefloop.sampling import DEFAULT_ROWS
-from prefloop.training import shape_of
 
 CHECKPOINTS_AT_ONCE = 2
 
@@ -106,10 +106,11 @@ class Appraiser:
 
     def _training(self, artifact: Artifact, settings: TrainStep, codec: ChatCodec) -> Need | None:
         facts = self.facts(settings.lora)
+        layout = layout_of(self.recipe.machine, takes_trees=facts.trees)
         batch = largest_of(artifact, self.recipe, codec, facts)
         if not batch:
             return None
-        shape = shape_of(batch, facts)
+        shape = layout.shape(batch, facts)
         references = [read for name in settings.references for read in artifact.inputs[name]]
         scoring = scoring_need(
             facts, self.program, shape, merged=bool(self._lora(references)), adapted=bool(self._lora(references))
@@ -123,7 +124,7 @@ class Appraiser:
         longest = self._longest_prompt(artifact.inputs["prompts"]) + settings.max_new_tokens
         lora = self._lora(samples.inputs["policy"])
         rows = max(1, KL_TOKENS_PER_BATCH // longest)
-        shape = BatchShape(rows, longest, settings.max_new_tokens)
+        shape = BatchShape.of_rows(rows, longest, settings.max_new_tokens)
         return scoring_need(self.facts(lora), self.program, shape, merged=lora is not None, adapted=False)
 
     def _longest_prompt(self, artifacts: tuple[Artifact, ...]) -> int:

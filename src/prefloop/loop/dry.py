@@ -14,6 +14,7 @@ from prefloop.loop.needs import Need, in_bytes
 from prefloop.loop.plan import ends_at, walked
 from prefloop.loop.progress import Progress
 from prefloop.loop.steps import Resources
+from prefloop.loop.steps.train import layout_of
 from prefloop.objectives import find_objective
 from prefloop.policy import PolicyFiles, return_freed_memory
 from prefloop.training import dry_pass, is_out_of_memory
@@ -57,6 +58,7 @@ def try_largest(
                 settings,
                 resources.bench,
                 PolicyFiles(begun.identity, begun.open()),
+                layout_of(resources.machine, takes_trees=resources.bench.takes_trees),
             )
         return_freed_memory()
     except (MemoryError, RuntimeError, OSError) as error:

@@ -11,7 +11,7 @@ from prefloop.loop.artifact import Artifact
 from prefloop.loop.data_set import LONGEST, survey
 from prefloop.loop.prompt_set import prompts_at
 from prefloop.loop.steps.tokens import encoding_settings
-from prefloop.loop.steps.train import TOKENS_PER_BATCH
+from prefloop.loop.steps.train import TOKENS_PER_BATCH, layout_of
 from prefloop.objectives import find_objective
 from prefloop.policy import ChatCodec, ModelFacts
 from prefloop.records import Example, Member, Prompt, Response, Role
@@ -43,8 +43,9 @@ def largest_of(artifact: Artifact, recipe: Recipe, codec: ChatCodec, facts: Mode
     ]
     examples, _ = tokenised(records, codec, encoding_settings(settings))
     wanted = recipe.machine.tokens_per_batch
+    layout = layout_of(recipe.machine, takes_trees=facts.trees)
     budget = step_budget(objective, TOKENS_PER_BATCH if wanted == "auto" else wanted)
-    return largest_micro_batch(examples, settings.batch_size, budget, facts) if examples else []
+    return largest_micro_batch(examples, settings.batch_size, budget, facts, layout) if examples else []
 
 
 def _of_data(made: Artifact, recipe: Recipe, roles: Sequence[Role]) -> list[Example]:
@@ -90,9 +91,12 @@ def _of_samples(
         room = settings.max_length - len(codec.prompt_ids(prompt))
         if settings.truncation == "cut_prompt_left":
             room = max(room, settings.max_length // 2)
-        answer = (*prompt.prefix_ids, *(codec.eos_id,) * min(longest_answer, room))
+        rest = (codec.eos_id,) * (min(longest_answer, room) - 1)
         if room > 0:
-            members = [Member(role=role, response_id="longest", text="", token_ids=answer) for role in roles]
+            members = [  # they differ from the first token on, so that nothing of them is shared
+                Member(role=role, response_id="longest", text="", token_ids=(*prompt.prefix_ids, number, *rest))
+                for number, role in enumerate(roles)
+            ]
             examples.append(_example(prompt, members))
     return examples
 

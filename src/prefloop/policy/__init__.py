@@ -14,6 +14,8 @@ from prefloop.policy.functionals import (
 from prefloop.policy.memory import BatchShape, ModelFacts, Part, model_facts
 from prefloop.policy.source import ModelDescription, ModelSource, check_model, describe_model, resolve_model
 from prefloop.policy.template import ChatCodec
+from prefloop.policy.tree_scores import TreeScores, takes_trees
+from prefloop.policy.trees import Forest
 from prefloop.policy.workbench import PolicyFiles, Trainable, Workbench, return_freed_memory
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "ChatCodec",
     "Encoded",
     "EncodingSettings",
+    "Forest",
     "LossOn",
     "ModelDescription",
     "ModelFacts",
@@ -30,6 +33,7 @@ __all__ = [
     "TokenRow",
     "TokenScores",
     "Trainable",
+    "TreeScores",
     "Truncation",
     "Workbench",
     "batches_within",
@@ -45,4 +49,5 @@ __all__ = [
     "return_freed_memory",
     "score_rows",
     "shared_length",
+    "takes_trees",
 ]

@@ -12,6 +12,12 @@ from transformers import PreTrainedModel
 LOGITS_AT_ONCE = 2**23
 """Numbers: 32 MB in float32."""
 
+
+def at_once(vocab: int) -> int:
+    """Tokens whose logits stand in memory together."""
+    return max(1, LOGITS_AT_ONCE // vocab)
+
+
 Head = Callable[[Tensor], Tensor]
 """From hidden states behind the last norm to logits."""
 
@@ -79,7 +85,7 @@ def _width(head: Head, hidden: Tensor) -> int:
 def _in_pieces(
     of: Callable[[Tensor, Tensor], Tensor], hidden: Tensor, ids: Tensor, *, width: int, trained: bool
 ) -> Tensor:
-    size = max(1, LOGITS_AT_ONCE // width)
+    size = at_once(width)
     pieces = zip(hidden.split(size), ids.split(size), strict=True)
     if not torch.is_grad_enabled():
         return torch.cat([of(states, targets) for states, targets in pieces])

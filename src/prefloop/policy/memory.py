@@ -14,6 +14,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
 from prefloop.config import LoraConfig
 from prefloop.policy.beginning import can_have_gaps
+from prefloop.policy.head import at_once
+from prefloop.policy.tree_scores import may_take_trees
+from prefloop.policy.trees import Forest
 from prefloop.policy.workbench import adapter_config
 
 FLOAT = 4
@@ -54,27 +57,59 @@ class ModelFacts:
     """Ranks of a block's adapters, added up; 0 without LoRA."""
     shares_beginnings: bool
     """What all rows begin with passes once (`policy.beginning`)."""
+    trees: bool
+    """Training takes rows as trees."""
 
 
 @dataclass(frozen=True)
 class BatchShape:
-    """The rows of one forward pass, padded to the longest."""
+    """What of one forward pass decides how much memory it takes."""
 
-    rows: int
-    longest: int
-    """Tokens of the longest row, prompt and answer."""
-    answer: int
-    """Tokens of the longest answer: the head runs on these alone."""
-    shared: int = 0
-    """Tokens that all rows begin with and that pass once."""
+    tokens: int
+    """That pass through the model."""
+    attended: int
+    """Tokens whose keys and values are laid out for attention, each as often as it is."""
+    mask: int
+    """Numbers that say in one layer who sees whom."""
+    predictions: int
+    """Tokens whose logits stand in memory together."""
+    answers: int
+    """Tokens that are predicted."""
+    said: str
 
-    @property
-    def tokens(self) -> int:
-        """Tokens that pass through the model."""
-        return self.shared + self.rows * (self.longest - self.shared)
+    @classmethod
+    def of_rows(cls, rows: int, longest: int, answer: int, shared: int = 0) -> "BatchShape":
+        """Rows that are padded to the longest.
+
+        Args:
+            rows: how many.
+            longest: tokens of the longest one, prompt and answer.
+            answer: tokens of the longest answer: the head runs on these alone.
+            shared: tokens that all rows begin with and that pass once.
+        """
+        return cls(
+            tokens=shared + rows * (longest - shared),
+            attended=rows * longest,
+            mask=rows * longest * (longest - shared),
+            predictions=rows * (answer + 1),
+            answers=0,
+            said=f"{rows} rows of {longest} tokens, {answer} of them answer",
+        )
+
+    @classmethod
+    def of_forest(cls, forest: Forest, answers: int, vocab: int) -> "BatchShape":
+        """Trees: nothing is padded, and the head runs on a few tokens at a time."""
+        return cls(
+            tokens=len(forest),
+            attended=sum(one.seen for one in forest.segments),
+            mask=sum(one.length * one.seen for one in forest.segments),
+            predictions=min(answers, at_once(vocab)),
+            answers=answers,
+            said=f"{len(forest.paths)} answers over {len(forest)} tokens, {answers} of them predicted",
+        )
 
     def __str__(self) -> str:
-        return f"{self.rows} rows of {self.longest} tokens, {self.answer} of them answer"
+        return self.said
 
 
 def model_facts(directory: Path, lora: LoraConfig | None) -> ModelFacts:
@@ -102,6 +137,7 @@ def model_facts(directory: Path, lora: LoraConfig | None) -> ModelFacts:
         vocab=text.vocab_size,
         adapter_width=ranks // text.num_hidden_layers,
         shares_beginnings=can_have_gaps(DynamicCache(config=config)),
+        trees=may_take_trees(model),
     )
 
 
@@ -142,15 +178,15 @@ def activations(facts: ModelFacts, batch: BatchShape) -> Part:
     stream, last = (4, 1) if facts.lora else (6, 3)
     small = facts.adapter_width + facts.heads + 2
     per_token = stream * facts.hidden + 2 * attention + 4 * facts.intermediate + small
-    mask = batch.longest * (batch.longest - batch.shared)
-    per_layer = batch.tokens * per_token + batch.rows * (2 * batch.longest * attention + mask)
+    predicted = f" + 2 x {batch.answers:,} x {facts.hidden} before the head" if batch.answers else ""
+    per_layer = batch.tokens * per_token + 2 * batch.attended * attention + batch.mask
     return Part(
         "activations",
-        FLOAT * (facts.layers * per_layer + last * batch.tokens * facts.hidden),
+        FLOAT * (facts.layers * per_layer + last * batch.tokens * facts.hidden + 2 * batch.answers * facts.hidden),
         f"({facts.layers} layers x [{batch.tokens:,} tokens x {per_token:,} values ({stream} x {facts.hidden} hidden "
         f"+ 2 x {attention} attention + 4 x {facts.intermediate} feed-forward + {small} adapter and norms) "
-        f"+ {batch.rows} rows x (2 x {batch.longest} x {attention} keys and values + {mask:,} mask)] "
-        f"+ {batch.tokens:,} x {last} x {facts.hidden} last norm) x {FLOAT} bytes",
+        f"+ 2 x {batch.attended:,} x {attention} keys and values + {batch.mask:,} mask] "
+        f"+ {batch.tokens:,} x {last} x {facts.hidden} last norm{predicted}) x {FLOAT} bytes",
     )
 
 
@@ -177,8 +213,7 @@ def logits(facts: ModelFacts, positions: int, copies: int, shown: str) -> Part:
 
 def batch_logits(facts: ModelFacts, batch: BatchShape, copies: int) -> Part:
     """Logits of the answers of a forward pass; the position before the answer belongs to them."""
-    positions = batch.rows * (batch.answer + 1)
-    return logits(facts, positions, copies, f"{batch.rows} rows x {batch.answer + 1} positions")
+    return logits(facts, batch.predictions, copies, f"{batch.predictions:,} predictions")
 
 
 def kv_cache(facts: ModelFacts, rows: int, columns: int) -> Part:

@@ -10,10 +10,15 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from prefloop.policy.functionals import TokenRow, TokenScores
+from prefloop.policy.functionals import TokenRow, TokenScores, response_token_scores
 from prefloop.policy.head import head_of, is_trained, token_concentration, token_logps
 from prefloop.policy.tree_attention import tree_attention
-from prefloop.policy.trees import Forest
+from prefloop.policy.trees import WORTH_SHARING, Forest
+
+WITHIN = 1e-3
+"""Nats a token by which a model may say something else of a tree than of its rows: float32 in another order."""
+UNKNOWN = (NotImplementedError, RuntimeError, TypeError, ValueError, AttributeError, LookupError)
+"""What a model raises that is built in another way than it seems to be."""
 
 
 @dataclass(frozen=True)
@@ -79,3 +84,33 @@ class TreeScores:
     @property
     def _trained(self) -> bool:
         return is_trained(self.model.get_output_embeddings())
+
+
+def may_take_trees(model: PreTrainedModel) -> bool:
+    """Whether a model is built of attention that trees can be put under, as far as its class says."""
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    attention: bool = model._supports_attention_backend and not model._is_stateful  # pyright: ignore[reportPrivateUsage]
+    return attention and kinds <= {"full_attention", "sliding_attention"}
+
+
+def takes_trees(model: PreTrainedModel) -> bool:
+    """Whether a model says of a small tree what it says of its rows, each alone."""
+    if not may_take_trees(model):
+        return False
+    vocab = model.config.get_text_config().vocab_size
+    ids = [number * 7919 % vocab for number in range(3 * WORTH_SHARING)]
+    prompt, rest = tuple(ids[: 2 * WORTH_SHARING]), tuple(ids[2 * WORTH_SHARING :])
+    rows = [TokenRow(prompt, answer, (True,) * len(answer)) for answer in (rest, rest[3:], rest[:5])]
+    with torch.inference_mode():
+        try:
+            found = TreeScores.of(model, rows).token_scores()
+        except UNKNOWN:
+            return False
+        alone = [response_token_scores(model, [row]) for row in rows]
+    pairs = (
+        (tree[number, : own.shape[1]], own[0])
+        for number, one in enumerate(alone)
+        for tree, own in ((found.logps, one.logps), (found.log_sum_sq, one.log_sum_sq))
+    )
+    return all(torch.allclose(tree, own, rtol=0, atol=WITHIN) for tree, own in pairs)

@@ -6,6 +6,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from prefloop.policy.export import keep_template_settings
 from prefloop.policy.model_files import CONVERSATION_FILES
 from prefloop.policy.source import ModelSource
 from prefloop.policy.template import ChatCodec
+from prefloop.policy.tree_scores import takes_trees
 
 TRAINED = "default"
 """peft's name for the adapter that is trained."""
@@ -89,6 +91,11 @@ class Workbench:
             self._loaded = None
             self._loaded = (directory, self._load(directory))
         return self._loaded[1]
+
+    @cached_property
+    def takes_trees(self) -> bool:
+        """Whether training may give this model trees; found out on a small one."""
+        return takes_trees(self.base(self.source.directory))
 
     def for_sampling(self, policy: PolicyFiles) -> PreTrainedModel:
         """A model without adapters, merged in memory where the policy has one; valid until another is asked for."""

@@ -1,15 +1,13 @@
 """Training: examples as tokens, the step, the schedule, checkpoints."""
 
 from prefloop.training.columns import Column, data_columns
-from prefloop.training.dry import dry_pass, is_out_of_memory, largest_micro_batch, shape_of
+from prefloop.training.dry import dry_pass, is_out_of_memory, largest_micro_batch
 from prefloop.training.engine import (
     LossOfPlan,
     PlainEngine,
-    answer_scores,
     frozen_scores,
-    micro_batches,
-    step_budget,
 )
+from prefloop.training.layout import ROWS, TREES, Layout, step_budget
 from prefloop.training.margins import Margin, read_margins
 from prefloop.training.rows import TokenExample, example_data, step_plan, tokenised
 from prefloop.training.schedule import learning_rate_at
@@ -18,16 +16,18 @@ from prefloop.training.train import BlockOfRound, TrainRequest, train
 from prefloop.training.validation import VALIDATED
 
 __all__ = [
+    "ROWS",
+    "TREES",
     "VALIDATED",
     "BlockOfRound",
     "Column",
+    "Layout",
     "LossOfPlan",
     "Margin",
     "PlainEngine",
     "TokenExample",
     "TokensOnDisk",
     "TrainRequest",
-    "answer_scores",
     "data_columns",
     "dry_pass",
     "example_data",
@@ -36,9 +36,7 @@ __all__ = [
     "largest_micro_batch",
     "learning_rate_at",
     "left_out",
-    "micro_batches",
     "read_margins",
-    "shape_of",
     "step_budget",
     "step_plan",
     "tokenised",

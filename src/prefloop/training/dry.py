@@ -6,26 +6,20 @@ import torch
 
 from prefloop.config import TrainStep
 from prefloop.objectives import Objective
-from prefloop.policy import BatchShape, ModelFacts, PolicyFiles, Workbench, shared_length
+from prefloop.policy import ModelFacts, PolicyFiles, Workbench
 from prefloop.policy.memory import LOGIT_COPIES_TRAINING, activations, batch_logits
 from prefloop.training.columns import data_columns, picked
-from prefloop.training.engine import LossOfPlan, answer_scores, functionals_of, micro_batches
+from prefloop.training.engine import LossOfPlan, functionals_of
+from prefloop.training.layout import ROWS, Layout
 from prefloop.training.rows import TokenExample
 
 
-def shape_of(examples: Sequence[TokenExample], facts: ModelFacts) -> BatchShape:
-    """The rows of a micro-batch as `response_logps` lays them out."""
-    rows = [row for example in examples for row in example.rows.values()]
-    return BatchShape(
-        rows=len(rows),
-        longest=max(map(len, rows)),
-        answer=max(len(row.answer_ids) for row in rows),
-        shared=shared_length([row.prompt_ids for row in rows]) if facts.shares_beginnings else 0,
-    )
-
-
 def largest_micro_batch(
-    examples: Sequence[TokenExample], batch_size: int, tokens_per_batch: int | None, facts: ModelFacts
+    examples: Sequence[TokenExample],
+    batch_size: int,
+    tokens_per_batch: int | None,
+    facts: ModelFacts,
+    layout: Layout = ROWS,
 ) -> list[TokenExample]:
     """Of the micro-batches that examples of similar length would be cut into, the one that needs most memory.
 
@@ -34,17 +28,16 @@ def largest_micro_batch(
         batch_size: examples an optimiser step.
         tokens_per_batch: padded tokens of a forward pass; None where an optimiser step has to stay together.
         facts: of the model.
+        layout: of training.
     """
     order = sorted(range(len(examples)), key=lambda index: -examples[index].longest)
     steps = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     batches = [
-        [examples[index] for index in batch]
-        for step in steps
-        for batch in micro_batches(examples, step, tokens_per_batch)
+        [examples[index] for index in batch] for step in steps for batch in layout.cut(examples, step, tokens_per_batch)
     ]
 
     def need(batch: list[TokenExample]) -> int:
-        shape = shape_of(batch, facts)
+        shape = layout.shape(batch, facts)
         return activations(facts, shape).bytes + batch_logits(facts, shape, LOGIT_COPIES_TRAINING).bytes
 
     return max(batches, key=need)
@@ -56,6 +49,7 @@ def dry_pass(
     settings: TrainStep,
     bench: Workbench,
     start: PolicyFiles,
+    layout: Layout = ROWS,
 ) -> None:
     """One real forward and backward pass while all is held that training holds. Nothing is updated or left behind.
 
@@ -65,6 +59,7 @@ def dry_pass(
         settings: of the train step.
         bench: whose models are used; the base stays loaded for what follows.
         start: the policy that is trained.
+        layout: of training.
 
     Raises:
         MemoryError: there is not enough; so do RuntimeError and OSError (`is_out_of_memory`).
@@ -77,7 +72,7 @@ def dry_pass(
         with bench.for_training(start, settings.lora, seed=0) as trainable:
             parameters = trainable.parameters().values()
             moments = [torch.full_like(parameter, 0.0) for parameter in parameters for _ in range(2)]
-            scores = answer_scores(trainable.model, batch, objective.roles, functionals_of(objective, "policy"))
+            scores = layout.scores(trainable.model, batch, objective.roles, functionals_of(objective, "policy"))
             answers = {name: values.cpu() for name, values in scores.items()}
             at_reference = {name: values.detach() for name, values in answers.items()}
             frozen = dict.fromkeys(objective.models, at_reference)

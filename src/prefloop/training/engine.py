@@ -1,4 +1,4 @@
-"""The plain training engine: one forward pass a micro-batch, everything spelled out. Faster ones must equal it."""
+"""The training engine: one forward pass a micro-batch in some layout, everything else spelled out."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,9 +14,10 @@ from transformers import PreTrainedModel
 from prefloop.errors import CheckFailedError
 from prefloop.objectives import Objective, Quantity, State
 from prefloop.objectives.registry import EXCHANGED
-from prefloop.policy import Trainable, batches_within, prompt_logps, response_logps, response_token_scores
+from prefloop.policy import Trainable
 from prefloop.records import seed_for
 from prefloop.training.columns import Column, picked
+from prefloop.training.layout import ROWS, Layout, step_budget
 from prefloop.training.rows import TokenExample
 
 Scores = Mapping[str, Column]
@@ -28,8 +29,6 @@ LOGP_TOLERANCE = 1e-6
 """Nats a token by which a policy may differ from itself in the same layout (float32 rounding; normally exactly 0)."""
 LOSS_TOLERANCE = 1e-5
 """Nats by which the first loss may differ from the objective's value at policy = reference; a share of larger ones."""
-
-TOKEN_FUNCTIONALS = {"token_logps", "token_log_sum_sq"}
 
 
 @dataclass(frozen=True)
@@ -111,54 +110,9 @@ class LossOfPlan:
         return lengths.mean()
 
 
-def step_budget(objective: Objective, tokens_per_batch: int) -> int | None:
-    """Padded tokens of a forward pass; None where an optimiser step has to stay together."""
-    return None if objective.whole_step else tokens_per_batch
-
-
-def micro_batches(
-    examples: Sequence[TokenExample], step: Sequence[int], tokens_per_batch: int | None
-) -> Iterator[list[int]]:
-    """The examples of an optimiser step in pieces that fit a forward pass, examples of similar length together."""
-    ordered = sorted(step, key=lambda index: examples[index].longest)
-    if tokens_per_batch is None:
-        return iter([ordered])
-    sizes = [examples[index].longest * len(examples[index].rows) for index in ordered]
-    return batches_within(ordered, sizes, tokens_per_batch)
-
-
 def functionals_of(objective: Objective, model: str) -> set[str]:
     """What an objective wants one model to compute."""
     return {quantity.functional for quantity in objective.quantities if quantity.model == model}
-
-
-def answer_scores(
-    model: PreTrainedModel | PeftModel,
-    examples: Sequence[TokenExample],
-    roles: Sequence[str],
-    functionals: Collection[str] = (),
-) -> dict[str, Tensor]:
-    """What a model says of a micro-batch: `{role}_logps`, and other functionals where they are asked for.
-
-    All answers go through one forward pass, prompts through another. Columns of tokens are as wide as the role's
-    longest answer, padded with 0.
-    """
-    rows = [example.rows[role] for role in roles for example in examples]
-    scores: dict[str, Tensor] = {}
-    if TOKEN_FUNCTIONALS.isdisjoint(functionals):
-        for role, logps in zip(roles, response_logps(model, rows).view(len(roles), len(examples)), strict=True):
-            scores[f"{role}_logps"] = logps
-    else:
-        tokens = response_token_scores(model, rows)
-        for number, role in enumerate(roles):
-            of_role = slice(number * len(examples), (number + 1) * len(examples))
-            longest = max(len(example.rows[role].answer_ids) for example in examples)
-            scores[f"{role}_logps"] = tokens.logps[of_role].sum(1)
-            scores[f"{role}_token_logps"] = tokens.logps[of_role, :longest]
-            scores[f"{role}_token_log_sum_sq"] = tokens.log_sum_sq[of_role, :longest]
-    if "prompt_logps" in functionals:
-        scores["prompt_logps"] = prompt_logps(model, [example.prompt_ids for example in examples])
-    return scores
 
 
 def frozen_scores(
@@ -168,13 +122,14 @@ def frozen_scores(
     plan: Sequence[Sequence[int]],
     tokens_per_batch: int | None,
     functionals: Collection[str] = (),
+    layout: Layout = ROWS,
 ) -> Iterator[tuple[list[int], dict[str, list[Any]]]]:
     """Scores of a frozen model in the layout of the first epoch, micro-batch by micro-batch, without padding."""
     for step in plan:
-        for batch in micro_batches(examples, step, tokens_per_batch):
+        for batch in layout.cut(examples, step, tokens_per_batch):
             of_batch = [examples[index] for index in batch]
             with torch.inference_mode():
-                scores = answer_scores(model, of_batch, roles, functionals)
+                scores = layout.scores(model, of_batch, roles, functionals)
             lists = {name: values.tolist() for name, values in scores.items()}
             for role in roles:
                 for name in (f"{role}_token_logps", f"{role}_token_log_sum_sq"):
@@ -194,6 +149,7 @@ class PlainEngine:
     optimizer: torch.optim.Optimizer
     max_grad_norm: float
     tokens_per_batch: int
+    layout: Layout = ROWS
     state: State | None = field(init=False)
     """The objective's running statistics after the steps so far."""
     margins: Tensor = field(init=False)
@@ -267,12 +223,13 @@ class PlainEngine:
         return [f"{role}_logps" for role in self.loss.objective.roles]
 
     def _batches(self, step: Sequence[int]) -> Iterator[list[int]]:
-        return micro_batches(self.examples, step, step_budget(self.loss.objective, self.tokens_per_batch))
+        return self.layout.cut(self.examples, step, step_budget(self.loss.objective, self.tokens_per_batch))
 
     def _answers(self, batch: Sequence[int]) -> dict[str, Tensor]:
         """What the policy says of some examples."""
         objective, examples = self.loss.objective, [self.examples[index] for index in batch]
-        scores = answer_scores(self.trainable.model, examples, objective.roles, functionals_of(objective, "policy"))
+        wanted = functionals_of(objective, "policy")
+        scores = self.layout.scores(self.trainable.model, examples, objective.roles, wanted)
         return {name: values.cpu() for name, values in scores.items()}
 
     def _next_state(self, batch: Sequence[int], answers: Mapping[str, Tensor], of_step: Step) -> State:

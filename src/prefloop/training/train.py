@@ -26,7 +26,8 @@ from prefloop.training.checkpoint import (
     state_tensors,
 )
 from prefloop.training.columns import column, data_columns, picked
-from prefloop.training.engine import LossOfPlan, PlainEngine, Scores, frozen_scores, functionals_of, step_budget
+from prefloop.training.engine import LossOfPlan, PlainEngine, Scores, frozen_scores, functionals_of
+from prefloop.training.layout import ROWS, Layout, step_budget
 from prefloop.training.margins import write_margins
 from prefloop.training.rows import TokenExample, step_plan
 from prefloop.training.schedule import learning_rate_at
@@ -58,6 +59,7 @@ class TrainRequest:
     scratch: Path
     tokens_per_batch: int
     checkpoint_steps: int
+    layout: Layout = ROWS
     validation: Sequence[TokenExample] = ()
     """Examples that are only measured, before and after."""
 
@@ -85,7 +87,13 @@ def train(request: TrainRequest, bench: Workbench, out: Path, progress: Progress
             parameters.values(), lr=request.settings.learning_rate, weight_decay=request.settings.weight_decay
         )
         engine = PlainEngine(
-            trainable, loss, request.examples, optimizer, request.settings.max_grad_norm, request.tokens_per_batch
+            trainable,
+            loss,
+            request.examples,
+            optimizer,
+            request.settings.max_grad_norm,
+            request.tokens_per_batch,
+            request.layout,
         )
         validation = Validation.of(engine, held_loss, request.validation, held_plan)
 
@@ -175,7 +183,7 @@ def _reference(
 ) -> Scores:
     """Scores of a frozen policy for some examples, computed once and kept in the scratch folder."""
     objective, count = request.objective, len(examples)
-    layout = f"{bench.device.type}-{request.tokens_per_batch}"  # rounding differs between layouts
+    layout = f"{request.layout.name}-{bench.device.type}-{request.tokens_per_batch}"  # rounding differs between them
     budget = step_budget(objective, request.tokens_per_batch)
 
     def scored() -> dict[str, list[Any]]:
@@ -183,7 +191,7 @@ def _reference(
         done = 0
         with bench.for_scoring(policy) as model:
             for batch, values in frozen_scores(
-                model, examples, objective.roles, plan, budget, functionals_of(objective, name)
+                model, examples, objective.roles, plan, budget, functionals_of(objective, name), request.layout
             ):
                 for key, of_batch in values.items():
                     into = scores.setdefault(key, [None] * count)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prefloop.config import LengthHeld, ScaledFit, StepConfig, TrainStep
+from prefloop.config import LengthHeld, MachineConfig, ScaledFit, StepConfig, TrainStep
 from prefloop.config.tokens import SUFFIX
 from prefloop.loop.artifact import Artifact, Inputs
 from prefloop.loop.scope import Scope
@@ -17,13 +17,22 @@ from prefloop.loop.steps.work import VALIDATION, StepType, Work
 from prefloop.objectives import Objective, find_objective
 from prefloop.records import PolicyCard, Response, content_of, seed_for
 from prefloop.training import (
+    ROWS,
+    TREES,
     VALIDATED,
     BlockOfRound,
+    Layout,
     TokensOnDisk,
     TrainRequest,
     example_data,
     train,
 )
+
+
+def layout_of(machine: MachineConfig, *, takes_trees: bool) -> Layout:
+    """How training lays out its answers on this machine."""
+    return TREES if takes_trees and machine.layout == "auto" else ROWS
+
 
 TOKENS_PER_BATCH = 2048
 """Padded tokens of a forward pass where the machine says `auto`: on CPU larger ones are not faster."""
@@ -37,6 +46,9 @@ def make_policy(work: Work) -> Mapping[str, float]:
     examples = TokensOnDisk(work.path("tokens"), objective.roles)
     held = work.path("tokens") / VALIDATION
     hyper, fits = _resolved_hyper(work, settings, objective, example_data(examples, objective.roles))
+    layout = layout_of(work.resources.machine, takes_trees=work.resources.bench.takes_trees)
+    if layout is ROWS and work.resources.machine.layout == "auto":
+        work.report.note(f"{work.artifact.path}: this model's layers cannot share what answers begin with")
     request = TrainRequest(
         settings=settings,
         objective=objective,
@@ -50,6 +62,7 @@ def make_policy(work: Work) -> Mapping[str, float]:
         scratch=work.scratch,
         tokens_per_batch=TOKENS_PER_BATCH if (budget := work.resources.machine.tokens_per_batch) == "auto" else budget,
         checkpoint_steps=work.resources.machine.checkpoint_steps,
+        layout=layout,
     )
     metrics = train(request, work.resources.bench, work.out / "model", work.report)
     (work.out / "training.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics), encoding="utf-8")
