@@ -104,7 +104,7 @@ def test_given_pairs_are_counted_and_their_longest_examples_measured(tmp_path: P
     assert counts(plan, "at_most")["round-00/policy"] == {"optimiser_steps": 2}
     assert "round-00/pairs" not in counts(plan, "expected")
     training = next(need for need in plan.needs if need.work == "training")
-    assert training.shape == "4 rows of 253 tokens, 241 of them answer"
+    assert training.shape == "4 answers over 271 tokens, 264 of them predicted"
 
 
 def test_full_fine_tuning_holds_a_second_copy_and_lora_an_adapter(tmp_path: Path) -> None:

@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from prefloop.errors import CheckFailedError
 from prefloop.objectives import Objective, find_objective, objectives, parse_quantity
 from prefloop.objectives.quantities import REPEATED_ROLES
 from prefloop.policy import TokenRow, Trainable
 from prefloop.records import Example, Member, Message, Prompt
-from prefloop.training import LossOfPlan, PlainEngine, TokenExample, data_columns, frozen_scores
+from prefloop.training import ROWS, TREES, Layout, LossOfPlan, PlainEngine, TokenExample, data_columns, frozen_scores
 from prefloop.training.columns import column, picked
 from prefloop.training.engine import functionals_of
 from prefloop.training.layout import step_budget
@@ -95,11 +96,13 @@ def of_roles(objective: Objective, examples: Sequence[TokenExample]) -> list[Tok
     return [replace(one, rows={role: one.rows[role] for role in objective.roles}) for one in examples]
 
 
-def frozen_of(model: LlamaForCausalLM, objective: Objective, name: str, tokens_per_batch: int) -> dict[str, Any]:
+def frozen_of(
+    model: LlamaForCausalLM, objective: Objective, name: str, tokens_per_batch: int, layout: Layout
+) -> dict[str, Any]:
     examples, lists = of_roles(objective, EXAMPLES), {}
     budget = step_budget(objective, tokens_per_batch)
     wanted = functionals_of(objective, name)
-    for batch, values in frozen_scores(model, examples, objective.roles, [STEP], budget, wanted):
+    for batch, values in frozen_scores(model, examples, objective.roles, [STEP], budget, wanted, layout):
         for key, of_batch in values.items():
             for index, value in zip(batch, of_batch, strict=True):
                 lists.setdefault(key, [None] * len(EXAMPLES))[index] = value
@@ -115,19 +118,20 @@ def engine(
     hyper: Mapping[str, Any] | None = None,
     examples: Sequence[TokenExample] = EXAMPLES,
     rate: float = 0.0,
+    layout: Layout = ROWS,
 ) -> PlainEngine:
     """An engine on a random float64 model (seed 0), whose references are others (seeds from `references` on)."""
     model = llama(0)
     examples = of_roles(objective, examples)
     data = data_columns(examples, objective, soft_labels=soft_labels)
     frozen = {
-        name: frozen_of(llama(references + number * (references > 0)), objective, name, tokens_per_batch)
+        name: frozen_of(llama(references + number * (references > 0)), objective, name, tokens_per_batch, layout)
         for number, name in enumerate(objective.models)
     }
     options = objective.options().model_dump() if hyper is None else hyper
     loss = LossOfPlan(objective, options, data, frozen, soft_labels, seed=7)
     optimizer = torch.optim.SGD(model.parameters(), lr=rate)
-    return PlainEngine(Trainable(model, None, Path(), {}), loss, examples, optimizer, 1e9, tokens_per_batch)
+    return PlainEngine(Trainable(model, None, Path(), {}), loss, examples, optimizer, 1e9, tokens_per_batch, layout)
 
 
 def gradient(of: PlainEngine) -> Tensor:
@@ -144,6 +148,35 @@ def test_the_split_into_micro_batches_changes_no_number(objective: Objective) ->
     one, other = engine(objective, 1), engine(objective)
     assert one.step(STEP, 0.0, 3) == pytest.approx(other.step(STEP, 0.0, 3), rel=1e-9, abs=1e-9)
     torch.testing.assert_close(gradient(one), gradient(other), rtol=1e-9, atol=1e-9)
+
+
+@pytest.fixture
+def shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything that is alike is shared; the norms, which transformers computes in float32, are in float64."""
+
+    def exact(norm: Any, states: Tensor) -> Tensor:
+        return norm.weight * states * torch.rsqrt(states.pow(2).mean(-1, keepdim=True) + norm.variance_epsilon)
+
+    monkeypatch.setattr("prefloop.policy.trees.WORTH_SHARING", 1)
+    monkeypatch.setattr(LlamaRMSNorm, "forward", exact)
+
+
+@EACH
+@pytest.mark.parametrize("tokens_per_batch", [12, EVERYTHING])
+@pytest.mark.usefixtures("shared")
+def test_trees_say_what_rows_say(objective: Objective, tokens_per_batch: int) -> None:
+    rows, trees = engine(objective), engine(objective, tokens_per_batch, layout=TREES)
+    assert trees.step(STEP, 0.0, 3) == pytest.approx(rows.step(STEP, 0.0, 3), rel=1e-9, abs=1e-9)
+    torch.testing.assert_close(gradient(trees), gradient(rows), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.usefixtures("shared")
+def test_fifty_steps_on_trees_are_those_on_rows() -> None:
+    rows, trees = (engine(DPO, 12, rate=0.05, layout=layout) for layout in (ROWS, TREES))
+    for number in range(50):
+        one, other = (found.step(STEP, 0.05, number) for found in (rows, trees))
+        assert other == pytest.approx(one, rel=1e-9, abs=1e-9)
+    assert one["loss"] < 0.5  # from log 2 times the mean weight of 2.5
 
 
 @EACH
