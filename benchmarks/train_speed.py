@@ -104,7 +104,7 @@ def steps_of(arm: str, options: argparse.Namespace) -> dict[str, Any]:
     frozen = {"ref": {name: column(values) for name, values in ref.items()}}
     loss = LossOfPlan(dpo, {"beta": 0.1}, data_columns(examples, dpo), frozen)
     with bench.for_training(policy, LoraConfig(r=16) if options.lora else None, seed=0) as trainable:
-        optimizer = torch.optim.AdamW(trainable.parameters().values(), lr=RATE)
+        optimizer = torch.optim.AdamW(trainable.parameters().values(), lr=RATE, fused=True)
         engine = PlainEngine(trainable, loss, examples, optimizer, 1.0, TOKENS_PER_BATCH, layout)
         losses = [engine.step(plan[0], RATE)["loss"]]
         started = time.perf_counter()

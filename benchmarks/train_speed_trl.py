@@ -56,7 +56,7 @@ def main() -> None:
             lr_scheduler_type="constant",
             max_length=MAX_LENGTH,
             num_train_epochs=1,
-            shuffle_dataset=False,
+            train_sampling_strategy="sequential",
             logging_steps=1,
             report_to=[],
             save_strategy="no",

@@ -12,13 +12,16 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
+    BloomConfig,
     CohereConfig,
     Gemma2Config,
     Gemma3TextConfig,
     GPT2Config,
     GPTNeoXConfig,
+    GptOssConfig,
     GraniteConfig,
     LlamaConfig,
+    MambaConfig,
     MistralConfig,
     MixtralConfig,
     Phi3Config,
@@ -30,7 +33,8 @@ from transformers import (
 )
 
 from prefloop.policy.functionals import TokenRow, prompt_logps, response_token_scores
-from prefloop.policy.tree_scores import TreeScores
+from prefloop.policy.tree_attention import tree_attention
+from prefloop.policy.tree_scores import TreeScores, takes_trees
 from prefloop.policy.trees import WORTH_SHARING, Forest
 
 VOCAB = 40
@@ -118,8 +122,10 @@ ROWS = [
     TokenRow(ids(9, 5), ids(10, 4), (True,) * 4),
     TokenRow(ids(9, 5), ids(10, 4), (False,) * 3 + (True,)),
     TokenRow(ids(11, 1), ids(12, 2), (True,) * 2),
+    TokenRow((*SYSTEM, *ids(6, 3)), (*ids(8, 25)[:18], *ids(13, 3)), (False,) * 5 + (True,) * 16),
 ]
-"""Two prompts under one system turn, one alone, one of one token; answers of one token, with one beginning, twice."""
+"""Two prompts under one system turn, one alone, one of one token; answers of one token, twice the same, and two pairs
+that begin alike: too shortly to share it, and with 18 tokens."""
 
 
 def alone(model: Any, row: TokenRow) -> tuple[Tensor, Tensor, Tensor]:
@@ -277,3 +283,55 @@ def test_it_says_what_the_plain_way_says() -> None:
         assert torch.allclose(trees.log_sum_sq, plain.log_sum_sq, rtol=0, atol=EXACT)
         prompts = prompt_logps(model, [ROWS[0].prompt_ids, ROWS[3].prompt_ids])
         assert TreeScores.of(model, ROWS).prompt_logps([0, 3]).tolist() == pytest.approx(prompts.tolist(), abs=EXACT)
+
+
+# ------------------------------------------------------------------------------------------- which models take them
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_that_takes_trees_is_found_out(family: str) -> None:
+    assert takes_trees(model_of(family).float())
+
+
+NOT_TAKEN: dict[str, Callable[[], PretrainedConfig]] = {
+    "recurrent": lambda: MambaConfig(vocab_size=VOCAB, hidden_size=16, num_hidden_layers=2, state_size=4),
+    "attention with sinks": lambda: GptOssConfig(
+        **SMALL, head_dim=8, num_local_experts=2, num_experts_per_tok=1, layer_types=["full_attention"] * 2
+    ),
+    "a position bias": lambda: BloomConfig(vocab_size=VOCAB, hidden_size=16, n_layer=2, n_head=2),
+}
+
+
+@pytest.mark.parametrize("kind", NOT_TAKEN)
+def test_a_model_that_would_say_something_else_gets_rows(kind: str) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(NOT_TAKEN[kind]())
+    assert not takes_trees(model.eval())
+
+
+def test_a_head_that_is_not_what_it_seems_gets_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of("granite, logits scaled").float()
+    assert takes_trees(model)
+    monkeypatch.setattr("prefloop.policy.tree_scores.head_of", lambda of: of.get_output_embeddings())
+    assert not takes_trees(model)
+
+
+def test_the_models_own_attention_is_back_afterwards_also_after_an_error() -> None:
+    model = model_of("llama")
+    forest = Forest.of([(1, 2, 3)])
+    with pytest.raises(KeyError), tree_attention(model, forest):
+        raise KeyError
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_as_many_tokens_pass_as_the_forest_has() -> None:
+    """20 of the system turn; 18 of a prompt and 6 + 9 + 4 of its answers; 21 that two rows share, their 7 + 3, and 4 of
+    a row whose 3 tokens are not worth sharing; 9 of two equal rows; 3 of the last."""
+    model, passed = model_of("llama"), []
+    hook = model.base_model.embed_tokens.register_forward_hook(lambda *states: passed.append(states[2].shape[1]))
+    with torch.no_grad():
+        found = TreeScores.of(model, ROWS)
+    hook.remove()
+    assert passed == [len(found.forest)] == [20 + 18 + 19 + 21 + 10 + 4 + 9 + 3]
+    assert sum(map(len, ROWS)) == 38 * 3 + 6 + 9 + 4 + 23 * 3 + 1 + 25 + 21 + 9 * 2 + 3

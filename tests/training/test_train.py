@@ -148,7 +148,7 @@ def test_optimiser_and_schedule_go_on_over_the_blocks_of_a_round(
         for key, values in json.loads(next(first.scratch.glob("ref-scores-*.json")).read_text(encoding="utf-8")).items()
     }
     with bench.for_training(start, lora, seed=1) as trainable:
-        optimizer = torch.optim.AdamW(trainable.parameters().values(), lr=1e-3, weight_decay=0.01)
+        optimizer = torch.optim.AdamW(trainable.parameters().values(), lr=1e-3, weight_decay=0.01, fused=True)
         engine = PlainEngine(
             trainable, LossOfPlan(first.objective, {"beta": 0.1}, data, {"ref": frozen}), examples, optimizer, 1.0, 100
         )
@@ -212,7 +212,7 @@ def parameters() -> dict[str, torch.nn.Parameter]:
 
 
 def adam(of: dict[str, torch.nn.Parameter], steps: int) -> torch.optim.AdamW:
-    optimizer = torch.optim.AdamW(of.values(), lr=0.1)
+    optimizer = torch.optim.AdamW(of.values(), lr=0.1, fused=True)
     for number in range(steps):
         optimizer.zero_grad()
         sum((parameter.sin() * (number + 1)).sum() for parameter in of.values()).backward()
@@ -228,7 +228,7 @@ def test_a_checkpoint_restores_weights_and_optimiser_bit_for_bit(tmp_path: Path)
     state, step, metrics = found
     assert (step, metrics) == (3, [{"loss": 0.1 + 0.2}])
     other = parameters()
-    optimizer = torch.optim.AdamW(other.values(), lr=0.1)
+    optimizer = torch.optim.AdamW(other.values(), lr=0.1, fused=True)
     restore(state, other, optimizer)
     expected = optimizer_tensors(one, adam(parameters(), 0)) | load_file(state)
     restored = optimizer_tensors(other, optimizer)

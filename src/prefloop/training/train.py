@@ -84,7 +84,10 @@ def train(request: TrainRequest, bench: Workbench, out: Path, progress: Progress
     with bench.for_training(request.start, request.settings.lora, request.seed) as trainable:
         parameters = trainable.parameters()
         optimizer = torch.optim.AdamW(
-            parameters.values(), lr=request.settings.learning_rate, weight_decay=request.settings.weight_decay
+            parameters.values(),
+            lr=request.settings.learning_rate,
+            weight_decay=request.settings.weight_decay,
+            fused=True,
         )
         engine = PlainEngine(
             trainable,
