@@ -171,7 +171,7 @@ def test_the_peak_of_trees_is_within_a_tenth(
         for _ in range(2)
     ]
     forest = Forest.of([(*row.prompt_ids, *row.answer_ids) for row in rows])
-    shape = BatchShape.of_forest(forest, answers=sum(len(row.answer_ids) for row in rows), vocab=facts.vocab)
+    shape = BatchShape.of_forest(forest, answers=sum(len(row.answer_ids) for row in rows), facts=facts)
     predicted = activations(facts, shape).bytes + batch_logits(facts, shape, LOGIT_COPIES_TRAINING).bytes
 
     with (

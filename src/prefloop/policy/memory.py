@@ -97,13 +97,19 @@ class BatchShape:
         )
 
     @classmethod
-    def of_forest(cls, forest: Forest, answers: int, vocab: int) -> "BatchShape":
-        """Trees: nothing is padded, and the head runs on a few tokens at a time."""
+    def of_forest(cls, forest: Forest, answers: int, facts: "ModelFacts") -> "BatchShape":
+        """Trees: nothing is padded, keys and values are kept once, and the head runs on a few tokens at a time.
+
+        Args:
+            forest: that passes.
+            answers: tokens that are predicted.
+            facts: of the model.
+        """
         return cls(
             tokens=len(forest),
-            attended=sum(one.seen for one in forest.segments),
-            mask=sum(one.length * one.seen for one in forest.segments),
-            predictions=min(answers, at_once(vocab)),
+            attended=len(forest) * facts.kv_heads // facts.heads,
+            mask=0,
+            predictions=min(answers, at_once(facts.vocab)),
             answers=answers,
             said=f"{len(forest.paths)} answers over {len(forest)} tokens, {answers} of them predicted",
         )

@@ -4,7 +4,7 @@ Models that ask `AttentionInterface` for their attention take it without being c
 and grouped heads stay the model's own.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -23,11 +23,18 @@ KNOWN = frozenset({"dropout", "position_ids", "position_bias", "use_cache", "out
 
 @dataclass
 class _Passing:
-    """A forest on its way through a model, and the masks that its layers share."""
+    """A forest on its way through a model, with the masks and paths that its layers share."""
 
     forest: Forest
     device: torch.device
     masks: dict[tuple[int, int | None], Tensor] = field(default_factory=dict[tuple[int, int | None], Tensor])
+    paths: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
+
+    def path(self, number: int) -> Tensor:
+        """Places of the tokens on the path that ends with a segment."""
+        if number not in self.paths:
+            self.paths[number] = self.forest.path(number).to(self.device)
+        return self.paths[number]
 
     def mask(self, number: int, window: int | None) -> Tensor:
         """What the tokens of a segment see of its path."""
@@ -76,22 +83,64 @@ def _attend(
     unknown = [name for name, given in others.items() if given is not None and name not in KNOWN]
     if attention_mask is not None or unknown:
         raise NotImplementedError(f"attention with {', '.join(unknown) or 'a mask of its own'}")
-    passing = _PASSING.get()
-    segments = passing.forest.segments
-    groups = query.shape[1] // key.shape[1]
-    keys, values = (_parts(states, passing.forest, groups) for states in (key, value))
-    attended: list[Tensor] = []
-    for number, own in enumerate(query.split([one.length for one in segments], dim=2)):
-        path = (*segments[number].ancestors, number)
-        seen = torch.cat([keys[one] for one in path], 2), torch.cat([values[one] for one in path], 2)
-        attended.append(_softmax_of(own, *seen, passing.mask(number, sliding_window), scaling, softcap))
-    return torch.cat(attended, 2).transpose(1, 2), None
+    attended: Tensor = _AlongPaths.apply(query, key, value, _Rule(_PASSING.get(), scaling, sliding_window, softcap))
+    return attended.transpose(1, 2), None
 
 
-def _parts(states: Tensor, forest: Forest, groups: int) -> Sequence[Tensor]:
-    """Keys or values of each segment, repeated for every head that reads them."""
-    repeated = states.repeat_interleave(groups, dim=1) if groups > 1 else states
-    return repeated.split([one.length for one in forest.segments], dim=2)
+@dataclass(frozen=True)
+class _Rule:
+    """How one layer attends along the paths of a forest."""
+
+    passing: _Passing
+    scaling: float | None
+    window: int | None
+    softcap: float | None
+
+    def segment(self, number: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """What a segment's tokens take from their path."""
+        groups = query.shape[1] // key.shape[1]
+        if groups > 1:
+            key, value = (states.repeat_interleave(groups, dim=1) for states in (key, value))
+        return _softmax_of(query, key, value, self.passing.mask(number, self.window), self.scaling, self.softcap)
+
+
+class _AlongPaths(torch.autograd.Function):
+    """Attention segment by segment. Only queries, keys and values are kept; going backward attends again.
+
+    Kept instead, keys and values of every path would be several times as large, in pieces between which the memory of
+    a process cannot be used again.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, rule: _Rule) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx.save_for_backward(query, key, value)
+        ctx.rule = rule
+        out = query.new_empty(*query.shape[:3], value.shape[3])
+        for number, own, path in _parts(rule.passing):
+            seen = (states.index_select(2, path) for states in (key, value))
+            out[:, :, own] = rule.segment(number, query[:, :, own], *seen)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        query, key, value = ctx.saved_tensors
+        grads = [torch.zeros_like(states) for states in (query, key, value)]
+        for number, own, path in _parts(ctx.rule.passing):
+            used = [query[:, :, own], *(states.index_select(2, path) for states in (key, value))]
+            used = [states.detach().requires_grad_(True) for states in used]
+            with torch.enable_grad():
+                out = ctx.rule.segment(number, *used)
+            of_query, of_key, of_value = torch.autograd.grad(out, used, grad_out[:, :, own])
+            grads[0][:, :, own] = of_query
+            grads[1].index_add_(2, path, of_key)
+            grads[2].index_add_(2, path, of_value)
+        return grads[0], grads[1], grads[2], None
+
+
+def _parts(passing: _Passing) -> Iterator[tuple[int, slice, Tensor]]:
+    """Each segment: its number, its tokens, and the places of all tokens on its path."""
+    for number, segment in enumerate(passing.forest.segments):
+        yield number, slice(segment.start, segment.end), passing.path(number)
 
 
 def _softmax_of(

@@ -44,15 +44,13 @@ class TreeScores:
 
     def logps(self) -> Float[Tensor, " rows"]:
         """As `response_logps`."""
-        tokens = self._of_answers(self._logps([(row, len(one.prompt_ids)) for row, one in enumerate(self.rows)]))
-        return tokens.sum(1)
+        return self._token_logps().sum(1)
 
     def token_scores(self) -> TokenScores:
         """As `response_token_scores`."""
-        starts = [(row, len(one.prompt_ids)) for row, one in enumerate(self.rows)]
-        hidden = self.hidden[torch.cat([self._before(row, start) for row, start in starts])]
+        hidden = self.hidden[self._before_answers()]
         concentration = token_concentration(head_of(self.model), hidden, trained=self._trained)
-        return TokenScores(self._of_answers(self._logps(starts)), self._of_answers(concentration))
+        return TokenScores(self._token_logps(), self._of_answers(concentration))
 
     def prompt_logps(self, rows: Sequence[int]) -> Float[Tensor, " rows"]:
         """Log-probability of the prompts of some rows, each token after the first, summed."""
@@ -62,13 +60,17 @@ class TreeScores:
         found = self._head(torch.cat(before), ids)
         return torch.stack([one.sum() for one in found.split(lengths)])
 
-    def _logps(self, starts: Sequence[tuple[int, int]]) -> Tensor:
-        before = torch.cat([self._before(row, start) for row, start in starts])
-        return self._head(before, [token for row, _ in starts for token in self.rows[row].answer_ids])
+    def _token_logps(self) -> Float[Tensor, "rows tokens"]:
+        return self._of_answers(
+            self._head(self._before_answers(), [token for row in self.rows for token in row.answer_ids])
+        )
 
     def _head(self, before: Tensor, ids: Sequence[int]) -> Tensor:
         targets = torch.tensor(ids, device=self.hidden.device)
         return token_logps(head_of(self.model), self.hidden[before], targets, trained=self._trained)
+
+    def _before_answers(self) -> Tensor:
+        return torch.cat([self._before(row, len(one.prompt_ids)) for row, one in enumerate(self.rows)])
 
     def _before(self, row: int, start: int) -> Tensor:
         """Places of the tokens before each token of a row from one on."""

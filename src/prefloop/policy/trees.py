@@ -65,9 +65,12 @@ class Forest:
 
     def places(self, row: int) -> Int[Tensor, " row_tokens"]:
         """Where the tokens of a row stand in the sequence."""
-        return torch.cat(
-            [torch.arange(self.segments[number].start, self.segments[number].end) for number in self.paths[row]]
-        )
+        return self.path(self.paths[row][-1])
+
+    def path(self, number: int) -> Int[Tensor, " path"]:
+        """Where the tokens stand that lead to the end of a segment."""
+        passed = (self.segments[one] for one in (*self.segments[number].ancestors, number))
+        return torch.cat([torch.arange(one.start, one.end) for one in passed])
 
     def sees(self, number: int, window: int | None = None) -> Bool[Tensor, "own path"]:
         """What the tokens of a segment see of the path that it ends.
@@ -83,10 +86,7 @@ class Forest:
         """What every token sees of the whole sequence."""
         seen = torch.zeros(len(self), len(self), dtype=torch.bool)
         for number, segment in enumerate(self.segments):
-            path = torch.cat(
-                [torch.arange(self.segments[one].start, self.segments[one].end) for one in (*segment.ancestors, number)]
-            )
-            seen[segment.start : segment.end, path] = self.sees(number, window)
+            seen[segment.start : segment.end, self.path(number)] = self.sees(number, window)
         return seen
 
 

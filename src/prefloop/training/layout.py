@@ -12,6 +12,7 @@ from prefloop.policy import (
     BatchShape,
     Forest,
     ModelFacts,
+    TokenScores,
     TreeScores,
     batches_within,
     prompt_logps,
@@ -57,27 +58,32 @@ def cut_rows(
 
 
 def scores_of_rows(
-    model: PreTrainedModel | PeftModel,
-    examples: Sequence[TokenExample],
-    roles: Sequence[str],
-    functionals: Collection[str] = (),
+    model: Model, examples: Sequence[TokenExample], roles: Sequence[str], functionals: Collection[str] = ()
 ) -> dict[str, Tensor]:
     """All answers go through one forward pass, padded on the left; prompts through another."""
     rows = [example.rows[role] for role in roles for example in examples]
-    scores: dict[str, Tensor] = {}
     if TOKEN_FUNCTIONALS.isdisjoint(functionals):
-        for role, logps in zip(roles, response_logps(model, rows).view(len(roles), len(examples)), strict=True):
-            scores[f"{role}_logps"] = logps
+        scores = _by_role(examples, roles, response_logps(model, rows))
     else:
         tokens = response_token_scores(model, rows)
-        for number, role in enumerate(roles):
-            of_role = slice(number * len(examples), (number + 1) * len(examples))
-            longest = max(len(example.rows[role].answer_ids) for example in examples)
-            scores[f"{role}_logps"] = tokens.logps[of_role].sum(1)
-            scores[f"{role}_token_logps"] = tokens.logps[of_role, :longest]
-            scores[f"{role}_token_log_sum_sq"] = tokens.log_sum_sq[of_role, :longest]
+        scores = _by_role(examples, roles, tokens.logps.sum(1), tokens)
     if "prompt_logps" in functionals:
         scores["prompt_logps"] = prompt_logps(model, [example.prompt_ids for example in examples])
+    return scores
+
+
+def _by_role(
+    examples: Sequence[TokenExample], roles: Sequence[str], sums: Tensor, tokens: TokenScores | None = None
+) -> dict[str, Tensor]:
+    """Numbers of answers, those of one role behind those of another, by role."""
+    scores: dict[str, Tensor] = {}
+    for number, role in enumerate(roles):
+        of_role = slice(number * len(examples), (number + 1) * len(examples))
+        scores[f"{role}_logps"] = sums[of_role]
+        if tokens is not None:
+            longest = max(len(example.rows[role].answer_ids) for example in examples)
+            scores[f"{role}_token_logps"] = tokens.logps[of_role, :longest]
+            scores[f"{role}_token_log_sum_sq"] = tokens.log_sum_sq[of_role, :longest]
     return scores
 
 
@@ -97,16 +103,11 @@ def scores_of_trees(
 ) -> dict[str, Tensor]:
     """All answers and prompts go through one forward pass without padding; what begins alike passes once."""
     passed = TreeScores.of(model, [example.rows[role] for role in roles for example in examples])
-    scores: dict[str, Tensor] = {}
-    tokens = None if TOKEN_FUNCTIONALS.isdisjoint(functionals) else passed.token_scores()
-    sums = passed.logps() if tokens is None else tokens.logps.sum(1)
-    for number, role in enumerate(roles):
-        of_role = slice(number * len(examples), (number + 1) * len(examples))
-        scores[f"{role}_logps"] = sums[of_role]
-        if tokens is not None:
-            longest = max(len(example.rows[role].answer_ids) for example in examples)
-            scores[f"{role}_token_logps"] = tokens.logps[of_role, :longest]
-            scores[f"{role}_token_log_sum_sq"] = tokens.log_sum_sq[of_role, :longest]
+    if TOKEN_FUNCTIONALS.isdisjoint(functionals):
+        scores = _by_role(examples, roles, passed.logps())
+    else:
+        tokens = passed.token_scores()
+        scores = _by_role(examples, roles, tokens.logps.sum(1), tokens)
     if "prompt_logps" in functionals:
         scores["prompt_logps"] = passed.prompt_logps(range(len(examples)))
     return scores
@@ -134,7 +135,7 @@ def shape_of_trees(examples: Sequence[TokenExample], facts: ModelFacts) -> Batch
     """The forest of a micro-batch."""
     rows = [row for example in examples for row in example.rows.values()]
     forest = Forest.of([(*row.prompt_ids, *row.answer_ids) for row in rows])
-    return BatchShape.of_forest(forest, answers=sum(len(row.answer_ids) for row in rows), vocab=facts.vocab)
+    return BatchShape.of_forest(forest, answers=sum(len(row.answer_ids) for row in rows), facts=facts)
 
 
 ROWS = Layout("rows", scores_of_rows, cut_rows, shape_of_rows)
