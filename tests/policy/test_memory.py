@@ -178,7 +178,7 @@ def test_the_peak_of_trees_is_within_a_tenth(
         bench.for_training(PolicyFiles("start", source.directory), lora, seed=0) as trainable,
         LiveBytes(trainable.model) as measured,
     ):
-        TreeScores.of(trainable.model, rows).logps().sum().backward()
+        TreeScores.of(trainable.model, rows).token_logps().sum().backward()
 
     assert predicted == pytest.approx(measured.peak, rel=0.1)
     assert facts.trees

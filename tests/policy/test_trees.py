@@ -32,7 +32,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from prefloop.policy.functionals import TokenRow, prompt_logps, response_token_scores
+from prefloop.policy.functionals import TokenRow, TokenScores, prompt_logps, response_token_scores
 from prefloop.policy.tree_attention import tree_attention
 from prefloop.policy.tree_scores import TreeScores, takes_trees
 from prefloop.policy.trees import WORTH_SHARING, Forest
@@ -199,7 +199,8 @@ def test_every_family_says_of_each_row_what_it_says_of_it_alone(family: str) -> 
     model, within = model_of(family), IN_FLOAT32.get(family, EXACT)
     with torch.no_grad():
         found = TreeScores.of(model, ROWS)
-        scores, logps, prompts = found.token_scores(), found.logps(), found.prompt_logps([0, 3, 7])
+        scores = TokenScores(found.token_logps(), found.token_log_sum_sq())
+        logps, prompts = scores.logps.sum(1), found.prompt_logps([0, 3, 7])
         expected = [alone(model, row) for row in ROWS]
     for number, (own, concentration, _) in enumerate(expected):
         assert scores.logps[number, : len(own)].tolist() == pytest.approx(own.tolist(), abs=within)
@@ -245,7 +246,7 @@ def test_the_gradient_is_that_of_one_sequence_at_a_time(
     monkeypatch.setattr("prefloop.policy.head.LOGITS_AT_ONCE", at_once)
     model = TRAINED[trained]()
     weights = torch.linspace(-1, 2, len(ROWS), dtype=torch.float64)
-    found = gradient((weights * TreeScores.of(model, ROWS).logps()).sum(), model)
+    found = gradient((weights * TreeScores.of(model, ROWS).token_logps().sum(1)).sum(), model)
     sums = torch.stack([alone(model, row)[0].sum() for row in ROWS])
     expected = gradient((weights * sums).sum(), model)
     assert found.keys() == expected.keys()
@@ -254,7 +255,7 @@ def test_the_gradient_is_that_of_one_sequence_at_a_time(
 
 def test_the_gradient_of_the_concentration_too() -> None:
     model = model_of("llama")
-    found = gradient(TreeScores.of(model, ROWS).token_scores().log_sum_sq.sum(), model)
+    found = gradient(TreeScores.of(model, ROWS).token_log_sum_sq().sum(), model)
     expected = gradient(torch.stack([alone(model, row)[1].sum() for row in ROWS]).sum(), model)
     assert furthest(found, expected) < EXACT
 
@@ -262,14 +263,14 @@ def test_the_gradient_of_the_concentration_too() -> None:
 def test_rows_may_come_in_any_order_and_another_answer_moves_no_other() -> None:
     model = model_of("qwen3")
     with torch.no_grad():
-        first = TreeScores.of(model, ROWS).logps()
-        turned = TreeScores.of(model, ROWS[::-1]).logps()
+        first = TreeScores.of(model, ROWS).token_logps().sum(1)
+        turned = TreeScores.of(model, ROWS[::-1]).token_logps().sum(1)
         other = TokenRow(
             ROWS[1].prompt_ids,
             (*ROWS[1].answer_ids[:5], VOCAB - ROWS[1].answer_ids[5], *ROWS[1].answer_ids[6:]),
             ROWS[1].counted,
         )
-        changed = TreeScores.of(model, [ROWS[0], other, *ROWS[2:]]).logps()
+        changed = TreeScores.of(model, [ROWS[0], other, *ROWS[2:]]).token_logps().sum(1)
     assert turned.flip(0).tolist() == pytest.approx(first.tolist(), abs=1e-12)
     moved = (changed - first).abs() > 1e-12
     assert moved.tolist() == [number == 1 for number in range(len(ROWS))]
@@ -278,7 +279,8 @@ def test_rows_may_come_in_any_order_and_another_answer_moves_no_other() -> None:
 def test_it_says_what_the_plain_way_says() -> None:
     model = model_of("llama")
     with torch.no_grad():
-        trees, plain = TreeScores.of(model, ROWS).token_scores(), response_token_scores(model, ROWS)
+        passed, plain = TreeScores.of(model, ROWS), response_token_scores(model, ROWS)
+        trees = TokenScores(passed.token_logps(), passed.token_log_sum_sq())
         assert torch.allclose(trees.logps, plain.logps, rtol=0, atol=EXACT)
         assert torch.allclose(trees.log_sum_sq, plain.log_sum_sq, rtol=0, atol=EXACT)
         prompts = prompt_logps(model, [ROWS[0].prompt_ids, ROWS[3].prompt_ids])

@@ -1,7 +1,7 @@
 """The language-model head on the tokens that are asked for, a few at a time: the logits never stand in memory whole."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from jaxtyping import Float, Int
@@ -13,9 +13,16 @@ LOGITS_AT_ONCE = 2**23
 """Numbers: 32 MB in float32."""
 
 
-def at_once(vocab: int) -> int:
+def tokens_at_once(vocab: int) -> int:
     """Tokens whose logits stand in memory together."""
     return max(1, LOGITS_AT_ONCE // vocab)
+
+
+class HeadOptions(TypedDict):
+    """How the head runs."""
+
+    at_once: int
+    trained: bool
 
 
 Head = Callable[[Tensor], Tensor]
@@ -41,7 +48,7 @@ def head_of(model: PreTrainedModel) -> Head:
 
 
 def token_logps(
-    head: Head, hidden: Float[Tensor, "tokens width"], ids: Int[Tensor, " tokens"], *, trained: bool
+    head: Head, hidden: Float[Tensor, "tokens width"], ids: Int[Tensor, " tokens"], *, at_once: int, trained: bool
 ) -> Float[Tensor, " tokens"]:
     """Log-probability of each token from the hidden state before it: logit minus logsumexp, in float64.
 
@@ -49,6 +56,7 @@ def token_logps(
         head: of the model.
         hidden: states from which the tokens are predicted.
         ids: of the tokens.
+        at_once: tokens whose logits stand in memory together.
         trained: the head has weights that are trained, so that going backward computes the logits again; otherwise the
             gradient with respect to the states is taken at once, and nothing is computed twice.
     """
@@ -57,11 +65,11 @@ def token_logps(
         logits = _precise(head(states))
         return (logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(1)).double()
 
-    return _in_pieces(logps, hidden, ids, width=_width(head, hidden), trained=trained)
+    return _in_pieces(logps, hidden, ids, size=at_once, trained=trained)
 
 
 def token_concentration(
-    head: Head, hidden: Float[Tensor, "tokens width"], *, trained: bool
+    head: Head, hidden: Float[Tensor, "tokens width"], *, at_once: int, trained: bool
 ) -> Float[Tensor, " tokens"]:
     """How concentrated the prediction from each hidden state is: log sum_v p_v^2, in float64."""
 
@@ -70,22 +78,16 @@ def token_concentration(
         return ((2 * logits).logsumexp(1) - 2 * logits.logsumexp(1)).double()
 
     nothing = torch.zeros(len(hidden), dtype=torch.long, device=hidden.device)
-    return _in_pieces(log_sum_sq, hidden, nothing, width=_width(head, hidden), trained=trained)
+    return _in_pieces(log_sum_sq, hidden, nothing, size=at_once, trained=trained)
 
 
 def _precise(logits: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def _width(head: Head, hidden: Tensor) -> int:
-    with torch.no_grad():
-        return head(hidden[:1]).shape[-1]
-
-
 def _in_pieces(
-    of: Callable[[Tensor, Tensor], Tensor], hidden: Tensor, ids: Tensor, *, width: int, trained: bool
+    of: Callable[[Tensor, Tensor], Tensor], hidden: Tensor, ids: Tensor, *, size: int, trained: bool
 ) -> Tensor:
-    size = at_once(width)
     pieces = zip(hidden.split(size), ids.split(size), strict=True)
     if not torch.is_grad_enabled():
         return torch.cat([of(states, targets) for states, targets in pieces])

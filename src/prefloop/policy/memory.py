@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
 from prefloop.config import LoraConfig
 from prefloop.policy.beginning import can_have_gaps
-from prefloop.policy.head import at_once
+from prefloop.policy.head import tokens_at_once
 from prefloop.policy.tree_scores import may_take_trees
 from prefloop.policy.trees import Forest
 from prefloop.policy.workbench import adapter_config
@@ -109,7 +109,7 @@ class BatchShape:
             tokens=len(forest),
             attended=len(forest) * facts.kv_heads // facts.heads,
             mask=0,
-            predictions=min(answers, at_once(facts.vocab)),
+            predictions=min(answers, tokens_at_once(facts.vocab)),
             answers=answers,
             said=f"{len(forest.paths)} answers over {len(forest)} tokens, {answers} of them predicted",
         )

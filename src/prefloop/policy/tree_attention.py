@@ -17,7 +17,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from prefloop.policy.trees import Forest
 
 NAME = "prefloop_trees"
-KNOWN = frozenset({"dropout", "position_ids", "position_bias", "use_cache", "output_attentions", "is_causal"})
+KNOWN = frozenset({"dropout", "position_ids", "use_cache", "output_attentions", "is_causal"})
 """Arguments that change nothing here where they are at rest: without dropout, in a causal model."""
 
 

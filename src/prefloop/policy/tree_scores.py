@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from prefloop.policy.functionals import TokenRow, TokenScores, response_token_scores
-from prefloop.policy.head import head_of, is_trained, token_concentration, token_logps
+from prefloop.policy.head import HeadOptions, head_of, is_trained, token_concentration, token_logps, tokens_at_once
 from prefloop.policy.tree_attention import tree_attention
 from prefloop.policy.trees import WORTH_SHARING, Forest
 
@@ -42,15 +42,16 @@ class TreeScores:
             ).last_hidden_state[0]
         return cls(causal, rows, forest, hidden)
 
-    def logps(self) -> Float[Tensor, " rows"]:
-        """As `response_logps`."""
-        return self._token_logps().sum(1)
+    def token_logps(self) -> Float[Tensor, "rows tokens"]:
+        """Log-probability of each answer token, padded on the right; 0 where it is not counted."""
+        return self._of_answers(
+            self._head(self._before_answers(), [token for row in self.rows for token in row.answer_ids])
+        )
 
-    def token_scores(self) -> TokenScores:
-        """As `response_token_scores`."""
+    def token_log_sum_sq(self) -> Float[Tensor, "rows tokens"]:
+        """How concentrated the prediction of each answer token is, as in `TokenScores`."""
         hidden = self.hidden[self._before_answers()]
-        concentration = token_concentration(head_of(self.model), hidden, trained=self._trained)
-        return TokenScores(self._token_logps(), self._of_answers(concentration))
+        return self._of_answers(token_concentration(head_of(self.model), hidden, **self._how))
 
     def prompt_logps(self, rows: Sequence[int]) -> Float[Tensor, " rows"]:
         """Log-probability of the prompts of some rows, each token after the first, summed."""
@@ -60,14 +61,9 @@ class TreeScores:
         found = self._head(torch.cat(before), ids)
         return torch.stack([one.sum() for one in found.split(lengths)])
 
-    def _token_logps(self) -> Float[Tensor, "rows tokens"]:
-        return self._of_answers(
-            self._head(self._before_answers(), [token for row in self.rows for token in row.answer_ids])
-        )
-
     def _head(self, before: Tensor, ids: Sequence[int]) -> Tensor:
         targets = torch.tensor(ids, device=self.hidden.device)
-        return token_logps(head_of(self.model), self.hidden[before], targets, trained=self._trained)
+        return token_logps(head_of(self.model), self.hidden[before], targets, **self._how)
 
     def _before_answers(self) -> Tensor:
         return torch.cat([self._before(row, len(one.prompt_ids)) for row, one in enumerate(self.rows)])
@@ -84,8 +80,9 @@ class TreeScores:
         return pad_sequence(kept, batch_first=True)
 
     @property
-    def _trained(self) -> bool:
-        return is_trained(self.model.get_output_embeddings())
+    def _how(self) -> HeadOptions:
+        trained = is_trained(self.model.get_output_embeddings())
+        return {"at_once": tokens_at_once(self.model.config.get_text_config().vocab_size), "trained": trained}
 
 
 def may_take_trees(model: PreTrainedModel) -> bool:
@@ -106,7 +103,8 @@ def takes_trees(model: PreTrainedModel) -> bool:
     rows = [TokenRow(prompt, answer, (True,) * len(answer)) for answer in (rest, rest[3:], rest[:5])]
     with torch.inference_mode():
         try:
-            found = TreeScores.of(model, rows).token_scores()
+            passed = TreeScores.of(model, rows)
+            found = TokenScores(passed.token_logps(), passed.token_log_sum_sq())
         except UNKNOWN:
             return False
         alone = [response_token_scores(model, [row]) for row in rows]

@@ -1,6 +1,6 @@
 """How the answers of a micro-batch stand in a forward pass: row by row, the oracle, or as trees, the fast way."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from peft import PeftModel
@@ -12,7 +12,6 @@ from prefloop.policy import (
     BatchShape,
     Forest,
     ModelFacts,
-    TokenScores,
     TreeScores,
     batches_within,
     prompt_logps,
@@ -63,27 +62,24 @@ def scores_of_rows(
     """All answers go through one forward pass, padded on the left; prompts through another."""
     rows = [example.rows[role] for role in roles for example in examples]
     if TOKEN_FUNCTIONALS.isdisjoint(functionals):
-        scores = _by_role(examples, roles, response_logps(model, rows))
+        found = {"logps": response_logps(model, rows)}
     else:
         tokens = response_token_scores(model, rows)
-        scores = _by_role(examples, roles, tokens.logps.sum(1), tokens)
+        found = {"logps": tokens.logps.sum(1), "token_logps": tokens.logps, "token_log_sum_sq": tokens.log_sum_sq}
+    scores = _by_role(examples, roles, found)
     if "prompt_logps" in functionals:
         scores["prompt_logps"] = prompt_logps(model, [example.prompt_ids for example in examples])
     return scores
 
 
-def _by_role(
-    examples: Sequence[TokenExample], roles: Sequence[str], sums: Tensor, tokens: TokenScores | None = None
-) -> dict[str, Tensor]:
-    """Numbers of answers, those of one role behind those of another, by role."""
+def _by_role(examples: Sequence[TokenExample], roles: Sequence[str], found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Functionals of all answers, those of one role behind those of another, by role."""
     scores: dict[str, Tensor] = {}
     for number, role in enumerate(roles):
         of_role = slice(number * len(examples), (number + 1) * len(examples))
-        scores[f"{role}_logps"] = sums[of_role]
-        if tokens is not None:
-            longest = max(len(example.rows[role].answer_ids) for example in examples)
-            scores[f"{role}_token_logps"] = tokens.logps[of_role, :longest]
-            scores[f"{role}_token_log_sum_sq"] = tokens.log_sum_sq[of_role, :longest]
+        longest = max(len(example.rows[role].answer_ids) for example in examples)
+        for name, values in found.items():
+            scores[f"{role}_{name}"] = values[of_role, :longest] if name in TOKEN_FUNCTIONALS else values[of_role]
     return scores
 
 
@@ -103,11 +99,13 @@ def scores_of_trees(
 ) -> dict[str, Tensor]:
     """All answers and prompts go through one forward pass without padding; what begins alike passes once."""
     passed = TreeScores.of(model, [example.rows[role] for role in roles for example in examples])
-    if TOKEN_FUNCTIONALS.isdisjoint(functionals):
-        scores = _by_role(examples, roles, passed.logps())
-    else:
-        tokens = passed.token_scores()
-        scores = _by_role(examples, roles, tokens.logps.sum(1), tokens)
+    tokens = passed.token_logps()
+    found = {"logps": tokens.sum(1)}
+    if "token_logps" in functionals:
+        found["token_logps"] = tokens
+    if "token_log_sum_sq" in functionals:
+        found["token_log_sum_sq"] = passed.token_log_sum_sq()
+    scores = _by_role(examples, roles, found)
     if "prompt_logps" in functionals:
         scores["prompt_logps"] = passed.prompt_logps(range(len(examples)))
     return scores
