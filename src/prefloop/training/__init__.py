@@ -9,10 +9,11 @@ from prefloop.training.engine import (
 )
 from prefloop.training.layout import ROWS, TREES, Layout, step_budget
 from prefloop.training.margins import Margin, read_margins
+from prefloop.training.request import BlockOfRound, TrainRequest
 from prefloop.training.rows import TokenExample, example_data, step_plan, tokenised
 from prefloop.training.schedule import learning_rate_at
 from prefloop.training.tokens import TokensOnDisk, left_out, write_tokens
-from prefloop.training.train import BlockOfRound, TrainRequest, train
+from prefloop.training.train import train
 from prefloop.training.validation import VALIDATED
 
 __all__ = [

@@ -1,22 +1,17 @@
 """One train step from start to end: references scored once, then optimiser steps, resumable at each checkpoint."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from prefloop.config import TrainStep
 from prefloop.errors import DataError
-from prefloop.objectives import Objective
-from prefloop.policy import PolicyFiles, Workbench
+from prefloop.policy import Workbench
 from prefloop.records import in_pieces
 from prefloop.training.checkpoint import (
     MARGINS,
     Metrics,
-    computed_once,
     latest_checkpoint,
     optimizer_tensors,
     restore,
@@ -25,47 +20,14 @@ from prefloop.training.checkpoint import (
     save_checkpoint,
     state_tensors,
 )
-from prefloop.training.columns import column, data_columns, picked
-from prefloop.training.engine import LossOfPlan, PlainEngine, Scores, frozen_scores, functionals_of
-from prefloop.training.layout import ROWS, Layout, step_budget
+from prefloop.training.columns import data_columns, picked
+from prefloop.training.engine import LossOfPlan, PlainEngine
 from prefloop.training.margins import write_margins
+from prefloop.training.references import reference_scores
+from prefloop.training.request import Progress, TrainRequest
 from prefloop.training.rows import TokenExample, step_plan
 from prefloop.training.schedule import learning_rate_at
 from prefloop.training.validation import Validation
-
-
-@dataclass(frozen=True)
-class BlockOfRound:
-    """Where in its round a train step stands: the optimiser and its schedule go on over the blocks of a round."""
-
-    number: int
-    count: int
-    optimizer_state: Path | None
-    """Left by the block before; None in the first."""
-
-
-@dataclass(frozen=True)
-class TrainRequest:
-    """Everything that decides what a train step computes, and where it may keep its progress."""
-
-    settings: TrainStep
-    objective: Objective
-    hyper: Mapping[str, Any]
-    examples: Sequence[TokenExample]
-    start: PolicyFiles
-    references: Mapping[str, PolicyFiles]
-    seed: int
-    block: BlockOfRound
-    scratch: Path
-    tokens_per_batch: int
-    checkpoint_steps: int
-    layout: Layout = ROWS
-    validation: Sequence[TokenExample] = ()
-    """Examples that are only measured, before and after."""
-
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
 
 
 def train(request: TrainRequest, bench: Workbench, out: Path, progress: Progress) -> list[Metrics]:
@@ -146,7 +108,7 @@ def _loss(
     soft_labels = request.settings.soft_labels
     data = data_columns(examples, request.objective, soft_labels=soft_labels)
     frozen = {
-        name: _reference(name, policy, request, examples, plan, bench, progress, of)
+        name: reference_scores(name, policy, request, examples, plan, bench, progress, of)
         for name, policy in request.references.items()
     }
     parts = tuple(example.part for example in examples)
@@ -172,37 +134,3 @@ def _learning_rate(request: TrainRequest, number: int, steps: int) -> float:
         warmup=request.settings.warmup,
         schedule=request.settings.schedule,
     )
-
-
-def _reference(
-    name: str,
-    policy: PolicyFiles,
-    request: TrainRequest,
-    examples: Sequence[TokenExample],
-    plan: Sequence[Sequence[int]],
-    bench: Workbench,
-    progress: Progress,
-    of: str,
-) -> Scores:
-    """Scores of a frozen policy for some examples, computed once and kept in the scratch folder."""
-    objective, count = request.objective, len(examples)
-    layout = f"{request.layout.name}-{bench.device.type}-{request.tokens_per_batch}"  # rounding differs between them
-    budget = step_budget(objective, request.tokens_per_batch)
-
-    def scored() -> dict[str, list[Any]]:
-        scores: dict[str, list[Any]] = {}
-        done = 0
-        with bench.for_scoring(policy) as model:
-            for batch, values in frozen_scores(
-                model, examples, objective.roles, plan, budget, functionals_of(objective, name), request.layout
-            ):
-                for key, of_batch in values.items():
-                    into = scores.setdefault(key, [None] * count)
-                    for index, value in zip(batch, of_batch, strict=True):
-                        into[index] = value
-                done += len(batch)
-                progress(f"score with {name}", done, count)
-        return scores
-
-    kept = computed_once(request.scratch / f"{of}{name}-scores-{layout}.json", scored)
-    return {key: column(values) for key, values in kept.items()}

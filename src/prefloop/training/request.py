@@ -1,0 +1,46 @@
+"""What a train step is asked for."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefloop.config import TrainStep
+from prefloop.objectives import Objective
+from prefloop.policy import PolicyFiles
+from prefloop.training.layout import ROWS, Layout
+from prefloop.training.rows import TokenExample
+
+
+@dataclass(frozen=True)
+class BlockOfRound:
+    """Where in its round a train step stands: the optimiser and its schedule go on over the blocks of a round."""
+
+    number: int
+    count: int
+    optimizer_state: Path | None
+    """Left by the block before; None in the first."""
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """Everything that decides what a train step computes, and where it may keep its progress."""
+
+    settings: TrainStep
+    objective: Objective
+    hyper: Mapping[str, Any]
+    examples: Sequence[TokenExample]
+    start: PolicyFiles
+    references: Mapping[str, PolicyFiles]
+    seed: int
+    block: BlockOfRound
+    scratch: Path
+    tokens_per_batch: int
+    checkpoint_steps: int
+    layout: Layout = ROWS
+    validation: Sequence[TokenExample] = ()
+    """Examples that are only measured, before and after."""
+
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
