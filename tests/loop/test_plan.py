@@ -120,6 +120,17 @@ def test_full_fine_tuning_holds_a_second_copy_and_lora_an_adapter(tmp_path: Path
     assert "adapter" not in full
 
 
+@pytest.mark.parametrize(("optimizer", "moments"), [("adamw", 2), ("rmsprop", 1)])
+def test_memory_and_disk_follow_what_the_optimiser_remembers(optimizer: str, moments: int, tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, f"policy.optimizer={optimizer}")
+    held = {part.name: part for need in plan.needs if need.work == "training" for part in need.parts}["optimiser"]
+    (kept,) = (part for part in plan.disk if part.name == "checkpoints")
+
+    assert held.bytes == moments * 4 * 213_216
+    assert held.formula == f"213,216 trained weights x {moments} ({optimizer}'s moments) x 4 bytes"
+    assert kept.bytes == 2 * (1 + moments) * 4 * 213_216
+
+
 def test_what_was_predicted_stands_beside_what_came_out(small_run: SmallRun) -> None:
     done = small_run()
 

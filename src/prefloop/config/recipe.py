@@ -115,7 +115,7 @@ DISCRIMINATORS = ("type", "name", "rule")
 KINDS_OF_FIT = ("fitted", "length_ratio")
 """Keys that say how a number is found: another one takes the place of the old one and of what belonged to it."""
 
-SAME_NUMBER = ((GAMMA, RATIO), (RATIO, GAMMA))
+SAME_NUMBER = ((GAMMA, RATIO), (RATIO, GAMMA), ("warmup", "warmup_steps"), ("warmup_steps", "warmup"))
 """Keys that say one number in two ways: the one takes the place of the other."""
 
 REPLACED_WHOLE = frozenset({"references", "reads"})

@@ -15,6 +15,7 @@ from torch import Tensor
 from prefloop.objectives import State
 
 STATE = "state.safetensors"
+PROGRESS = "progress.json"
 OBJECTIVE = "objective"
 """Before the names of an objective's running statistics."""
 MARGINS = "margins"
@@ -74,6 +75,7 @@ def restored_margins(path: Path) -> Tensor:
 def restore(path: Path, parameters: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
     """Puts weights and optimiser back as `optimizer_tensors` saved them."""
     tensors = load_file(path)
+    moved = any(group.get("fused") for group in optimizer.param_groups)  # else torch counts steps on the CPU
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(tensors.pop(f"weights/{name}"))
@@ -82,7 +84,12 @@ def restore(path: Path, parameters: Mapping[str, torch.nn.Parameter], optimizer:
         key, name = key_and_name.split("/", 1)
         if key == OBJECTIVE:
             continue
-        optimizer.state[parameters[name]][key] = tensor.to(parameters[name].device) if key != "step" else tensor
+        optimizer.state[parameters[name]][key] = tensor.to(parameters[name].device if moved or key != "step" else "cpu")
+
+
+def steps_at(state: Path) -> int:
+    """Optimiser steps that were done when a checkpoint's state was saved."""
+    return json.loads((state.parent / PROGRESS).read_text(encoding="utf-8"))["step"]
 
 
 def save_checkpoint(folder: Path, step: int, metrics: list[Metrics], tensors: Mapping[str, Tensor]) -> None:
@@ -91,7 +98,7 @@ def save_checkpoint(folder: Path, step: int, metrics: list[Metrics], tensors: Ma
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     save_file(dict(tensors), aside / STATE)
-    (aside / "progress.json").write_text(json.dumps({"step": step, "metrics": metrics}), encoding="utf-8")
+    (aside / PROGRESS).write_text(json.dumps({"step": step, "metrics": metrics}), encoding="utf-8")
     for file in aside.iterdir():
         with file.open("rb") as handle:
             os.fsync(handle.fileno())
@@ -105,5 +112,5 @@ def latest_checkpoint(folder: Path) -> tuple[Path, int, list[Metrics]] | None:
     found = sorted(folder.glob("checkpoint-0*"))
     if not found:
         return None
-    progress = json.loads((found[-1] / "progress.json").read_text(encoding="utf-8"))
+    progress = json.loads((found[-1] / PROGRESS).read_text(encoding="utf-8"))
     return found[-1] / STATE, progress["step"], progress["metrics"]

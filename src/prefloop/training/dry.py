@@ -7,7 +7,7 @@ import torch
 from prefloop.config import TrainStep
 from prefloop.objectives import Objective
 from prefloop.policy import ModelFacts, PolicyFiles, Workbench
-from prefloop.policy.memory import LOGIT_COPIES_TRAINING, activations, batch_logits
+from prefloop.policy.memory import LOGIT_COPIES_TRAINING, MOMENTS, activations, batch_logits
 from prefloop.training.columns import data_columns, picked
 from prefloop.training.engine import LossOfPlan, functionals_of
 from prefloop.training.layout import ROWS, Layout
@@ -71,7 +71,9 @@ def dry_pass(
         bench.base(start.directory)  # stays loaded once references were scored or answers sampled
         with bench.for_training(start, settings.lora, seed=0) as trainable:
             parameters = trainable.parameters().values()
-            moments = [torch.full_like(parameter, 0.0) for parameter in parameters for _ in range(2)]
+            moments = [
+                torch.full_like(parameter, 0.0) for parameter in parameters for _ in range(MOMENTS[settings.optimizer])
+            ]
             scores = layout.scores(trainable.model, batch, objective.roles, functionals_of(objective, "policy"))
             answers = {name: values.cpu() for name, values in scores.items()}
             at_reference = {name: values.detach() for name, values in answers.items()}
