@@ -39,6 +39,9 @@ class MachineConfig(Config):
     """Answers that are decoded together."""
     checkpoint_steps: Annotated[int, Field(ge=1)] = 10
     """Optimiser steps between checkpoints: what a crash in training can cost."""
+    keep_last: Annotated[int, Field(ge=1)] = 1
+    """Checkpoints that are kept while a train step runs. Should the newest be damaged, training goes on from the one
+    before it; without any it begins again."""
 
 
 class Recipe(Config):

@@ -21,8 +21,6 @@ from prefloop.policy.memory import MOMENTS
 from prefloop.policy.model_files import CONVERSATION_FILES
 from prefloop.sampling import DEFAULT_ROWS
 
-CHECKPOINTS_AT_ONCE = 2
-
 
 @dataclass(frozen=True)
 class Models:
@@ -80,7 +78,7 @@ class Appraiser:
                     facts, count = self.facts(lora), adapters.count(lora)
                     parts.append(policies(facts, description_bytes=described, count=count))
                     moments = max(MOMENTS[step.optimizer] for step in self.trained if step.lora == lora)
-                    parts.append(checkpoints(facts, moments=moments, at_once=CHECKPOINTS_AT_ONCE))
+                    parts.append(checkpoints(facts, moments=moments, at_once=self.recipe.machine.keep_last + 1))
         return tuple(parts)
 
     def facts(self, lora: LoraConfig | None) -> ModelFacts:

@@ -37,6 +37,8 @@ class TrainRequest:
     scratch: Path
     tokens_per_batch: int
     checkpoint_steps: int
+    keep_last: int = 1
+    """Checkpoints that are kept."""
     layout: Layout = ROWS
     validation: Sequence[TokenExample] = ()
     """Examples that are only measured, before and after."""

@@ -72,7 +72,8 @@ def train(request: TrainRequest, bench: Workbench, out: Path, progress: Progress
             metrics.append({"step": number + 1, **done, "learning_rate": rate, "examples": len(indices)})
             progress("train", number + 1, len(plan))
             if (number + 1) % request.checkpoint_steps == 0 and number + 1 < len(plan):
-                save_checkpoint(request.scratch, number + 1, metrics, {**held(), MARGINS: engine.margins})
+                tensors = {**held(), MARGINS: engine.margins}
+                save_checkpoint(request.scratch, number + 1, metrics, tensors, request.keep_last)
         validation.write(out.parent, before, validation.measured(engine.state))
         trainable.save(out)
         if request.block.number + 1 < request.block.count:

@@ -64,6 +64,7 @@ def make_policy(work: Work) -> Mapping[str, float]:
         scratch=work.scratch,
         tokens_per_batch=TOKENS_PER_BATCH if (budget := work.resources.machine.tokens_per_batch) == "auto" else budget,
         checkpoint_steps=work.resources.machine.checkpoint_steps,
+        keep_last=work.resources.machine.keep_last,
         layout=layout,
     )
     metrics = train(request, work.resources.bench, work.out / "model", work.report)
