@@ -120,6 +120,19 @@ def test_full_fine_tuning_holds_a_second_copy_and_lora_an_adapter(tmp_path: Path
     assert "adapter" not in full
 
 
+@pytest.mark.parametrize(("optimizer", "moments"), [("adamw", 2), ("rmsprop", 1)])
+def test_memory_and_disk_follow_what_the_optimiser_remembers(optimizer: str, moments: int, tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, f"policy.optimizer={optimizer}")
+    held = {part.name: part for need in plan.needs if need.work == "training" for part in need.parts}["optimiser"]
+    (kept,) = (part for part in plan.disk if part.name == "checkpoints")
+
+    assert held.bytes == moments * 4 * 213_216
+    assert held.formula == f"213,216 trained weights x {moments} ({optimizer}'s moments) x 4 bytes"
+    assert kept.bytes == 2 * (1 + moments) * 4 * 213_216
+    three = plan_of(tmp_path, f"policy.optimizer={optimizer}", "machine.keep_last=3").disk
+    assert [part.bytes for part in three if part.name == "checkpoints"] == [2 * kept.bytes]
+
+
 def test_what_was_predicted_stands_beside_what_came_out(small_run: SmallRun) -> None:
     done = small_run()
 
@@ -213,7 +226,7 @@ def test_the_command_prints_the_plan_and_writes_it_as_json(tmp_path: Path) -> No
     )
 
     assert "loop.tiny in here: 21 steps, 0 of them done; model builtin:tiny" in done.stdout
-    assert "213,216 trained weights x 2 moments x 4 bytes" in done.stdout
+    assert "213,216 trained weights x 2 (adamw's moments) x 4 bytes" in done.stdout
     plan = json.loads(out.read_text())
     assert plan.keys() == {"recipe", "run", "model", "steps", "needs", "available", "disk", "unknown"}
     assert [file.name for file in tmp_path.iterdir()] == ["plan.json"]

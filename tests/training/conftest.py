@@ -77,9 +77,9 @@ def request_for(source: ModelSource, examples: list[TokenExample], tmp_path: Pat
             objective=ObjectiveConfig(name="dpo"),
             learning_rate=changed.get("learning_rate", 1e-3),
             epochs=2,
-            batch_size=4,
+            batch_size=changed.get("batch_size", 4),
             lora=changed.get("lora"),
-            weight_decay=0.01,
+            **({"optimizer": "rmsprop"} if changed.get("optimizer") == "rmsprop" else {"weight_decay": 0.01}),
         )
         return TrainRequest(
             settings=settings,
@@ -93,6 +93,7 @@ def request_for(source: ModelSource, examples: list[TokenExample], tmp_path: Pat
             scratch=scratch,
             budget=changed.get("budget", Budget(100)),
             checkpoint_steps=changed.get("checkpoint_steps", 2),
+            keep_last=changed.get("keep_last", 1),
         )
 
     return build

@@ -40,6 +40,9 @@ class MachineConfig(Config):
     """Answers that are decoded together."""
     checkpoint_steps: Annotated[int, Field(ge=1)] = 10
     """Optimiser steps between checkpoints: what a crash in training can cost."""
+    keep_last: Annotated[int, Field(ge=1)] = 1
+    """Checkpoints that are kept while a train step runs. Should the newest be damaged, training goes on from the one
+    before it; without any it begins again."""
 
 
 class Recipe(Config):
@@ -116,7 +119,7 @@ DISCRIMINATORS = ("type", "name", "rule")
 KINDS_OF_FIT = ("fitted", "length_ratio")
 """Keys that say how a number is found: another one takes the place of the old one and of what belonged to it."""
 
-SAME_NUMBER = ((GAMMA, RATIO), (RATIO, GAMMA))
+SAME_NUMBER = ((GAMMA, RATIO), (RATIO, GAMMA), ("warmup", "warmup_steps"), ("warmup_steps", "warmup"))
 """Keys that say one number in two ways: the one takes the place of the other."""
 
 REPLACED_WHOLE = frozenset({"references", "reads"})

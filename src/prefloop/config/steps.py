@@ -256,6 +256,10 @@ class TokensStep(TokenSettings):
     type: Literal["tokens"]
 
 
+OF_ADAMW = {"weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon"}
+"""Fields that mean something to no other optimiser."""
+
+
 class TrainStep(TokenSettings):
     """One train step: an objective on a round's examples."""
 
@@ -263,6 +267,7 @@ class TrainStep(TokenSettings):
     aliases: ClassVar[Mapping[str, str]] = {
         "num_train_epochs": "epochs",
         "lr": "learning_rate",
+        "optim": "optimizer",
         "warmup_ratio": "warmup",
         "train_batch_size": "batch_size",
         "lr_scheduler_type": "schedule",
@@ -270,6 +275,7 @@ class TrainStep(TokenSettings):
         "truncation_mode": "truncation",
     }
     alias_values: ClassVar[Mapping[str, Mapping[str, str]]] = {
+        "optim": {"adamw_torch": "adamw", "adamw_torch_fused": "adamw", "rmsprop": "rmsprop"},
         "truncation_mode": {"keep_start": "cut_response", "keep_end": "cut_prompt_left"},
     }
     type: Literal["train"]
@@ -282,11 +288,21 @@ class TrainStep(TokenSettings):
     references: dict[str, str] = Field(default_factory=dict[str, str])
     """Model name of the quantity grammar -> policy: {ref: round_start}."""
     learning_rate: Annotated[float, Field(gt=0)] = 5e-7
-    """Peak rate of AdamW. 5e-7 is for full fine-tuning; LoRA wants 1e-5 to 5e-4."""
+    """Peak rate. 5e-7 is for full fine-tuning; LoRA wants 1e-5 to 5e-4."""
+    optimizer: Literal["adamw", "rmsprop"] = "adamw"
+    """RMSprop has half of AdamW's memory, no momentum and no weight decay; DPO and SPPO were published with it."""
+    adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """AdamW's decay of its running mean of gradients, a step."""
+    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """AdamW's decay of its running mean of squared gradients, a step."""
+    adam_epsilon: Annotated[float, Field(gt=0)] = 1e-8
+    """What AdamW adds to the root of the mean of squared gradients before it divides by it."""
     schedule: Literal["constant", "linear", "cosine"] = "linear"
     """What follows the warm-up: hold, or fall to zero."""
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of the steps in which the rate rises linearly."""
+    warmup: Annotated[float, Field(ge=0, lt=1)] | None = 0.1
+    """Share of the round's optimiser steps in which the rate rises linearly; None where `warmup_steps` counts them."""
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    """Optimiser steps of a round, over all of its blocks, in which the rate rises linearly; None takes the share."""
     epochs: Annotated[int, Field(ge=1)] = 1
     """Passes over the round's examples."""
     batch_size: Annotated[int, Field(ge=1)] = 64
@@ -294,9 +310,31 @@ class TrainStep(TokenSettings):
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     """Gradients with a larger global norm are scaled down to it."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """Decoupled, on all trained weights."""
+    """AdamW's, decoupled: a step takes away `learning_rate * weight_decay` of a weight. Norms and biases, which have
+    one dimension, do not decay; embeddings, matrices and adapters do."""
     lora: LoraConfig | None = None
     """None trains all weights."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_warmup(cls, value: Any) -> Any:
+        if not is_mapping(value) or value.get("warmup_steps") is None:
+            return value
+        if value.get("warmup") is not None:
+            raise ValueError("warmup and warmup_steps both say how long the rate rises. Keep one of them.")
+        return {**value, "warmup": None}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TrainStep":
+        if self.warmup is None and self.warmup_steps is None:
+            raise ValueError("warmup is null, which says nothing. Give a share (0 for none), or warmup_steps.")
+        of_adamw = self.model_dump(include=OF_ADAMW, exclude_defaults=True)
+        if of_adamw and self.optimizer != "adamw":
+            raise ValueError(
+                f"{', '.join(of_adamw)}: of AdamW alone, but optimizer is {self.optimizer}. "
+                "Remove it, or set optimizer: adamw."
+            )
+        return self
 
 
 class EvaluateStep(StepConfig):

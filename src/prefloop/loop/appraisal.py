@@ -17,10 +17,9 @@ from prefloop.loop.needs import Need, checkpoints, policies, records, sampling_n
 from prefloop.loop.steps.evaluate import KL_TOKENS_PER_BATCH
 from prefloop.loop.steps.train import layout_of
 from prefloop.policy import BatchShape, ChatCodec, ModelFacts, Part, model_facts
+from prefloop.policy.memory import MOMENTS
 from prefloop.policy.model_files import CONVERSATION_FILES
 from prefloop.sampling import DEFAULT_ROWS
-
-CHECKPOINTS_AT_ONCE = 2
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,8 @@ class Appraiser:
                 if lora not in adapters[:number]:
                     facts, count = self.facts(lora), adapters.count(lora)
                     parts.append(policies(facts, description_bytes=described, count=count))
-                    parts.append(checkpoints(facts, at_once=CHECKPOINTS_AT_ONCE))
+                    moments = max(MOMENTS[step.optimizer] for step in self.trained if step.lora == lora)
+                    parts.append(checkpoints(facts, moments=moments, at_once=self.recipe.machine.keep_last + 1))
         return tuple(parts)
 
     def facts(self, lora: LoraConfig | None) -> ModelFacts:
@@ -115,7 +115,7 @@ class Appraiser:
         scoring = scoring_need(
             facts, self.program, shape, merged=bool(self._lora(references)), adapted=bool(self._lora(references))
         )
-        return max(training_need(facts, self.program, shape), scoring, key=lambda need: need.bytes)
+        return max(training_need(facts, self.program, shape, settings.optimizer), scoring, key=lambda need: need.bytes)
 
     def _evaluation(self, artifact: Artifact) -> Need:
         (samples,) = artifact.inputs["samples"]

@@ -94,14 +94,14 @@ def scoring_need(facts: ModelFacts, program: Part, batch: BatchShape, *, merged:
     return _need("scoring", parts, str(batch))
 
 
-def training_need(facts: ModelFacts, program: Part, batch: BatchShape) -> Need:
+def training_need(facts: ModelFacts, program: Part, batch: BatchShape, optimizer: str) -> Need:
     """An optimiser step after the first, when its moments exist, as its largest micro-batch goes backward."""
     parts = (
         program,
         weights(facts, 1 if facts.lora else 2, "the one that is trained, and the one that sampled or scored before"),
         *((adapter(facts),) if facts.lora else ()),
         gradients(facts),
-        optimizer_state(facts),
+        optimizer_state(facts, optimizer),
         activations(facts, batch),
         batch_logits(facts, batch, LOGIT_COPIES_TRAINING),
     )
@@ -118,12 +118,13 @@ def policies(facts: ModelFacts, *, description_bytes: int, count: int) -> Part:
     )
 
 
-def checkpoints(facts: ModelFacts, *, at_once: int) -> Part:
-    """Weights and moments of what is trained: the newest checkpoint, and the one that is being written."""
+def checkpoints(facts: ModelFacts, *, moments: int, at_once: int) -> Part:
+    """Weights and moments of what is trained: the checkpoints that are kept, and the one that is being written."""
     return Part(
         "checkpoints",
-        at_once * 12 * facts.num_trained,
-        f"{at_once} at once x {facts.num_trained:,} trained weights x (1 + 2 moments) x 4 bytes, while training",
+        at_once * 4 * (1 + moments) * facts.num_trained,
+        f"{at_once} at once x {facts.num_trained:,} trained weights x {1 + moments} (each and its moments) x 4 bytes, "
+        "while training",
     )
 
 

@@ -4,6 +4,7 @@ The counts of weights, gradients, optimiser state and KV cache are exact. Activa
 Llama-like block; they were fitted to measurement, and a test holds them to it. Other blocks keep about as much.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +26,8 @@ LOGIT_COPIES_TRAINING = 4
 """The logits, and while their gradient is taken the softmax, the gradient of the chosen token, and their sum."""
 LOGIT_COPIES_SCORING = 2
 """The logits, and their exponentials inside logsumexp."""
-ADAM_MOMENTS = 2
+MOMENTS: Mapping[str, int] = {"adamw": 2, "rmsprop": 1}
+"""Numbers that an optimiser remembers of every trained weight."""
 
 
 @dataclass(frozen=True)
@@ -163,12 +165,13 @@ def gradients(facts: ModelFacts) -> Part:
     return Part("gradients", FLOAT * facts.num_trained, f"{facts.num_trained:,} trained weights x {FLOAT} bytes")
 
 
-def optimizer_state(facts: ModelFacts) -> Part:
-    """AdamW's two moments of every trained weight."""
+def optimizer_state(facts: ModelFacts, optimizer: str) -> Part:
+    """The moments of every trained weight: AdamW has two, RMSprop one."""
+    moments = MOMENTS[optimizer]
     return Part(
         "optimiser",
-        FLOAT * ADAM_MOMENTS * facts.num_trained,
-        f"{facts.num_trained:,} trained weights x {ADAM_MOMENTS} moments x {FLOAT} bytes",
+        FLOAT * moments * facts.num_trained,
+        f"{facts.num_trained:,} trained weights x {moments} ({optimizer}'s moments) x {FLOAT} bytes",
     )
 
 

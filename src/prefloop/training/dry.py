@@ -7,7 +7,7 @@ import torch
 from prefloop.config import TrainStep
 from prefloop.objectives import Objective
 from prefloop.policy import ModelFacts, PolicyFiles, TokenRow, Workbench
-from prefloop.policy.memory import LOGIT_COPIES_TRAINING, activations, batch_logits
+from prefloop.policy.memory import LOGIT_COPIES_TRAINING, MOMENTS, activations, batch_logits
 from prefloop.training.answers import Together
 from prefloop.training.layout import ROWS, Budget, Layout
 from prefloop.training.loss import functionals_of
@@ -73,7 +73,8 @@ def dry_pass(
         bench.base(start.directory)  # stays loaded once references were scored or answers sampled
         with bench.for_training(start, settings.lora, seed=0) as trainable:
             parameters = trainable.parameters().values()
-            moments = [torch.full_like(parameter, 0.0) for parameter in parameters for _ in range(2)]
+            count = MOMENTS[settings.optimizer]
+            moments = [torch.full_like(parameter, 0.0) for parameter in parameters for _ in range(count)]
             prompts = range(len(rows)) if "prompt_logps" in wanted else ()
             scores = layout.scores(trainable.model, rows, wanted, prompts)
             torch.stack([values.double().sum() for values in scores.values()]).sum().backward()

@@ -42,6 +42,8 @@ class TrainRequest:
     scratch: Path
     budget: Budget
     checkpoint_steps: int
+    keep_last: int = 1
+    """Checkpoints that are kept."""
     layout: Layout = ROWS
     validation: Sequence[TokenExample] = ()
     """Examples that are only measured, before and after."""

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from prefloop.errors import DataError
@@ -19,15 +18,17 @@ from prefloop.training.checkpoint import (
     restored_state,
     save_checkpoint,
     state_tensors,
+    steps_at,
 )
 from prefloop.training.columns import data_columns, picked
 from prefloop.training.engine import PlainEngine
 from prefloop.training.loss import LossOfPlan
 from prefloop.training.margins import write_margins
+from prefloop.training.optimizers import optimizer_for
 from prefloop.training.references import reference_scores
 from prefloop.training.request import Notice, Progress, TrainRequest
 from prefloop.training.rows import TokenExample, step_plan
-from prefloop.training.schedule import learning_rate_at
+from prefloop.training.schedule import Schedule
 from prefloop.training.skipped import keep_skipped, step_or_skip
 from prefloop.training.validation import Validation
 from prefloop.training.world import World
@@ -46,16 +47,12 @@ def train(
     first_epoch = plan[: len(plan) // request.settings.epochs]
     loss = _loss(request, request.examples, first_epoch, bench, progress)
     _require_soft_labels(request, loss)
+    schedule = _schedule(request, len(plan))
     held_plan = list(in_pieces(range(len(request.validation)), request.settings.batch_size))
     held_loss = _loss(request, request.validation, held_plan, bench, progress, "validation-") if held_plan else None
     with bench.for_training(request.start, request.settings.lora, request.seed) as trainable:
         parameters = trainable.parameters()
-        optimizer = torch.optim.AdamW(
-            parameters.values(),
-            lr=request.settings.learning_rate,
-            weight_decay=request.settings.weight_decay,
-            fused=True,
-        )
+        optimizer = optimizer_for(parameters, request.settings)
         engine = PlainEngine(
             trainable,
             loss,
@@ -72,34 +69,45 @@ def train(
         def held() -> dict[str, Tensor]:
             return {**optimizer_tensors(parameters, optimizer), **state_tensors(engine.state)}
 
-        metrics: list[Metrics] = []
-        if (checkpoint := latest_checkpoint(request.scratch)) is not None:
-            state, _, metrics = checkpoint
-            restore(state, parameters, optimizer)
-            engine.state = restored_state(state, engine.state)
-            engine.margins = restored_margins(state)
-        else:
-            same = [name for name, policy in request.references.items() if policy.identity == request.start.identity]
-            engine.check_start(plan[0], same)
-            if request.block.optimizer_state is not None:
-                restore(request.block.optimizer_state, parameters, optimizer)
-                engine.state = restored_state(request.block.optimizer_state, engine.state)
+        metrics = _begun(request, engine, plan[0])
         before = validation.before(engine.state, request.scratch)
         for number, indices in list(enumerate(plan))[len(metrics) :]:
-            rate = _learning_rate(request, number, len(plan))
+            rate = schedule.rate(number)
             done = step_or_skip(engine, indices, rate, metrics, request.scratch)
             metrics.append({"step": number + 1, **done, "learning_rate": rate, "examples": len(indices)})
             progress("train", number + 1, len(plan))
             if (number + 1) % request.checkpoint_steps == 0 and number + 1 < len(plan):
-                save_checkpoint(request.scratch, number + 1, metrics, {**held(), MARGINS: engine.margins})
+                tensors = {**held(), MARGINS: engine.margins}
+                save_checkpoint(request.scratch, number + 1, metrics, tensors, request.keep_last)
         validation.write(out.parent, before, validation.measured(engine.state))
         trainable.save(out)
         keep_skipped(request.scratch, out.parent)
         if not request.block.is_last:
-            save_checkpoint(out.parent, len(plan), [], held())
+            save_checkpoint(out.parent, schedule.begun + len(plan), [], held())
     if not bool(engine.margins.isnan().any()):
         write_margins(out.parent, [one.example_id for one in request.examples], engine.margins)
     return metrics
+
+
+def _begun(request: TrainRequest, engine: PlainEngine, first_step: Sequence[int]) -> list[Metrics]:
+    """Puts an engine where training goes on: at the newest checkpoint, or where the block before ended.
+
+    Returns:
+        The metrics of the steps that are done.
+    """
+    parameters, optimizer = engine.trainable.parameters(), engine.optimizer
+    if (checkpoint := latest_checkpoint(request.scratch)) is not None:
+        state, _, metrics = checkpoint
+        restore(state, parameters, optimizer)
+        engine.state = restored_state(state, engine.state)
+        engine.margins = restored_margins(state)
+        return metrics
+    same = [name for name, policy in request.references.items() if policy.identity == request.start.identity]
+    engine.check_start(first_step, same)
+    if request.block.optimizer_state is not None:
+        restore(request.block.optimizer_state, parameters, optimizer)
+        engine.state = restored_state(request.block.optimizer_state, engine.state)
+    return []
 
 
 def _loss(
@@ -132,11 +140,16 @@ def _require_soft_labels(request: TrainRequest, loss: LossOfPlan) -> None:
         )
 
 
-def _learning_rate(request: TrainRequest, number: int, steps: int) -> float:
-    """The rate of a step, by where it stands in its round."""
-    return learning_rate_at(
-        (request.block.number + (number + 0.5) / steps) / request.block.count,
-        peak=request.settings.learning_rate,
-        warmup=request.settings.warmup,
-        schedule=request.settings.schedule,
+def _schedule(request: TrainRequest, steps: int) -> Schedule:
+    """The rates of this train step, by where it stands in its round."""
+    settings, block = request.settings, request.block
+    return Schedule(
+        peak=settings.learning_rate,
+        shape=settings.schedule,
+        warmup=settings.warmup,
+        warmup_steps=settings.warmup_steps,
+        steps=steps,
+        block=block.number,
+        blocks=block.count,
+        begun=0 if block.optimizer_state is None else steps_at(block.optimizer_state),
     )

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from math import log
+from math import ceil, log
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,8 @@ def make_policy(work: Work) -> Mapping[str, float]:
     layout = layout_of(work.resources.machine, takes_trees=work.resources.bench.takes_trees)
     if layout is ROWS and work.resources.machine.layout == "auto":
         work.report.note(f"{work.artifact.path}: this model's layers cannot share what answers begin with")
+    if (warning := _never_warm(settings, len(examples), work.recipe.blocks)) is not None:
+        work.report.note(f"{work.artifact.path}: {warning}")
     request = TrainRequest(
         settings=settings,
         objective=objective,
@@ -71,6 +73,7 @@ def make_policy(work: Work) -> Mapping[str, float]:
         scratch=work.scratch,
         budget=budget_of(work.resources.machine),
         checkpoint_steps=work.resources.machine.checkpoint_steps,
+        keep_last=work.resources.machine.keep_last,
         layout=layout,
     )
     metrics = train(request, work.resources.bench, work.out / "model", work.report, work.report.note)
@@ -79,6 +82,18 @@ def make_policy(work: Work) -> Mapping[str, float]:
         (work.out / "fitted.json").write_text(json.dumps(fits, indent=1) + "\n", encoding="utf-8")
     (work.out / "policy.json").write_text(_card(work, settings).model_dump_json(indent=1) + "\n", encoding="utf-8")
     return {"examples": len(examples), "steps": len(metrics), **_validated(work.out / VALIDATED)}
+
+
+def _never_warm(settings: TrainStep, examples: int, blocks: int) -> str | None:
+    """What to say where the warm-up is longer than the round, so that the rate never reaches its peak."""
+    steps = ceil(examples / settings.batch_size) * settings.epochs * blocks
+    if settings.warmup_steps is None or settings.warmup_steps <= steps:
+        return None
+    return (
+        f"the warm-up takes {settings.warmup_steps} optimiser steps, but the round has about {steps}: the learning "
+        f"rate ends at {steps / settings.warmup_steps:.0%} of {settings.learning_rate}. Lower warmup_steps, or give "
+        "warmup, a share of the steps."
+    )
 
 
 def _validated(file: Path) -> dict[str, float]:
@@ -216,4 +231,4 @@ def _first_of(made: Artifact, scope: Scope) -> Artifact:
     return opened.after[made.step] if made.step in opened.after else opened.blocks[0][made.step]
 
 
-TRAIN = StepType(make_policy, _inputs)
+TRAIN = StepType(make_policy, _inputs, format=2)
