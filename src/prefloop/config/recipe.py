@@ -29,7 +29,8 @@ class MachineConfig(Config):
 
     threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads; None: one a core."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    """Where models are held; `auto` takes the first of these that torch sees."""
     tokens_per_batch: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Tokens of one forward pass in training; the optimiser step does not depend on it."""
     layout: Literal["auto", "rows"] = "auto"

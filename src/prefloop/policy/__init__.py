@@ -12,6 +12,7 @@ from prefloop.policy.functionals import (
     score_rows,
 )
 from prefloop.policy.memory import BatchShape, ModelFacts, Part, model_facts
+from prefloop.policy.precision import widest
 from prefloop.policy.source import ModelDescription, ModelSource, check_model, describe_model, resolve_model
 from prefloop.policy.template import ChatCodec
 from prefloop.policy.tree_scores import TreeScores, takes_trees
@@ -50,4 +51,5 @@ __all__ = [
     "score_rows",
     "shared_length",
     "takes_trees",
+    "widest",
 ]
