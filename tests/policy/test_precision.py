@@ -1,13 +1,14 @@
 """How precisely numbers are computed."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, Gemma2Config, PreTrainedModel, Qwen3Config
 
 from prefloop.config import LoraConfig
 from prefloop.policy import (
@@ -20,7 +21,9 @@ from prefloop.policy import (
     resolve_model,
     response_logps,
     response_token_scores,
+    rounding_noise,
 )
+from prefloop.policy.precision import layers_in
 from prefloop.sampling import Draw, LocalSampler, SamplingSettings
 
 LORA = LoraConfig(r=4, alpha=8)
@@ -104,3 +107,87 @@ def test_it_samples_too(bench: Workbench, start: PolicyFiles, monkeypatch: pytes
     for one in found:
         assert one.token_ids == expected[one.draw.index].token_ids
         assert one.sum_logp == pytest.approx(expected[one.draw.index].sum_logp, rel=1e-5)
+
+
+# ----------------------------------------------------------------------------------------------- bfloat16 in the layers
+
+
+def watched(model: Any) -> tuple[list[torch.dtype], list[tuple[torch.dtype, torch.dtype, bool]]]:
+    """Precisions in which a layer's products come out, and in which the head reads and writes."""
+    products: list[torch.dtype] = []
+    head: list[tuple[torch.dtype, torch.dtype, bool]] = []
+    for name, module in model.named_modules():
+        if name.endswith("down_proj"):
+            module.register_forward_hook(lambda _module, _given, made: products.append(made.dtype))
+        if name.endswith("lm_head"):
+            module.register_forward_hook(
+                lambda _module, given, made: head.append((given[0].dtype, made.dtype, torch.is_autocast_enabled("cpu")))
+            )
+    return products, head
+
+
+@pytest.mark.parametrize("scores", [of_trees, of_rows])
+@pytest.mark.parametrize("lora", [LORA, None])
+def test_layers_are_bfloat16_and_weights_gradients_head_and_log_probabilities_are_not(
+    lora: LoraConfig | None, scores: Any, bench: Workbench, start: PolicyFiles
+) -> None:
+    with bench.for_training(start, lora, 0, "bfloat16") as trainable:
+        products, head = watched(trainable.model)
+        found = scores(trainable.model)
+        found.sum().backward()
+        assert set(products) == {torch.bfloat16}
+        assert set(head) == {(torch.float32, torch.float32, False)}
+        assert found.dtype == torch.float64
+        assert {weight.dtype for weight in trainable.model.parameters()} == {torch.float32}
+        trained = trainable.parameters().values()
+        assert {weight.grad.dtype for weight in trained} == {torch.float32}
+        gradient = {name: weight.grad for name, weight in trainable.parameters().items()}
+    with bench.for_training(start, lora, 0) as trainable:
+        exact = scores(trainable.model)
+        exact.sum().backward()
+        away = (found - exact).abs().max()
+        assert 1e-4 < away < 0.5  # nats: bfloat16 has 8 bits, of answers of up to 20 tokens
+        for name, weight in trainable.parameters().items():
+            assert float((gradient[name] - weight.grad).norm()) <= 0.1 * float(weight.grad.norm()), name
+
+
+def test_afterwards_the_model_is_float32_again(bench: Workbench, start: PolicyFiles) -> None:
+    base = bench.base(start.directory)
+    expected = response_logps(base, ROWS)
+    with bench.for_scoring(start, "bfloat16") as model:
+        assert not torch.equal(response_logps(model, ROWS), expected)
+    with suppress(KeyError), bench.for_training(start, LORA, 0, "bfloat16"):
+        raise KeyError
+    assert torch.equal(response_logps(base, ROWS), expected)
+    assert "forward" not in vars(base.base_model)
+
+
+def test_norms_that_leave_float32_take_trees_too() -> None:
+    """Qwen-3 norms queries and keys, not values; Gemma-2 caps scores."""
+    small: dict[str, Any] = {
+        "vocab_size": 900, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 8, "initializer_range": 0.1,
+    }  # fmt: skip
+    for config in (Qwen3Config(**small), Gemma2Config(**small, attn_logit_softcapping=2.0, sliding_window=9)):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(config).eval()
+        exact = TreeScores.of(model, ROWS).token_logps().sum(1).detach()
+        with layers_in(model, "bfloat16"):
+            trees = TreeScores.of(model, ROWS).token_logps().sum(1)
+            trees.sum().backward()
+            rows = response_logps(model, ROWS)
+        assert 0 < float((trees - exact).detach().abs().max()) < 0.5
+        torch.testing.assert_close(trees, rows, rtol=0, atol=0.5)
+        assert all(bool(weight.grad.isfinite().all()) for weight in model.parameters() if weight.grad is not None)
+
+
+def test_how_far_rounding_alone_goes_is_measured(bench: Workbench, start: PolicyFiles) -> None:
+    tokens = [sum(row.counted) for row in ROWS]
+    base = bench.base(start.directory)
+    float32 = rounding_noise(lambda rows: response_logps(base, rows), ROWS, tokens)
+    with layers_in(base, "bfloat16"):
+        bfloat16 = rounding_noise(lambda rows: response_logps(base, rows), ROWS, tokens)
+    assert float32 < 1e-6 < bfloat16 < 0.05
+    shifted = rounding_noise(lambda rows: response_logps(base, rows) + 3.0 * len(rows), ROWS, tokens)
+    assert shifted == pytest.approx(9.0, rel=1e-3)  # of the row that counts one token

@@ -11,7 +11,7 @@ from prefloop.config import ObjectiveConfig, TrainStep
 from prefloop.objectives import find_objective
 from prefloop.policy import ChatCodec, EncodingSettings, ModelSource, PolicyFiles, Workbench, resolve_model
 from prefloop.records import Example, Member, Message, Prompt
-from prefloop.training import BlockOfRound, TokenExample, TrainRequest, tokenised
+from prefloop.training import ROWS, BlockOfRound, TokenExample, TrainRequest, tokenised
 
 ANSWERS = (
     ("I love it.", "It was a terrible day, and I hate the rain."),
@@ -80,6 +80,7 @@ def request_for(source: ModelSource, examples: list[TokenExample], tmp_path: Pat
             batch_size=4,
             lora=changed.get("lora"),
             weight_decay=0.01,
+            precision=changed.get("precision", "float32"),
         )
         return TrainRequest(
             settings=settings,
@@ -93,6 +94,7 @@ def request_for(source: ModelSource, examples: list[TokenExample], tmp_path: Pat
             scratch=scratch,
             tokens_per_batch=changed.get("tokens_per_batch", 100),
             checkpoint_steps=changed.get("checkpoint_steps", 2),
+            layout=changed.get("layout", ROWS),
         )
 
     return build
