@@ -31,6 +31,7 @@ from prefloop.policy.memory import (
     activations,
     adapter,
     batch_logits,
+    bfloat16_copies,
     gradients,
     kv_cache,
     optimizer_state,
@@ -183,6 +184,25 @@ def test_the_peak_of_trees_is_within_a_tenth(
 
     assert predicted == pytest.approx(measured.peak, rel=0.1)
     assert facts.trees
+
+
+@pytest.mark.parametrize("lora", ADAPTERS)
+@pytest.mark.parametrize("shape", [Padded(16, 125, 48), Padded(6, 300, 30)], ids=str)
+def test_with_bfloat16_layers_the_peak_is_a_bound(
+    lora: LoraConfig | None, shape: Padded, bench: Workbench, source: ModelSource
+) -> None:
+    facts = model_facts(source.directory, lora)
+    parts = (
+        activations(facts, shape.shape),
+        batch_logits(facts, shape.shape, LOGIT_COPIES_TRAINING),
+        bfloat16_copies(facts),
+    )
+    with (
+        bench.for_training(PolicyFiles("start", source.directory), lora, 0, "bfloat16") as trainable,
+        LiveBytes(trainable.model) as measured,
+    ):
+        response_logps(trainable.model, rows_of(shape)).sum().backward()
+    assert 0.7 < measured.peak / sum(part.bytes for part in parts) < 1
 
 
 def test_a_shared_beginning_passes_once(bench: Workbench, source: ModelSource) -> None:

@@ -11,7 +11,7 @@ from prefloop.config import ObjectiveConfig, TrainStep
 from prefloop.objectives import find_objective
 from prefloop.policy import ChatCodec, EncodingSettings, ModelSource, PolicyFiles, Workbench, resolve_model
 from prefloop.records import Example, Member, Message, Prompt
-from prefloop.training import BlockOfRound, Budget, TokenExample, TrainRequest, tokenised
+from prefloop.training import ROWS, BlockOfRound, Budget, TokenExample, TrainRequest, tokenised
 
 ANSWERS = (
     ("I love it.", "It was a terrible day, and I hate the rain."),
@@ -80,6 +80,7 @@ def request_for(source: ModelSource, examples: list[TokenExample], tmp_path: Pat
             batch_size=changed.get("batch_size", 4),
             lora=changed.get("lora"),
             **({"optimizer": "rmsprop"} if changed.get("optimizer") == "rmsprop" else {"weight_decay": 0.01}),
+            precision=changed.get("precision", "float32"),
         )
         return TrainRequest(
             settings=settings,
@@ -94,6 +95,7 @@ def request_for(source: ModelSource, examples: list[TokenExample], tmp_path: Pat
             budget=changed.get("budget", Budget(100)),
             checkpoint_steps=changed.get("checkpoint_steps", 2),
             keep_last=changed.get("keep_last", 1),
+            layout=changed.get("layout", ROWS),
         )
 
     return build

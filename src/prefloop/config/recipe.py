@@ -29,7 +29,8 @@ class MachineConfig(Config):
 
     threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads; None: one a core."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    """Where models are held; `auto` takes the first of these that torch sees."""
     tokens_per_batch: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Tokens that pass through the model at once in training; the optimiser step does not depend on it. An example that
     has more passes answer by answer, at the price of a second pass; with `auto` it passes alone, whole."""

@@ -220,6 +220,10 @@ class ObjectiveConfig(Config):
         return {"name": value.get("name"), "options": {key: v for key, v in value.items() if key != "name"}}
 
 
+Precision = Literal["float32", "bfloat16"]
+"""In which a model's layers compute."""
+
+
 class LoraConfig(Config):
     """One low-rank adapter on every linear layer (arXiv:2106.09685)."""
 
@@ -314,6 +318,10 @@ class TrainStep(TokenSettings):
     one dimension, do not decay; embeddings, matrices and adapters do."""
     lora: LoraConfig | None = None
     """None trains all weights."""
+    precision: Precision = "float32"
+    """Of the model's layers, for policy and references alike. `bfloat16` is several times faster on GPUs made for it;
+    weights, their gradients, the head and all log-probabilities stay float32. It changes results on every device, so
+    that it belongs to the step and not to the machine."""
 
     @model_validator(mode="before")
     @classmethod

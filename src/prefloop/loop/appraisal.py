@@ -115,7 +115,11 @@ class Appraiser:
         scoring = scoring_need(
             facts, self.program, shape, merged=bool(self._lora(references)), adapted=bool(self._lora(references))
         )
-        return max(training_need(facts, self.program, shape, settings.optimizer), scoring, key=lambda need: need.bytes)
+        return max(
+            training_need(facts, self.program, shape, settings.optimizer, settings.precision),
+            scoring,
+            key=lambda need: need.bytes,
+        )
 
     def _evaluation(self, artifact: Artifact) -> Need:
         (samples,) = artifact.inputs["samples"]

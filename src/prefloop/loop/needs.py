@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from prefloop.config import Precision
 from prefloop.policy import BatchShape, ModelFacts, Part
 from prefloop.policy.memory import (
     LOGIT_COPIES_SCORING,
@@ -16,6 +17,7 @@ from prefloop.policy.memory import (
     activations,
     adapter,
     batch_logits,
+    bfloat16_copies,
     gradients,
     inner_values,
     kv_cache,
@@ -94,12 +96,23 @@ def scoring_need(facts: ModelFacts, program: Part, batch: BatchShape, *, merged:
     return _need("scoring", parts, str(batch))
 
 
-def training_need(facts: ModelFacts, program: Part, batch: BatchShape, optimizer: str) -> Need:
-    """An optimiser step after the first, when its moments exist, as its largest micro-batch goes backward."""
+def training_need(
+    facts: ModelFacts, program: Part, batch: BatchShape, optimizer: str, precision: Precision = "float32"
+) -> Need:
+    """An optimiser step after the first, when its moments exist, as its largest micro-batch goes backward.
+
+    Args:
+        facts: of the model.
+        program: what the process holds without a model.
+        batch: the largest pass.
+        optimizer: whose moments are held.
+        precision: of the layers. Activations in bfloat16 are counted as float32: an upper bound.
+    """
     parts = (
         program,
         weights(facts, 1 if facts.lora else 2, "the one that is trained, and the one that sampled or scored before"),
         *((adapter(facts),) if facts.lora else ()),
+        *((bfloat16_copies(facts),) if precision == "bfloat16" else ()),
         gradients(facts),
         optimizer_state(facts, optimizer),
         activations(facts, batch),

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
 import yaml
 from transformers.utils import logging as transformers_logging
 
@@ -23,7 +22,7 @@ from prefloop.loop.reading import require_clean
 from prefloop.loop.rounds import rounds
 from prefloop.loop.scope import Scope
 from prefloop.loop.stage import LOCK, Stage, locked
-from prefloop.loop.steps import Resources
+from prefloop.loop.steps import Resources, devices_here
 from prefloop.loop.wiring import check_until, identity_of, model_artifact, rehearse
 from prefloop.policy import check_model, resolve_model
 
@@ -67,8 +66,10 @@ def run_recipe(
     if until is not None:
         check_until(until, recipe, loaded.where)
     _check_folders(run, reuse)
-    if recipe.machine.device == "cuda" and not torch.cuda.is_available():
-        raise RecipeError(f"{loaded.where}: machine.device is cuda, but torch sees no CUDA device. Use auto or cpu.")
+    if (device := recipe.machine.device) not in ("auto", *devices_here()):
+        raise RecipeError(
+            f"{loaded.where}: machine.device is {device}, but torch sees no such device. Use auto or cpu."
+        )
     rehearse(loaded)
     transformers_logging.disable_progress_bar()
     check_model(recipe.model.path)

@@ -160,6 +160,11 @@ def adapter(facts: ModelFacts) -> Part:
     return Part("adapter", FLOAT * facts.num_trained, f"{facts.num_trained:,} weights x {FLOAT} bytes")
 
 
+def bfloat16_copies(facts: ModelFacts) -> Part:
+    """The weights in bfloat16, as the layers read them: autograd keeps them until gradients are taken."""
+    return Part("bfloat16 copies", 2 * facts.num_weights, f"{facts.num_weights:,} weights x 2 bytes")
+
+
 def gradients(facts: ModelFacts) -> Part:
     """One gradient a trained weight."""
     return Part("gradients", FLOAT * facts.num_trained, f"{facts.num_trained:,} trained weights x {FLOAT} bytes")

@@ -15,10 +15,11 @@ from peft import PeftModel, get_peft_model
 from pydantic import JsonValue
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from prefloop.config import LoraConfig
+from prefloop.config import LoraConfig, Precision
 from prefloop.errors import ModelError
 from prefloop.policy.export import keep_template_settings
 from prefloop.policy.model_files import CONVERSATION_FILES
+from prefloop.policy.precision import layers_in
 from prefloop.policy.source import ModelSource
 from prefloop.policy.template import ChatCodec
 from prefloop.policy.tree_scores import takes_trees
@@ -72,7 +73,7 @@ class Trainable:
 
 
 class Workbench:
-    """Loads each model once, in float32 on CPU and bfloat16 weights kept as float32 masters elsewhere.
+    """Loads each model once, in float32 on every device; layers compute in another precision where that is asked for.
 
     LoRA policies share one copy of their base. The one extra copy is the merged model that samples, since an unmerged
     adapter slows decoding.
@@ -108,27 +109,33 @@ class Workbench:
         return self._sampling[1]
 
     @contextmanager
-    def for_scoring(self, policy: PolicyFiles) -> Generator[PreTrainedModel | PeftModel, None, None]:
+    def for_scoring(
+        self, policy: PolicyFiles, precision: Precision = "float32"
+    ) -> Generator[PreTrainedModel | PeftModel, None, None]:
         """The policy's model in the layout of training: a LoRA adapter stays unmerged."""
         base = self.base(policy.directory)
-        if policy.adapter is None:
-            yield base
-        else:
-            with_adapter = PeftModel.from_pretrained(base, str(policy.adapter)).eval()
-            try:
-                yield with_adapter
-            finally:
-                with_adapter.unload()
+        with layers_in(base, precision):
+            if policy.adapter is None:
+                yield base
+            else:
+                with_adapter = PeftModel.from_pretrained(base, str(policy.adapter)).eval()
+                try:
+                    yield with_adapter
+                finally:
+                    with_adapter.unload()
         return_freed_memory()
 
     @contextmanager
-    def for_training(self, start: PolicyFiles, lora: LoraConfig | None, seed: int) -> Generator[Trainable, None, None]:
+    def for_training(
+        self, start: PolicyFiles, lora: LoraConfig | None, seed: int, precision: Precision = "float32"
+    ) -> Generator[Trainable, None, None]:
         """A model to be trained from `start`; with LoRA the base stays shared and frozen.
 
         Args:
             start: whose weights training starts from.
             lora: None trains all weights.
             seed: of the first adapter's weights.
+            precision: in which its layers compute.
 
         Raises:
             ModelError: the start policy and the recipe disagree on adapters.
@@ -140,7 +147,8 @@ class Workbench:
                     "merged model."
                 )
             model = self._load(start.directory).requires_grad_(True)
-            yield Trainable(model, None, self.source.directory, self.codec.chat_template_kwargs)
+            with layers_in(model, precision):
+                yield Trainable(model, None, self.source.directory, self.codec.chat_template_kwargs)
             return
         if start.directory != self.source.directory:
             raise ModelError(
@@ -160,7 +168,8 @@ class Workbench:
                 model = get_peft_model(base, adapter_config(lora))
             model.peft_config[TRAINED].base_model_name_or_path = self.source.name
         try:
-            yield Trainable(model.eval(), lora, start.directory, self.codec.chat_template_kwargs)
+            with layers_in(base, precision):
+                yield Trainable(model.eval(), lora, start.directory, self.codec.chat_template_kwargs)
         finally:
             model.unload()
             base.requires_grad_(False)

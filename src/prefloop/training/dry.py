@@ -71,7 +71,7 @@ def dry_pass(
     wanted = functionals_of(objective, "policy")
     with torch.random.fork_rng():
         bench.base(start.directory)  # stays loaded once references were scored or answers sampled
-        with bench.for_training(start, settings.lora, seed=0) as trainable:
+        with bench.for_training(start, settings.lora, 0, settings.precision) as trainable:
             parameters = trainable.parameters().values()
             count = MOMENTS[settings.optimizer]
             moments = [torch.full_like(parameter, 0.0) for parameter in parameters for _ in range(count)]

@@ -29,7 +29,7 @@ def reference_scores(
     def scored() -> dict[str, list[Any]]:
         scores: dict[str, list[Any]] = {}
         done = 0
-        with bench.for_scoring(policy) as model:
+        with bench.for_scoring(policy, request.settings.precision) as model:
             for batch, values in frozen_scores(
                 model,
                 examples,

@@ -50,7 +50,9 @@ def train(
     schedule = _schedule(request, len(plan))
     held_plan = list(in_pieces(range(len(request.validation)), request.settings.batch_size))
     held_loss = _loss(request, request.validation, held_plan, bench, progress, "validation-") if held_plan else None
-    with bench.for_training(request.start, request.settings.lora, request.seed) as trainable:
+    with bench.for_training(
+        request.start, request.settings.lora, request.seed, request.settings.precision
+    ) as trainable:
         parameters = trainable.parameters()
         optimizer = optimizer_for(parameters, request.settings)
         engine = PlainEngine(

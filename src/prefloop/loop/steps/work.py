@@ -35,11 +35,16 @@ class Resources:
         """The owner of all loaded models."""
         if self.machine.threads is not None:
             torch.set_num_threads(self.machine.threads)
-        wanted = self.machine.device
-        device = ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
+        device = self.machine.device if self.machine.device != "auto" else devices_here()[0]
         return Workbench(
             self.source, ChatCodec.load(self.source.directory, dict(self.chat_template_kwargs)), torch.device(device)
         )
+
+
+def devices_here() -> list[str]:
+    """The devices that torch sees, the fastest first."""
+    seen = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    return [device for device, there in seen.items() if there]
 
 
 @dataclass(frozen=True)
