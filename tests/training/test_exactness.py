@@ -8,8 +8,9 @@ a step's gradient is what the objective says of the tokens, times these rows. No
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import cycle, product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pytest
@@ -114,7 +115,12 @@ def exact_norm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LlamaRMSNorm, "forward", norm)
 
 
-def model_of(name: str, *, lora: bool = False) -> Any:
+Trained = Literal["all weights", "lora", "lora on the head too"]
+"""A head that is not trained has its gradient taken in the same pass."""
+TARGETS = {"lora": ["q_proj", "v_proj", "down_proj"], "lora on the head too": ["v_proj", "lm_head"]}
+
+
+def model_of(name: str, trained: Trained = "all weights") -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(MODELS[name])
         model: Any = LlamaForCausalLM(
@@ -129,9 +135,8 @@ def model_of(name: str, *, lora: bool = False) -> Any:
                 max_position_embeddings=64,
             )
         )
-        if lora and name == "policy":
-            targets = ["q_proj", "v_proj", "down_proj", "lm_head"]
-            model = get_peft_model(model, LoraConfig(r=2, target_modules=targets, init_lora_weights=False))
+        if trained in TARGETS and name == "policy":
+            model = get_peft_model(model, LoraConfig(r=2, target_modules=TARGETS[trained], init_lora_weights=False))
     return model.double().eval()
 
 
@@ -157,9 +162,9 @@ class Said:
 
 
 @cache
-def said_by(name: str, lora: bool) -> Mapping[tuple[str, str], Sequence[Said]]:
+def said_by(name: str, trained: Trained) -> Mapping[tuple[str, str], Sequence[Said]]:
     """By functional and role what a model says of each example; of tokens that do not count nothing."""
-    model = model_of(name, lora=lora)
+    model = model_of(name, trained)
     found: dict[tuple[str, str], list[Said]] = {}
     for example in EXAMPLES:
         for role, row in example.rows.items():
@@ -181,7 +186,7 @@ class Naive:
     """One objective on the whole step."""
 
     objective: Objective
-    lora: bool
+    trained: Trained
 
     def __post_init__(self) -> None:
         self.leaves: dict[tuple[str, str, int], Tensor] = {}
@@ -192,7 +197,7 @@ class Naive:
         lines: list[Tensor] = []
         for index in STEP:
             key = (functional, quantity.role or "", index)
-            values = said_by(str(quantity.model), self.lora)[key[:2]][index].values
+            values = said_by(str(quantity.model), self.trained)[key[:2]][index].values
             if quantity.model == "policy":
                 values = self.leaves.setdefault(key, values.clone().requires_grad_(True))
             lines.append(values)
@@ -217,7 +222,7 @@ class Naive:
         loss = (self.objective.function(**values, **hyper) * weights).sum() / len(STEP)
         by_token = torch.autograd.grad(loss, list(self.leaves.values()), materialize_grads=True)
         parts = [
-            of_token @ said_by("policy", self.lora)[functional, role][index].slopes
+            of_token @ said_by("policy", self.trained)[functional, role][index].slopes
             for (functional, role, index), of_token in zip(self.leaves, by_token, strict=True)
         ]
         return loss.item(), torch.stack(parts).sum(0)
@@ -305,13 +310,15 @@ def frozen_of(name: str, objective: Objective, examples: Sequence[TokenExample],
     return {key: column(values) for key, values in lists.items()}
 
 
-def engine_step(objective: Objective, layout: Layout, budget: int, *, lora: bool = False) -> tuple[float, Tensor]:
+def engine_step(
+    objective: Objective, layout: Layout, budget: int, trained: Trained = "all weights"
+) -> tuple[float, Tensor]:
     """The loss and its gradient by all trained weights."""
     examples = [replace(one, rows={role: one.rows[role] for role in objective.roles}) for one in EXAMPLES]
     frozen = {name: frozen_of(name, objective, examples, layout, budget) for name in objective.models}
     hyper = objective.options().model_dump()
     loss = LossOfPlan(objective, hyper, data_columns(examples, objective), frozen, seed=SEED)
-    model = model_of("policy", lora=lora)
+    model = model_of("policy", trained)
     optimizer = torch.optim.SGD([one for one in model.parameters() if one.requires_grad], lr=0.0)
     engine = PlainEngine(Trainable(model, None, Path(), {}), loss, examples, optimizer, 1e12, budget, layout)
     found = engine.step(STEP, 0.0, NUMBER)
@@ -338,35 +345,37 @@ def test_a_step_is_what_the_formula_says_of_each_sequence_alone(
     objective: Objective, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("prefloop.policy.head.LOGITS_AT_ONCE", 5 * VOCAB)
-    assert_same(engine_step(objective, TREES, 150), Naive(objective, lora=False).step())
+    assert_same(engine_step(objective, TREES, 150), Naive(objective, "all weights").step())
 
 
-@pytest.mark.parametrize("name", ["dpo", "kto", "orpo_with_prompt", "wpo"])
+@pytest.mark.parametrize("trained", TARGETS)
+@pytest.mark.parametrize("name", ["kto", "orpo_with_prompt", "wpo"])
 @pytest.mark.parametrize("layout", [ROWS, TREES], ids=["rows", "trees"])
-def test_adapters_and_all_ways_to_split_a_step_too(name: str, layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    """LoRA, also on the head; from micro-batches of one example to all in one; everything that is alike shared."""
+def test_adapters_and_all_ways_to_split_a_step_too(
+    name: str, trained: Trained, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From micro-batches of one example to all in one; everything that is alike shared."""
     monkeypatch.setattr("prefloop.policy.trees.WORTH_SHARING", 1)
     objective = objectives()[name]
     for budget in (1, 150, EVERYTHING):
-        assert_same(engine_step(objective, layout, budget, lora=True), Naive(objective, lora=True).step())
+        assert_same(engine_step(objective, layout, budget, trained), Naive(objective, trained).step())
 
 
 BUDGETS = (1, 60, 120, 150, 220, 300, 350, 500, 1000)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lora", [False, True], ids=["all weights", "lora"])
+@pytest.mark.parametrize("trained", get_args(Trained))
 @EACH
-def test_the_whole_grid(objective: Objective, lora: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Layouts, ways to split a step from one example to all, pieces of the head from one token to all."""
-    expected = Naive(objective, lora).step()
-    for budget in BUDGETS:
-        assert_same(engine_step(objective, ROWS, budget, lora=lora), expected)
-        for tokens in (1, 5, EVERYTHING):
-            for shortest in (1, 16):
-                monkeypatch.setattr("prefloop.policy.head.LOGITS_AT_ONCE", tokens * VOCAB)
-                monkeypatch.setattr("prefloop.policy.trees.WORTH_SHARING", shortest)
-                assert_same(engine_step(objective, TREES, budget, lora=lora), expected)
+def test_the_whole_grid(objective: Objective, trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layouts, ways to split a step from one example to all, pieces of the head from one token to all, whatever is
+    alike shared or only what is worth it."""
+    expected = Naive(objective, trained).step()
+    for budget, (tokens, shortest) in zip(BUDGETS, cycle(product((1, 5, EVERYTHING), (1, 16))), strict=False):
+        monkeypatch.setattr("prefloop.policy.head.LOGITS_AT_ONCE", tokens * VOCAB)
+        monkeypatch.setattr("prefloop.policy.trees.WORTH_SHARING", shortest)
+        for layout in (ROWS, TREES):
+            assert_same(engine_step(objective, layout, budget, trained), expected)
 
 
 def test_the_ways_to_split_are_from_one_example_to_all() -> None:
