@@ -30,7 +30,17 @@ from prefloop.objectives import find_objective
 from prefloop.pairing import find_rule
 from prefloop.policy import ChatCodec, EncodingSettings, PolicyFiles, Workbench, resolve_model
 from prefloop.records import Example, Group
-from prefloop.training import ROWS, TREES, LossOfPlan, PlainEngine, TokenExample, data_columns, frozen_scores, tokenised
+from prefloop.training import (
+    ROWS,
+    TREES,
+    Budget,
+    LossOfPlan,
+    PlainEngine,
+    TokenExample,
+    data_columns,
+    frozen_scores,
+    tokenised,
+)
 from prefloop.training.columns import column
 from prefloop.training.engine import functionals_of
 
@@ -105,7 +115,7 @@ def steps_of(arm: str, options: argparse.Namespace) -> dict[str, Any]:
     loss = LossOfPlan(dpo, {"beta": 0.1}, data_columns(examples, dpo), frozen)
     with bench.for_training(policy, LoraConfig(r=16) if options.lora else None, seed=0) as trainable:
         optimizer = torch.optim.AdamW(trainable.parameters().values(), lr=RATE, fused=True)
-        engine = PlainEngine(trainable, loss, examples, optimizer, 1.0, TOKENS_PER_BATCH, layout)
+        engine = PlainEngine(trainable, loss, examples, optimizer, 1.0, Budget(TOKENS_PER_BATCH), layout)
         losses = [engine.step(plan[0], RATE)["loss"]]
         started = time.perf_counter()
         losses += [engine.step(step, RATE, number)["loss"] for number, step in enumerate(plan[1:], 1)]

@@ -11,7 +11,7 @@ from prefloop.config import ObjectiveConfig, TrainStep
 from prefloop.objectives import find_objective
 from prefloop.policy import ChatCodec, EncodingSettings, ModelSource, PolicyFiles, Workbench, resolve_model
 from prefloop.records import Example, Member, Message, Prompt
-from prefloop.training import BlockOfRound, TokenExample, TrainRequest, tokenised
+from prefloop.training import BlockOfRound, Budget, TokenExample, TrainRequest, tokenised
 
 ANSWERS = (
     ("I love it.", "It was a terrible day, and I hate the rain."),
@@ -91,7 +91,7 @@ def request_for(source: ModelSource, examples: list[TokenExample], tmp_path: Pat
             seed=changed.get("seed", 11),
             block=changed.get("block", BlockOfRound(0, 1, None)),
             scratch=scratch,
-            tokens_per_batch=changed.get("tokens_per_batch", 100),
+            budget=changed.get("budget", Budget(100)),
             checkpoint_steps=changed.get("checkpoint_steps", 2),
         )
 

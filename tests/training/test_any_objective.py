@@ -13,25 +13,33 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from prefloop.errors import CheckFailedError
 from prefloop.objectives import Objective, find_objective, objectives, parse_quantity
-from prefloop.objectives.quantities import REPEATED_ROLES
 from prefloop.policy import TokenRow, Trainable
-from prefloop.records import Example, Member, Message, Prompt
-from prefloop.training import ROWS, TREES, Layout, LossOfPlan, PlainEngine, TokenExample, data_columns, frozen_scores
+from prefloop.records import Example, Member, Message, Prompt, Role
+from prefloop.training import (
+    ROWS,
+    TREES,
+    Budget,
+    Layout,
+    LossOfPlan,
+    PlainEngine,
+    TokenExample,
+    data_columns,
+    frozen_scores,
+)
+from prefloop.training.answers import Together
 from prefloop.training.columns import column, picked
-from prefloop.training.engine import functionals_of
-from prefloop.training.layout import step_budget
+from prefloop.training.loss import functionals_of
+from prefloop.training.rows import keys_of, role_of
 
 VOCAB = 30
-ROLES = ("chosen", "rejected", "response", "gold", "kl")
+ROLES: tuple[Role, ...] = ("chosen", "rejected", "response", "gold", "kl")
 LENGTHS = ((5, 2, 3, 4, 2), (2, 7, 2, 3, 5), (9, 9, 4, 2, 3), (4, 3, 6, 6, 2), (6, 3, 2, 2, 7))
+RANKED = (2, 3, 5, 2, 4)
+"""How many ranked answers each example has, of one token and more."""
 STEP = [3, 0, 4, 1, 2]
 EVERYTHING = 10_000
 DPO = find_objective("dpo", "here")
-TRAINABLE = [
-    one
-    for one in objectives().values()
-    if all(quantity.what.coming is None and quantity.role not in REPEATED_ROLES for quantity in one.quantities)
-]
+TRAINABLE = [one for one in objectives().values() if all(quantity.what.coming is None for quantity in one.quantities)]
 """Those whose quantities the engine computes, also where no rule makes their examples yet."""
 
 
@@ -45,9 +53,11 @@ def token_example(number: int) -> TokenExample:
     prompt, better = drawn(2 + number), torch.rand(2, generator=generator).tolist()
     rows: dict[str, TokenRow] = {}
     members: list[Member] = []
-    for role, length in zip(ROLES, LENGTHS[number], strict=True):
+    roles: tuple[Role, ...] = (*ROLES, *(("ranked",) * RANKED[number]))
+    lengths = (*LENGTHS[number], *range(1, 1 + RANKED[number]))
+    for role, key, length in zip(roles, keys_of(roles), lengths, strict=True):
         answer = drawn(length)
-        rows[role] = TokenRow(prompt, answer, (True,) * length)
+        rows[key] = TokenRow(prompt, answer, (True,) * length)
         numbers = {
             "score": 1 + better[0] - (role == "rejected"),
             "win_prob": 0.8 if role == "chosen" else 0.4,
@@ -93,16 +103,18 @@ def llama(seed: int) -> LlamaForCausalLM:
 
 
 def of_roles(objective: Objective, examples: Sequence[TokenExample]) -> list[TokenExample]:
-    return [replace(one, rows={role: one.rows[role] for role in objective.roles}) for one in examples]
+    return [
+        replace(one, rows={key: row for key, row in one.rows.items() if role_of(key) in objective.roles})
+        for one in examples
+    ]
 
 
 def frozen_of(
     model: LlamaForCausalLM, objective: Objective, name: str, tokens_per_batch: int, layout: Layout
 ) -> dict[str, Any]:
     examples, lists = of_roles(objective, EXAMPLES), {}
-    budget = step_budget(objective, tokens_per_batch)
     wanted = functionals_of(objective, name)
-    for batch, values in frozen_scores(model, examples, objective.roles, [STEP], budget, wanted, layout):
+    for batch, values in frozen_scores(model, examples, objective.roles, [STEP], tokens_per_batch, wanted, layout):
         for key, of_batch in values.items():
             for index, value in zip(batch, of_batch, strict=True):
                 lists.setdefault(key, [None] * len(EXAMPLES))[index] = value
@@ -119,6 +131,7 @@ def engine(
     examples: Sequence[TokenExample] = EXAMPLES,
     rate: float = 0.0,
     layout: Layout = ROWS,
+    splits: bool = False,
 ) -> PlainEngine:
     """An engine on a random float64 model (seed 0), whose references are others (seeds from `references` on)."""
     model = llama(0)
@@ -131,7 +144,14 @@ def engine(
     options = objective.options().model_dump() if hyper is None else hyper
     loss = LossOfPlan(objective, options, data, frozen, soft_labels, seed=7)
     optimizer = torch.optim.SGD(model.parameters(), lr=rate)
-    return PlainEngine(Trainable(model, None, Path(), {}), loss, examples, optimizer, 1e9, tokens_per_batch, layout)
+    return PlainEngine(
+        Trainable(model, None, Path(), {}), loss, examples, optimizer, 1e9, Budget(tokens_per_batch, splits), layout
+    )
+
+
+def numbers(of: PlainEngine, number: int = 0) -> dict[str, float]:
+    """What a step says, but for the tokens that passed."""
+    return {name: value for name, value in of.step(STEP, 0.0, number).items() if name != "tokens"}
 
 
 def gradient(of: PlainEngine) -> Tensor:
@@ -144,21 +164,30 @@ EACH = pytest.mark.parametrize("objective", TRAINABLE, ids=[one.name for one in 
 
 
 @EACH
-def test_the_split_into_micro_batches_changes_no_number(objective: Objective) -> None:
-    one, other = engine(objective, 1), engine(objective)
-    assert one.step(STEP, 0.0, 3) == pytest.approx(other.step(STEP, 0.0, 3), rel=1e-9, abs=1e-9)
+@pytest.mark.parametrize(("tokens_per_batch", "splits"), [(1, False), (1, True), (40, True)])
+@pytest.mark.usefixtures("exact_norms")
+def test_the_split_into_passes_changes_no_number(objective: Objective, tokens_per_batch: int, *, splits: bool) -> None:
+    """Example by example, answer by answer, and some of both."""
+    one, other = engine(objective, tokens_per_batch, splits=splits), engine(objective)
+    assert numbers(one, 3) == pytest.approx(numbers(other, 3), rel=1e-9, abs=1e-9)
     torch.testing.assert_close(gradient(one), gradient(other), rtol=1e-9, atol=1e-9)
 
 
 @pytest.fixture
-def shared(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything that is alike is shared; the norms, which transformers computes in float32, are in float64."""
+def exact_norms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Norms in float64, which transformers computes in float32."""
 
     def exact(norm: Any, states: Tensor) -> Tensor:
         return norm.weight * states * torch.rsqrt(states.pow(2).mean(-1, keepdim=True) + norm.variance_epsilon)
 
-    monkeypatch.setattr("prefloop.policy.trees.WORTH_SHARING", 1)
     monkeypatch.setattr(LlamaRMSNorm, "forward", exact)
+
+
+@pytest.fixture
+def shared(exact_norms: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything that is alike is shared."""
+    del exact_norms
+    monkeypatch.setattr("prefloop.policy.trees.WORTH_SHARING", 1)
 
 
 @EACH
@@ -166,7 +195,7 @@ def shared(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("shared")
 def test_trees_say_what_rows_say(objective: Objective, tokens_per_batch: int) -> None:
     rows, trees = engine(objective), engine(objective, tokens_per_batch, layout=TREES)
-    assert trees.step(STEP, 0.0, 3) == pytest.approx(rows.step(STEP, 0.0, 3), rel=1e-9, abs=1e-9)
+    assert numbers(trees, 3) == pytest.approx(numbers(rows, 3), rel=1e-9, abs=1e-9)
     torch.testing.assert_close(gradient(trees), gradient(rows), rtol=1e-9, atol=1e-9)
 
 
@@ -175,6 +204,7 @@ def test_fifty_steps_on_trees_are_those_on_rows() -> None:
     rows, trees = (engine(DPO, 12, rate=0.05, layout=layout) for layout in (ROWS, TREES))
     for number in range(50):
         one, other = (found.step(STEP, 0.05, number) for found in (rows, trees))
+        assert other.pop("tokens") < one.pop("tokens")
         assert other == pytest.approx(one, rel=1e-9, abs=1e-9)
     assert one["loss"] < 0.5  # from log 2 times the mean weight of 2.5
 
@@ -185,7 +215,9 @@ def test_the_loss_of_a_step_is_the_weighted_mean_of_the_formula(objective: Objec
     found = engine(objective)
     order = sorted(STEP, key=lambda index: found.examples[index].longest)
     with torch.no_grad():
-        answers = found._answers(order)
+        of_order = Together.of(dict(enumerate(found.examples)), objective.roles, [(order, True)])
+        wanted = functionals_of(objective, "policy")
+        answers = of_order.by_role(of_order.scores(found.trainable.model, of_order.passes[0], wanted, ROWS))
         of_step = found.loss.of_step(STEP, 2)
         if found.state is not None:
             values = found.loss.values(order, answers, {**of_step, "state": found.state})
@@ -232,14 +264,14 @@ def test_step_quantities_are_of_the_whole_step_in_every_micro_batch() -> None:
 
 
 def test_random_numbers_belong_to_an_example_and_a_step() -> None:
-    def numbers(tokens_per_batch: int, step: int) -> list[float]:
+    def drawn(tokens_per_batch: int, step: int) -> list[float]:
         objective, seen = probe("uniforms")
         engine(objective, tokens_per_batch).step(STEP, 0.0, step)
         return torch.cat([values["uniforms"] for values in seen]).tolist()
 
-    assert numbers(1, 3) == numbers(EVERYTHING, 3)
-    assert len(set(numbers(1, 3)) | set(numbers(1, 4))) == 10
-    assert all(0 <= number < 1 for number in numbers(1, 4))
+    assert drawn(1, 3) == drawn(EVERYTHING, 3)
+    assert len(set(drawn(1, 3)) | set(drawn(1, 4))) == 10
+    assert all(0 <= number < 1 for number in drawn(1, 4))
 
 
 def test_one_auxiliary_reference_is_one_column_of_models() -> None:
@@ -287,7 +319,7 @@ def test_a_soft_label_is_the_mixture_of_both_orders_in_loss_and_gradient() -> No
 def test_a_label_that_is_certain_is_the_hard_label() -> None:
     examples = [with_probability(one, 1.0) for one in EXAMPLES]
     soft, hard = engine(DPO, soft_labels=True, examples=examples), engine(DPO)
-    assert soft.step(STEP, 0.0) == pytest.approx(hard.step(STEP, 0.0), rel=1e-14)
+    assert numbers(soft) == pytest.approx(numbers(hard), rel=1e-14)
 
 
 def test_with_soft_labels_the_mean_length_is_that_of_the_winner_in_expectation() -> None:

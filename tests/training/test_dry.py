@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,20 +10,24 @@ import pytest
 import torch
 
 from prefloop.config import LoraConfig
-from prefloop.objectives import find_objective
-from prefloop.policy import ModelSource, Workbench, model_facts
+from prefloop.policy import ModelSource, TokenRow, Workbench, model_facts
 from prefloop.training import (
     ROWS,
+    Budget,
     TokenExample,
     TrainRequest,
     dry_pass,
     is_out_of_memory,
-    largest_micro_batch,
+    largest_pass,
     train,
 )
 
 RequestFor = Callable[..., TrainRequest]
 ADAPTERS = [None, LoraConfig(r=4, alpha=8)]
+
+
+def answers(examples: Sequence[TokenExample]) -> list[TokenRow]:
+    return [row for one in examples for row in one.rows.values()]
 
 
 def traces(bench: Workbench, source: ModelSource) -> dict[str, object]:
@@ -47,7 +51,7 @@ def test_nothing_is_left_changed(
     request = request_for("dry", lora=lora)
     before = traces(bench, source)
 
-    dry_pass(request.examples, request.objective, request.settings, bench, request.start)
+    dry_pass(answers(request.examples), request.objective, request.settings, bench, request.start)
 
     after = traces(bench, source)
     for name in ("weights", "torch"):
@@ -59,21 +63,16 @@ PYTHONS_OWN = """
 import random
 import torch
 from prefloop.config import LoraConfig, ObjectiveConfig, TrainStep
-from prefloop.objectives import find_objective
 from prefloop.policy import ChatCodec, PolicyFiles, TokenRow, Workbench, resolve_model
-from prefloop.records import Example, Message, Prompt
-from prefloop.training import TokenExample, dry_pass
+from prefloop.training import dry_pass
 
 source = resolve_model("builtin:tiny")
 bench = Workbench(source, ChatCodec.load(source.directory, {}), torch.device("cpu"))
-prompt = Prompt.of((Message(role="user", content="How are you?"),))
 row = TokenRow((20, 21, 22), (23, 24), (True, True))
-example = Example(example_id="e", prompt=prompt, members=(), why="test")
-batch = [TokenExample.of(example, {"chosen": row, "rejected": row})]
 for lora in (None, LoraConfig(r=4)):
     settings = TrainStep(type="train", objective=ObjectiveConfig(name="dpo"), lora=lora)
     before = random.getstate()
-    dry_pass(batch, find_objective("dpo", "here"), settings, bench, PolicyFiles("x", source.directory))
+    dry_pass([row, row], find_objective("dpo", "here"), settings, bench, PolicyFiles("x", source.directory))
     assert random.getstate() == before
 """
 
@@ -92,7 +91,7 @@ def test_training_after_it_writes_the_same_bytes(
         request = request_for(name, lora=lora)
         fresh = Workbench(source, bench.codec, torch.device("cpu"))
         if name == "with":
-            dry_pass(request.examples, request.objective, request.settings, fresh, request.start)
+            dry_pass(answers(request.examples), request.objective, request.settings, fresh, request.start)
         train(request, fresh, tmp_path / name / "model", lambda *_: None)
 
     files = [file.name for file in (tmp_path / "with" / "model").iterdir()]
@@ -115,31 +114,23 @@ def test_it_really_goes_backward_through_the_adapter(
         seen.append((len(parameters), sum(parameter.grad is not None for parameter in parameters)))
 
     monkeypatch.setattr("torch.autograd.backward", watched)
-    dry_pass(request.examples, request.objective, request.settings, bench, request.start)
+    dry_pass(answers(request.examples), request.objective, request.settings, bench, request.start)
 
     assert seen == [(14, 14)]
 
 
-def test_a_fitted_hyper_parameter_is_taken_as_a_number(bench: Workbench, request_for: RequestFor) -> None:
-    request = request_for("dry")
-    objective = {"name": "length_regularized_dpo", "options": {"alpha": "fitted"}}
-    settings = request.settings.model_validate({**request.settings.model_dump(), "objective": objective})
-
-    dry_pass(request.examples, find_objective("length_regularized_dpo", "here"), settings, bench, request.start)
-
-
-def test_the_largest_micro_batch_is_the_one_with_the_longest_examples(
-    source: ModelSource, examples: list[TokenExample]
-) -> None:
+def test_the_largest_pass_has_the_longest_answers(source: ModelSource, examples: list[TokenExample]) -> None:
     facts = model_facts(source.directory, None)
-    longest = max(example.longest for example in examples)
+    (longest,) = (one for one in examples if one.longest == max(example.longest for example in examples))
 
-    one = largest_micro_batch(examples, batch_size=4, tokens_per_batch=1, facts=facts)
-    four = largest_micro_batch(examples, batch_size=4, tokens_per_batch=10_000, facts=facts)
+    def largest(budget: Budget) -> list[TokenRow]:
+        return largest_pass(examples, ("chosen", "rejected"), 4, budget, facts)
 
-    assert [example.longest for example in one] == [longest]
-    assert sorted(example.longest for example in four) == sorted(example.longest for example in examples)[-4:]
-    assert ROWS.shape(four, facts).attended == 8 * longest
+    assert largest(Budget(1)) == answers([longest])
+    assert largest(Budget(1, splits_examples=True)) == [max(answers([longest]), key=len)]
+    four = sorted(examples, key=lambda one: one.longest)[-4:]
+    assert sorted(largest(Budget(10_000)), key=str) == sorted(answers(four), key=str)
+    assert ROWS.shape(largest(Budget(10_000)), facts).attended == 8 * longest.longest
 
 
 @pytest.mark.parametrize(

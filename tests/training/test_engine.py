@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,18 @@ from prefloop.errors import CheckFailedError
 from prefloop.objectives import Objective, find_objective
 from prefloop.policy import TokenRow, Trainable
 from prefloop.records import Example, Message, Prompt
-from prefloop.training import ROWS, LossOfPlan, PlainEngine, TokenExample, example_data, frozen_scores
+from prefloop.training import (
+    ROWS,
+    TREES,
+    Budget,
+    Layout,
+    LossOfPlan,
+    PlainEngine,
+    TokenExample,
+    example_data,
+    frozen_scores,
+)
+from prefloop.training.metrics import metrics as metrics_of
 
 VOCAB = 30
 ROLES = ("chosen", "rejected")
@@ -41,6 +53,7 @@ EXAMPLES = [
     token_example(4, 3, 6, 3, 1.0),
 ]
 STEP = [3, 0, 4, 1, 2]
+OF_STEP = {index: EXAMPLES[index] for index in STEP}
 
 
 def llama(seed: int) -> LlamaForCausalLM:
@@ -74,7 +87,9 @@ def engine(
     data = {name: torch.from_numpy(values) for name, values in example_data(EXAMPLES, ROLES).items()}
     loss = LossOfPlan(objective, HYPER, data, {"ref": reference(ref, STEP, tokens_per_batch)})
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    return PlainEngine(Trainable(model, None, Path(), {}), loss, EXAMPLES, optimizer, max_grad_norm, tokens_per_batch)
+    return PlainEngine(
+        Trainable(model, None, Path(), {}), loss, EXAMPLES, optimizer, max_grad_norm, Budget(tokens_per_batch)
+    )
 
 
 def reference(model: LlamaForCausalLM, step: Sequence[int], tokens_per_batch: int) -> dict[str, Tensor]:
@@ -112,7 +127,7 @@ def gradients(model: LlamaForCausalLM) -> list[Tensor]:
 def test_loss_and_gradient_are_the_mean_over_the_step_however_it_is_split(tokens_per_batch: int, batches: int) -> None:
     """Normalised once, by the number of examples of the whole step; weights multiply and are not divided out."""
     found = engine(tokens_per_batch)
-    assert len(list(ROWS.cut(EXAMPLES, STEP, tokens_per_batch))) == batches
+    assert len(list(ROWS.cut(OF_STEP, tokens_per_batch))) == batches
     metrics = found.step(STEP, learning_rate=0.0)
     model = llama(0)
     losses = naive_losses(model, llama(1))
@@ -126,12 +141,13 @@ def test_loss_and_gradient_are_the_mean_over_the_step_however_it_is_split(tokens
 
 def test_the_size_of_micro_batches_changes_no_metric() -> None:
     one, other = (engine(size).step(STEP, learning_rate=0.0) for size in (1, EVERYTHING))
+    assert one.pop("tokens") < other.pop("tokens")  # padding
     assert one == pytest.approx(other, rel=1e-9, abs=1e-9)
 
 
 def test_every_example_of_a_step_is_in_exactly_one_micro_batch_within_the_budget() -> None:
     for budget in (1, 20, 40, 44, 80, EVERYTHING):
-        batches = list(ROWS.cut(EXAMPLES, STEP, budget))
+        batches = list(ROWS.cut(OF_STEP, budget))
         order = [index for batch in batches for index in batch]
         assert sorted(order) == sorted(STEP)
         assert order == sorted(STEP, key=lambda index: EXAMPLES[index].longest)
@@ -177,7 +193,7 @@ def test_metrics_are_as_counted_by_hand() -> None:
         "chosen_logps": torch.tensor([2.0, -1.0, -4.0, -10.0]).double(),
         "rejected_logps": torch.tensor([1.0, -1.0, -2.0, -5.0]).double(),
     }
-    metrics = found.metrics([0, 1, 2, 4], torch.tensor([0.5, 1.5, 0.0, 1.0]).double(), policy)
+    metrics = metrics_of(found.loss, [0, 1, 2, 4], torch.tensor([0.5, 1.5, 0.0, 1.0]).double(), policy)
     assert metrics == pytest.approx(
         {
             "loss": 3 / 4,
@@ -198,7 +214,7 @@ def test_without_a_reference_only_log_probabilities_are_told() -> None:
     found.loss = replace(found.loss, frozen={})
     values = {f"{role}_logps": torch.ones(5).double() for role in ROLES}
     losses = torch.ones(5).double()
-    assert found.metrics(STEP, losses, values) == {"loss": 1.0, "logps/chosen": 1.0, "logps/rejected": 1.0}
+    assert metrics_of(found.loss, STEP, losses, values) == {"loss": 1.0, "logps/chosen": 1.0, "logps/rejected": 1.0}
 
 
 @pytest.mark.parametrize("tokens_per_batch", [1, EVERYTHING])
@@ -238,8 +254,7 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_before_any_weight_changes(
     with pytest.raises(CheckFailedError) as raised:
         found.step(STEP, learning_rate=1.0)
     assert str(raised.value) == (
-        "training: the loss or its gradient is not finite; the weights before this step are kept. "
-        "Lower policy.learning_rate."
+        "training: the loss or its gradient is not finite; the weights before this step are kept."
     )
     assert all(torch.equal(a, b) for a, b in zip(found.trainable.model.parameters(), before, strict=True))
 
@@ -272,3 +287,85 @@ def test_a_missing_reference_score_is_found_before_training() -> None:
     found.loss.frozen["ref"]["chosen_logps"][0] = torch.nan
     with pytest.raises(CheckFailedError, match="ref_chosen_logps of the start policy"):
         found.check_start(STEP, ["ref"])
+
+
+# ----------------------------------------------------------------------------------------- memory that runs out
+
+
+def forgetful(found: PlainEngine, tokens: int) -> None:
+    """A machine on which no more than some padded tokens fit."""
+    real = found.layout.scores
+
+    def scores(model: Any, rows: Sequence[TokenRow], *others: Any) -> dict[str, Tensor]:
+        if found.layout.size(rows) > tokens:
+            raise MemoryError
+        return real(model, rows, *others)
+
+    found.layout = replace(found.layout, scores=scores)
+
+
+@pytest.mark.parametrize(("fits", "ends_at"), [(60, 78), (15, 9)])
+def test_where_memory_runs_out_the_same_step_is_taken_in_smaller_passes(fits: int, ends_at: int) -> None:
+    """First by example; then answer by answer, since the two answers of an example are more than 15."""
+    said: list[str] = []
+    found, plain = engine(10_000), engine()
+    found.notice = said.append
+    forgetful(found, fits)
+    one, other = found.step(STEP, learning_rate=0.5), plain.step(STEP, learning_rate=0.5)
+    assert {name: one[name] for name in one if name != "tokens"} == pytest.approx(
+        {name: other[name] for name in other if name != "tokens"}, rel=1e-6
+    )
+    for a, b in zip(found.trainable.model.parameters(), plain.trainable.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+    assert found.budget == Budget(ends_at, splits_examples=True)
+    assert said[-1] == f"training: out of memory; from here on {ends_at:,} tokens pass at once"
+    assert len(said) == round(math.log2(10_000 / ends_at))
+
+
+def test_an_answer_that_does_not_fit_alone_ends_training() -> None:
+    found = engine()
+    forgetful(found, 5)
+    with pytest.raises(MemoryError):
+        found.step(STEP, learning_rate=0.5)
+
+
+def test_another_error_is_not_taken_for_memory() -> None:
+    found = engine(objective=replace(REGULARIZED, function=lambda **_: torch.ones(2) @ torch.ones(3)))
+    with pytest.raises(RuntimeError, match="inconsistent tensor size"):
+        found.step(STEP, learning_rate=0.5)
+
+
+# ------------------------------------------------------------------------------------------------------- rankings
+
+
+def test_metrics_of_rankings_leave_padding_out_and_count_pairs_of_ranks() -> None:
+    """Rewards 0.5 x (3, 1, 2): two of three pairs in order, one a gap of -1; and 0.5 x (1, 1): a tie."""
+    ranking = find_objective("plackett_luce_dpo", "here")
+    data = {"ranked_mask": (torch.ones(3).bool(), torch.ones(2).bool()), "weights": torch.ones(2).double()}
+    ref = {"ranked_logps": (torch.zeros(3).double(), torch.zeros(2).double())}
+    loss = LossOfPlan(ranking, {"beta": 0.5}, data, {"ref": ref})
+    logps = {"ranked_logps": torch.tensor([[3.0, 1, 2], [1, 1, 0]]).double()}
+    found = metrics_of(loss, [0, 1], torch.tensor([0.25, 0.75]).double(), logps)
+    assert found == pytest.approx(
+        {
+            "loss": 0.5,
+            "logps/ranked": 8 / 5,
+            "rewards/margins": 0.5 * (2 + 1 - 1 + 0) / 4,
+            "rewards/accuracies": 2.5 / 4,
+        },
+        abs=1e-12,
+    )
+
+
+# ----------------------------------------------------------------------------------------------- tokens that pass
+
+
+@pytest.mark.parametrize("layout", [ROWS, TREES], ids=["rows", "trees"])
+@pytest.mark.parametrize("tokens_per_batch", [1, 40, EVERYTHING])
+def test_the_tokens_that_are_reported_are_those_that_the_layers_see(layout: Layout, tokens_per_batch: int) -> None:
+    found = engine(tokens_per_batch)
+    found.layout = layout
+    seen: list[int] = []
+    norm = found.trainable.model.get_submodule("model.layers.1.input_layernorm")
+    norm.register_forward_hook(lambda _module, _given, states: seen.append(states.shape[0] * states.shape[1]))
+    assert found.step(STEP, learning_rate=0.0)["tokens"] == sum(seen)

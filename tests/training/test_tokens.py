@@ -45,6 +45,22 @@ def test_what_is_read_is_what_was_written(
     assert found.example_ids == ["e0", "e1", "e3"]
 
 
+def test_answers_of_a_role_that_occurs_several_times_are_told_apart_by_rank(codec: ChatCodec, tmp_path: Path) -> None:
+    texts = ("I love it.", "Good morning.", "No.")
+    members = tuple(
+        Member(role="ranked", response_id=text, text=text, numbers={"score": float(rank)})
+        for rank, text in enumerate(texts)
+    )
+    ranking = Example(example_id="r", prompt=Prompt.of(MESSAGES), members=members, why="test")
+    write_tokens(tmp_path, [ranking], codec, UNCUT)
+    ((expected,), _) = tokenised([ranking], codec, UNCUT)
+    found = TokensOnDisk(tmp_path, ("ranked",))[0]
+    assert found == expected
+    assert list(found.rows) == ["ranked.0", "ranked.1", "ranked.2"]
+    assert len({row.answer_ids for row in found.rows.values()}) == 3
+    assert [found.member_numbers[key]["score"] for key in found.rows] == [0.0, 1.0, 2.0]
+
+
 def test_only_the_answers_that_are_asked_for_are_read(codec: ChatCodec, tmp_path: Path) -> None:
     write_tokens(tmp_path, EXAMPLES, codec, UNCUT)
     whole, chosen = TokensOnDisk(tmp_path)[1], TokensOnDisk(tmp_path, ("chosen",))[1]

@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 from prefloop.config import LoraConfig
 from prefloop.errors import CheckFailedError, DataError
 from prefloop.objectives import find_objective
-from prefloop.policy import PolicyFiles, Workbench
+from prefloop.policy import PolicyFiles, Workbench, response_logps
 from prefloop.training import (
-    ROWS,
     BlockOfRound,
+    Budget,
     LossOfPlan,
     PlainEngine,
     TokenExample,
@@ -60,7 +60,10 @@ def weights_file(folder: Path) -> bytes:
 
 def scores(bench: Workbench, policy: PolicyFiles, examples: Sequence[TokenExample]) -> dict[str, torch.Tensor]:
     with bench.for_scoring(policy) as model, torch.no_grad():
-        return ROWS.scores(model, examples, ("chosen", "rejected"), ())
+        return {
+            f"{role}_logps": response_logps(model, [one.rows[role] for one in examples])
+            for role in ("chosen", "rejected")
+        }
 
 
 @BOTH
@@ -114,7 +117,7 @@ def test_a_killed_train_step_goes_on_to_the_same_bytes(
 ) -> None:
     """Killed while the reference is scored, before the first checkpoint, and after it."""
     whole = train(request_for("whole", lora=lora), bench, tmp_path / "whole" / "out", silent)
-    request = request_for("cut", lora=lora, tokens_per_batch=100)
+    request = request_for("cut", lora=lora, budget=Budget(100))
     with pytest.raises(KeyboardInterrupt):
         train(request, bench, tmp_path / "cut" / "out", killed_at(*killed))
     again: list[int] = []
@@ -150,7 +153,12 @@ def test_optimiser_and_schedule_go_on_over_the_blocks_of_a_round(
     with bench.for_training(start, lora, seed=1) as trainable:
         optimizer = torch.optim.AdamW(trainable.parameters().values(), lr=1e-3, weight_decay=0.01, fused=True)
         engine = PlainEngine(
-            trainable, LossOfPlan(first.objective, {"beta": 0.1}, data, {"ref": frozen}), examples, optimizer, 1.0, 100
+            trainable,
+            LossOfPlan(first.objective, {"beta": 0.1}, data, {"ref": frozen}),
+            examples,
+            optimizer,
+            1.0,
+            Budget(100),
         )
         plan = [*step_plan(7, 4, 2, seed=1), *step_plan(7, 4, 2, seed=2)]
         for number, indices in enumerate(plan):
@@ -357,3 +365,74 @@ def test_soft_labels_without_effect_are_an_error(request_for: RequestFor, bench:
         "soft_labels has no effect: in all 7 examples the chosen answer wins for certain. "
         "Remove it, or give data with prob_chosen_wins."
     )
+
+
+# ---------------------------------------------------------------------------------- numbers that are not finite
+
+
+def broken_in(request: TrainRequest, steps: set[int]) -> TrainRequest:
+    """The objective gives no number in some steps, counted from 1."""
+    calls: list[int] = []
+
+    def function(**values: Any) -> torch.Tensor:
+        calls.append(1)
+        losses = request.objective.function(**values)
+        return losses * (torch.nan if len(calls) in steps else 1)
+
+    broken = replace(request.objective, function=function, couples_batch=True)  # called once a step
+    return replace(request, objective=broken, references={})
+
+
+def sft_request(request_for: RequestFor, name: str) -> TrainRequest:
+    sft = find_objective("sft", "here")
+    return replace(request_for(name), objective=sft, hyper=sft.options().model_dump(), references={})
+
+
+def test_a_step_that_is_not_finite_is_skipped_kept_and_said(
+    request_for: RequestFor, bench: Workbench, examples: list[TokenExample], tmp_path: Path
+) -> None:
+    said: list[str] = []
+    request = broken_in(sft_request(request_for, "broken"), {2})
+    metrics = train(request, bench, tmp_path / "out" / "model", silent, said.append)
+
+    assert [line.get("skipped") for line in metrics] == [None, 1, None, None]
+    assert metrics[1] == {"step": 2, "skipped": 1, "learning_rate": metrics[1]["learning_rate"], "examples": 3}
+    assert said == ["training: the loss or its gradient is not finite in step 2, which is skipped"]
+    kept = json.loads((tmp_path / "out" / "skipped-step-000002.json").read_text(encoding="utf-8"))
+    plan = step_plan(7, 4, 2, seed=11)
+    assert {one["example_id"] for one in kept["examples"]} == {examples[index].example_id for index in plan[1]}
+    by_id = {one.example_id: one for one in examples}
+    for one in kept["examples"]:
+        assert one["loss"] == "nan"
+        assert float(one["chosen_logps"]) < 0
+        assert tuple(one["answer_ids"]["chosen"]) == by_id[one["example_id"]].rows["chosen"].answer_ids
+
+
+def test_a_skipped_step_changes_no_weight(request_for: RequestFor, bench: Workbench, tmp_path: Path) -> None:
+    """The first three of four steps are taken by one run, and the last of them skipped by another."""
+    whole = replace(sft_request(request_for, "whole"), checkpoint_steps=1)
+    broken = replace(broken_in(sft_request(request_for, "broken"), {3}), checkpoint_steps=1)
+    for request in (whole, broken):
+        with pytest.raises(KeyboardInterrupt):
+            train(request, bench, tmp_path / "out", killed_at("train", 4 if request is broken else 3))
+    (after_two,) = (load_file(path) for path in whole.scratch.glob("checkpoint-*2/state.safetensors"))
+    (after_skip,) = (load_file(path) for path in broken.scratch.glob("checkpoint-*3/state.safetensors"))
+    assert after_two.keys() == after_skip.keys()
+    assert all(torch.equal(after_two[name], after_skip[name]) for name in after_two if name != "margins")
+
+
+def test_three_in_a_row_stop_the_run(request_for: RequestFor, bench: Workbench, tmp_path: Path) -> None:
+    request = broken_in(sft_request(request_for, "broken"), {1, 2, 3})
+    with pytest.raises(CheckFailedError) as raised:
+        train(request, bench, tmp_path / "out", silent)
+    file = request.scratch / "skipped-step-000003.json"
+    assert str(raised.value) == (
+        "training: the loss or its gradient was not finite in 3 steps in a row, up to step 3; no weight was changed by "
+        f"them. {file} has the examples of the last one. Look at them, or lower policy.learning_rate."
+    )
+    assert file.is_file()
+
+
+def test_three_that_are_not_in_a_row_do_not(request_for: RequestFor, bench: Workbench, tmp_path: Path) -> None:
+    request = broken_in(sft_request(request_for, "broken"), {1, 2, 4})
+    assert [line.get("skipped") for line in train(request, bench, tmp_path / "out", silent)] == [1, 1, None, 1]

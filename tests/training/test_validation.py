@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
-from prefloop.policy import PolicyFiles, Workbench
-from prefloop.training import ROWS, TokenExample, TrainRequest, train
+from prefloop.policy import PolicyFiles, Workbench, response_logps
+from prefloop.training import TokenExample, TrainRequest, train
 
 RequestFor = Callable[..., TrainRequest]
 
@@ -39,8 +40,11 @@ def test_before_training_the_loss_is_log_2_and_after_it_what_the_policy_says(
     assert found["before"]["rewards/accuracies"] == 0.5
     scores = {}
     for name, policy in (("ref", request.start), ("policy", PolicyFiles("end", tmp_path / "out"))):
-        with bench.for_scoring(policy) as model:
-            scores[name] = ROWS.scores(model, held, ("chosen", "rejected"), ())
+        with bench.for_scoring(policy) as model, torch.no_grad():
+            scores[name] = {
+                f"{role}_logps": response_logps(model, [one.rows[role] for one in held])
+                for role in ("chosen", "rejected")
+            }
     margins = {role: (scores["policy"][role] - scores["ref"][role]).tolist() for role in scores["ref"]}
     losses = [
         example.weight * math.log1p(math.exp(-0.1 * (chosen - rejected)))

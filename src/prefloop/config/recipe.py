@@ -31,7 +31,8 @@ class MachineConfig(Config):
     """CPU threads; None: one a core."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     tokens_per_batch: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Tokens of one forward pass in training; the optimiser step does not depend on it."""
+    """Tokens that pass through the model at once in training; the optimiser step does not depend on it. An example that
+    has more passes answer by answer, at the price of a second pass; with `auto` it passes alone, whole."""
     layout: Literal["auto", "rows"] = "auto"
     """How training lays answers out: `rows` pads them, one behind each prompt; `auto` passes what begins alike once and
     pads nothing, where the model takes that. The optimiser step is the same but for rounding."""

@@ -98,8 +98,6 @@ def _remedy(artifact: Artifact, settings: TrainStep) -> str:
         for read in examples.inputs.get("responses", ())
         if read.step_type == "sample"
     ]
-    together = find_objective(settings.objective.name, "objective").whole_step
-    first = f"{artifact.step}.batch_size" if together else "machine.tokens_per_batch"
-    names = [first, *(f"{name}.max_new_tokens" for name in dict.fromkeys(sampled))]
+    names = ["machine.tokens_per_batch", *(f"{name}.max_new_tokens" for name in dict.fromkeys(sampled))]
     lowered = f"lower {', '.join(names)} or {artifact.step}.max_length"
     return f"{lowered}." if settings.lora is not None else f"{lowered}, or set {artifact.step}.lora."

@@ -11,11 +11,11 @@ from prefloop.loop.artifact import Artifact
 from prefloop.loop.data_set import LONGEST, survey
 from prefloop.loop.prompt_set import prompts_at
 from prefloop.loop.steps.tokens import encoding_settings
-from prefloop.loop.steps.train import TOKENS_PER_BATCH, layout_of
+from prefloop.loop.steps.train import budget_of, layout_of
 from prefloop.objectives import find_objective
-from prefloop.policy import ChatCodec, ModelFacts
+from prefloop.policy import ChatCodec, ModelFacts, TokenRow
 from prefloop.records import Example, Member, Prompt, Response, Role
-from prefloop.training import TokenExample, largest_micro_batch, step_budget, tokenised
+from prefloop.training import largest_pass, tokenised
 
 
 def longest_prompts(artifacts: Iterable[Artifact], recipe: Recipe) -> list[Prompt]:
@@ -30,8 +30,8 @@ def longest_prompts(artifacts: Iterable[Artifact], recipe: Recipe) -> list[Promp
     return nlargest(LONGEST, prompts, key=_characters)
 
 
-def largest_of(artifact: Artifact, recipe: Recipe, codec: ChatCodec, facts: ModelFacts) -> list[TokenExample]:
-    """The micro-batch of a train step that would need most memory; empty where no example fits `max_length`."""
+def largest_of(artifact: Artifact, recipe: Recipe, codec: ChatCodec, facts: ModelFacts) -> list[TokenRow]:
+    """The answers of a train step's pass that would need most memory; none where no example fits `max_length`."""
     settings = recipe.step(artifact.step, artifact.place.round or 0)
     assert isinstance(settings, TrainStep)
     objective = find_objective(settings.objective.name, "objective")
@@ -42,10 +42,10 @@ def largest_of(artifact: Artifact, recipe: Recipe, codec: ChatCodec, facts: Mode
         for example in (*_of_data(made, recipe, roles), *_of_samples(made, recipe, roles, codec, settings))
     ]
     examples, _ = tokenised(records, codec, encoding_settings(settings))
-    wanted = recipe.machine.tokens_per_batch
     layout = layout_of(recipe.machine, takes_trees=facts.trees)
-    budget = step_budget(objective, TOKENS_PER_BATCH if wanted == "auto" else wanted)
-    return largest_micro_batch(examples, settings.batch_size, budget, facts, layout) if examples else []
+    if not examples:
+        return []
+    return largest_pass(examples, objective.roles, settings.batch_size, budget_of(recipe.machine), facts, layout)
 
 
 def _of_data(made: Artifact, recipe: Recipe, roles: Sequence[Role]) -> list[Example]:

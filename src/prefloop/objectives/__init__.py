@@ -54,7 +54,7 @@ from prefloop.objectives.optimal_transport import aot, aot_unpaired
 from prefloop.objectives.optimism import selm, xpo
 from prefloop.objectives.plackett_luce import plackett_luce_dpo
 from prefloop.objectives.pointwise import apo_down, apo_zero, bco_pair, cal_dpo, nca_pair, sppo_hard
-from prefloop.objectives.quantities import FUNCTIONALS, MODELS, Functional, Quantity, parse_quantity
+from prefloop.objectives.quantities import FUNCTIONALS, MODELS, REPEATED_ROLES, Functional, Quantity, parse_quantity
 from prefloop.objectives.rebel import rebel
 from prefloop.objectives.reference_free import reference_free_dpo
 from prefloop.objectives.registry import Elsewhere, Fit, Objective, State, find_objective, objective, objectives
@@ -100,6 +100,7 @@ from prefloop.objectives.with_likelihood import mpo, rpo, sft
 __all__ = [
     "FUNCTIONALS",
     "MODELS",
+    "REPEATED_ROLES",
     "Advantages",
     "AveragedGapMoments",
     "Description",

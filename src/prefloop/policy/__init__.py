@@ -12,6 +12,7 @@ from prefloop.policy.functionals import (
     score_rows,
 )
 from prefloop.policy.memory import BatchShape, ModelFacts, Part, model_facts
+from prefloop.policy.passed_tokens import passed_tokens
 from prefloop.policy.source import ModelDescription, ModelSource, check_model, describe_model, resolve_model
 from prefloop.policy.template import ChatCodec
 from prefloop.policy.tree_scores import TreeScores, takes_trees
@@ -42,6 +43,7 @@ __all__ = [
     "describe_model",
     "encoded",
     "model_facts",
+    "passed_tokens",
     "prompt_logps",
     "resolve_model",
     "response_logps",

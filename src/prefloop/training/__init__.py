@@ -1,17 +1,16 @@
 """Training: examples as tokens, the step, the schedule, checkpoints."""
 
 from prefloop.training.columns import Column, data_columns
-from prefloop.training.dry import dry_pass, is_out_of_memory, largest_micro_batch
-from prefloop.training.engine import (
-    LossOfPlan,
-    PlainEngine,
-    frozen_scores,
-)
-from prefloop.training.layout import ROWS, TREES, Layout, step_budget
+from prefloop.training.dry import dry_pass, largest_pass
+from prefloop.training.engine import NotFiniteError, PlainEngine
+from prefloop.training.layout import ROWS, TREES, Budget, Layout
+from prefloop.training.loss import LossOfPlan
 from prefloop.training.margins import Margin, read_margins
+from prefloop.training.out_of_memory import is_out_of_memory
 from prefloop.training.request import BlockOfRound, TrainRequest
 from prefloop.training.rows import TokenExample, example_data, step_plan, tokenised
 from prefloop.training.schedule import learning_rate_at
+from prefloop.training.scoring import frozen_scores
 from prefloop.training.tokens import TokensOnDisk, left_out, write_tokens
 from prefloop.training.train import train
 from prefloop.training.validation import VALIDATED
@@ -21,10 +20,12 @@ __all__ = [
     "TREES",
     "VALIDATED",
     "BlockOfRound",
+    "Budget",
     "Column",
     "Layout",
     "LossOfPlan",
     "Margin",
+    "NotFiniteError",
     "PlainEngine",
     "TokenExample",
     "TokensOnDisk",
@@ -34,11 +35,10 @@ __all__ = [
     "example_data",
     "frozen_scores",
     "is_out_of_memory",
-    "largest_micro_batch",
+    "largest_pass",
     "learning_rate_at",
     "left_out",
     "read_margins",
-    "step_budget",
     "step_plan",
     "tokenised",
     "train",

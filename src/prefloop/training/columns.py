@@ -7,8 +7,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from prefloop.errors import DataError
-from prefloop.objectives import Objective, Quantity, parse_quantity
-from prefloop.training.rows import TokenExample, example_data
+from prefloop.objectives import REPEATED_ROLES, Objective, Quantity, parse_quantity
+from prefloop.policy import TokenRow
+from prefloop.training.rows import TokenExample, example_data, role_of
 
 Column = Tensor | tuple[Tensor, ...]
 """One number an example, or for each example one a token."""
@@ -56,6 +57,7 @@ def data_columns(
     wanted = [quantity for quantity in objective.needed(soft_labels=soft_labels) if quantity.what.source == "data"]
     if any(quantity.name == "mean_prompt_length" for quantity in wanted):
         wanted.append(parse_quantity("prompt_lengths"))
+    wanted += [parse_quantity(f"{role}_mask") for role in objective.roles if role in REPEATED_ROLES]
     for quantity in wanted:
         if quantity.name in known or quantity.what.of == "step" or quantity.name == "uniforms":
             continue
@@ -63,52 +65,49 @@ def data_columns(
         if quantity.functional in MEMBER_NUMBERS or quantity.name in EXAMPLE_NUMBERS:
             known[quantity.name] = column(_numbers(examples, quantity, objective, missing), dtype)
         else:
-            known[quantity.name] = column([COUNTED[quantity.functional](one, quantity) for one in examples], dtype)
+            known[quantity.name] = column([_counted(one, quantity) for one in examples], dtype)
     return known
 
 
 def _numbers(
     examples: Sequence[TokenExample], quantity: Quantity, objective: Objective, missing: float | None
-) -> list[float]:
-    """A number that the example or one of its members carries."""
+) -> list[Number | Sequence[Number]]:
+    """A number that the example or one of its members carries; of a repeated role one a rank."""
     key = MEMBER_NUMBERS.get(quantity.functional, quantity.name)
-    carried = [one.numbers if quantity.role is None else one.member_numbers[quantity.role] for one in examples]
-    lacking = sum(key not in numbers for numbers in carried)
+    carried = [
+        [one.numbers]
+        if quantity.role is None
+        else [numbers for name, numbers in one.member_numbers.items() if role_of(name) == quantity.role]
+        for one in examples
+    ]
+    lacking = sum(any(key not in numbers for numbers in of_one) for of_one in carried)
     if lacking and missing is None:
         bearer = "the example" if quantity.role is None else f"the {quantity.role} answer"
         raise DataError(
             f"{objective.name} reads {quantity.name}, but in {lacking} of {len(examples)} examples {bearer} has no "
             f"number '{key}'. Choose a rule or data that give it."
         )
-    return [numbers.get(key, 0.0 if missing is None else missing) for numbers in carried]
+    found = [[numbers.get(key, 0.0 if missing is None else missing) for numbers in of_one] for of_one in carried]
+    return [of_one if quantity.role in REPEATED_ROLES else of_one[0] for of_one in found]
 
 
-def _token_mask(example: TokenExample, quantity: Quantity) -> Sequence[Number]:
-    return example.rows[str(quantity.role)].counted
+def _counted(example: TokenExample, quantity: Quantity) -> Number | Sequence[Number]:
+    """What is counted on the tokens of the example's answer, or of its prompt; of a repeated role a number a rank."""
+    if quantity.name == "prompt_lengths":
+        return len(example.prompt_ids) - 1
+    assert quantity.role is not None
+    count = COUNTED[quantity.functional]
+    if quantity.role in REPEATED_ROLES:
+        return [count(row, ()) for _, row in example.answers((quantity.role,))]  # pyright: ignore[reportReturnType]
+    return count(example.rows[quantity.role], example.marked[quantity.role])
 
 
-def _token_ids(example: TokenExample, quantity: Quantity) -> Sequence[Number]:
-    return example.rows[str(quantity.role)].answer_ids
-
-
-def _diff_mask(example: TokenExample, quantity: Quantity) -> Sequence[Number]:
-    return example.marked[str(quantity.role)]
-
-
-def _prefix_length(example: TokenExample, quantity: Quantity) -> int:
-    return example.rows[str(quantity.role)].counted.index(True)
-
-
-def _prompt_length(example: TokenExample, quantity: Quantity) -> int:
-    del quantity
-    return len(example.prompt_ids) - 1
-
-
-COUNTED: Mapping[str, Callable[[TokenExample, Quantity], Number | Sequence[Number]]] = {
-    "token_mask": _token_mask,
-    "token_ids": _token_ids,
-    "diff_mask": _diff_mask,
-    "prefix_lengths": _prefix_length,
-    "prompt_lengths": _prompt_length,
+COUNTED: Mapping[str, Callable[[TokenRow, Sequence[bool]], Number | Sequence[Number]]] = {
+    "lengths": lambda row, _marked: sum(row.counted),
+    "mask": lambda _row, _marked: True,
+    "token_mask": lambda row, _marked: row.counted,
+    "token_ids": lambda row, _marked: row.answer_ids,
+    "diff_mask": lambda _row, marked: marked,
+    "prefix_lengths": lambda row, _marked: row.counted.index(True),
 }
-"""Functionals that are counted on an example's tokens."""
+"""Functionals that are counted on an answer's tokens and on its marks."""

@@ -1,29 +1,22 @@
-"""The training engine: one forward pass a micro-batch in some layout, everything else spelled out."""
+"""The training engine: an optimiser step, exact however it is cut into passes and dealt to processes."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float
-from peft import PeftModel
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from prefloop.errors import CheckFailedError
-from prefloop.objectives import Objective, Quantity, State
-from prefloop.objectives.registry import EXCHANGED
-from prefloop.policy import Trainable
-from prefloop.records import seed_for
-from prefloop.training.columns import Column, picked
-from prefloop.training.layout import ROWS, Layout, step_budget
+from prefloop.objectives import State
+from prefloop.policy import Trainable, passed_tokens, return_freed_memory
+from prefloop.training.answers import Flat, Together
+from prefloop.training.columns import picked
+from prefloop.training.layout import ROWS, Budget, Layout
+from prefloop.training.loss import LossOfPlan, Step, functionals_of
+from prefloop.training.metrics import said_of
+from prefloop.training.out_of_memory import is_out_of_memory
 from prefloop.training.rows import TokenExample
-
-Scores = Mapping[str, Column]
-"""What one model says of every example, in float64: always `{role}_logps`, and what the objective reads besides."""
-Step = Mapping[str, Any]
-"""Quantities that belong to an optimiser step as a whole, by name."""
+from prefloop.training.world import ALONE, World, dealt
 
 LOGP_TOLERANCE = 1e-6
 """Nats a token by which a policy may differ from itself in the same layout (float32 rounding; normally exactly 0)."""
@@ -31,112 +24,15 @@ LOSS_TOLERANCE = 1e-5
 """Nats by which the first loss may differ from the objective's value at policy = reference; a share of larger ones."""
 
 
-@dataclass(frozen=True)
-class LossOfPlan:
-    """An objective with its hyper-parameters, and what it reads that does not change, for all examples of a round."""
+class NotFiniteError(CheckFailedError):
+    """A loss or its gradient is not finite; nothing has been changed."""
 
-    objective: Objective
-    hyper: Mapping[str, Any]
-    data: Mapping[str, Column]
-    frozen: Mapping[str, Scores]
-    """By model name of the grammar."""
-    soft_labels: bool = False
-    """The loss is p L(chosen, rejected) + (1 - p) L(rejected, chosen), with p of the example."""
-    seed: int = 0
-    """Of the random numbers that an objective may read."""
-    parts: Sequence[str] = ()
-    """Of each example the source of a mixture that it came from; empty where there is one source."""
-
-    def __call__(self, indices: Sequence[int], policy: Mapping[str, Tensor], step: Step) -> Float[Tensor, " pairs"]:
-        """Unreduced losses of some examples of a step, given the policy's numbers about them."""
-        losses = self.objective.function(**self.values(indices, policy, step), **self.hyper)
-        if not self.soft_labels:
-            return losses
-        turned = self.objective.function(**self.values(indices, policy, step, exchanged=EXCHANGED), **self.hyper)
-        prob_chosen_wins = picked(self.data["prob_chosen_wins"], indices)
-        return prob_chosen_wins * losses + (1 - prob_chosen_wins) * turned
-
-    def values(
-        self,
-        indices: Sequence[int],
-        policy: Mapping[str, Tensor],
-        step: Step,
-        exchanged: Mapping[str, str] | None = None,
-    ) -> dict[str, Any]:
-        """The objective's arguments for some examples of a step, with the numbers of other roles where exchanged."""
-        return {
-            quantity.name: self._value(quantity.with_roles(exchanged or {}), indices, policy, step)
-            for quantity in self.objective.quantities
-        }
-
-    def _value(self, quantity: Quantity, indices: Sequence[int], policy: Mapping[str, Tensor], step: Step) -> Any:
-        if quantity.model == "policy":
-            return policy[quantity.of_model]
-        if quantity.model is not None:
-            values = picked(self.frozen[quantity.model][quantity.of_model], indices)
-            return values.unsqueeze(1) if quantity.model == "aux_ref" else values
-        if quantity.name in step:
-            of_step = step[quantity.name]
-            return of_step[list(indices)] if quantity.what.of == "example" else of_step
-        return picked(self.data[quantity.name], indices)
-
-    def of_step(self, indices: Sequence[int], number: int) -> dict[str, Any]:
-        """What belongs to an optimiser step as a whole, apart from the state.
-
-        Args:
-            indices: examples of the step.
-            number: of the step; decides the random numbers.
-        """
-        found: dict[str, Any] = {}
-        for quantity in self.objective.quantities:
-            if quantity.name == "uniforms":
-                random = np.random.Generator(np.random.Philox(seed_for(self.seed, "uniforms", number)))
-                found["uniforms"] = torch.full((len(self.data["weights"]),), torch.nan, dtype=torch.float64)
-                found["uniforms"][list(indices)] = torch.from_numpy(random.random(len(indices)))
-            elif quantity.functional == "state":
-                continue
-            elif quantity.what.of == "step":
-                found[quantity.name] = self._mean_length(quantity, indices)
-        return found
-
-    def _mean_length(self, quantity: Quantity, indices: Sequence[int]) -> Tensor:
-        """Mean tokens over the step; with soft labels of the answer that wins, in expectation."""
-        of = quantity.functional.removeprefix("mean_").removesuffix("_length")
-        lengths = picked(self.data[f"{of}_lengths"], indices)
-        if self.soft_labels and of in EXCHANGED:
-            prob_chosen_wins = picked(self.data["prob_chosen_wins"], indices)
-            turned = picked(self.data[f"{EXCHANGED[of]}_lengths"], indices)
-            lengths = prob_chosen_wins * lengths + (1 - prob_chosen_wins) * turned
-        return lengths.mean()
-
-
-def functionals_of(objective: Objective, model: str) -> set[str]:
-    """What an objective wants one model to compute."""
-    return {quantity.functional for quantity in objective.quantities if quantity.model == model}
-
-
-def frozen_scores(
-    model: PreTrainedModel | PeftModel,
-    examples: Sequence[TokenExample],
-    roles: Sequence[str],
-    plan: Sequence[Sequence[int]],
-    tokens_per_batch: int | None,
-    functionals: Collection[str] = (),
-    layout: Layout = ROWS,
-) -> Iterator[tuple[list[int], dict[str, list[Any]]]]:
-    """Scores of a frozen model in the layout of the first epoch, micro-batch by micro-batch, without padding."""
-    for step in plan:
-        for batch in layout.cut(examples, step, tokens_per_batch):
-            of_batch = [examples[index] for index in batch]
-            with torch.inference_mode():
-                scores = layout.scores(model, of_batch, roles, functionals)
-            lists = {name: values.tolist() for name, values in scores.items()}
-            for role in roles:
-                for name in (f"{role}_token_logps", f"{role}_token_log_sum_sq"):
-                    if name in lists:
-                        pairs = zip(of_batch, lists[name], strict=True)
-                        lists[name] = [values[: len(example.rows[role].answer_ids)] for example, values in pairs]
-            yield batch, lists
+    def __init__(self, indices: Sequence[int], losses: Tensor, logps: Mapping[str, Tensor], grad_norm: float) -> None:
+        super().__init__("training: the loss or its gradient is not finite; the weights before this step are kept.")
+        self.indices = list(indices)
+        self.losses = losses
+        self.logps = logps
+        self.grad_norm = grad_norm
 
 
 @dataclass
@@ -148,8 +44,11 @@ class PlainEngine:
     examples: Sequence[TokenExample]
     optimizer: torch.optim.Optimizer
     max_grad_norm: float
-    tokens_per_batch: int
+    budget: Budget
     layout: Layout = ROWS
+    world: World = ALONE
+    notice: Callable[[str], None] = lambda _text: None
+    """Is told what a user should know."""
     state: State | None = field(init=False)
     """The objective's running statistics after the steps so far."""
     margins: Tensor = field(init=False)
@@ -163,43 +62,45 @@ class PlainEngine:
     def step(self, indices: Sequence[int], learning_rate: float, number: int = 0) -> dict[str, float]:
         """One optimiser step on some examples; metrics are means over them, under TRL's names.
 
+        Where memory runs out, the same step is taken in smaller passes.
+
         Args:
             indices: of the examples.
             learning_rate: of this step.
             number: of the step in the plan.
 
         Raises:
-            CheckFailedError: the loss or its gradient is not finite; no weight has been changed.
+            NotFiniteError: the loss or its gradient is not finite; no weight has been changed.
+            MemoryError: not even a single answer fits; so do RuntimeError and OSError (`is_out_of_memory`).
         """
-        batches = list(self._batches(indices))
-        order = [index for batch in batches for index in batch]
-        weights = picked(self.loss.data["weights"], order)
-        of_step = self.loss.of_step(indices, number)
-        losses: list[Tensor] = []
-        scores: list[dict[str, Tensor]] = []
+        before = self.state
+        while True:
+            try:
+                return self._step(indices, learning_rate, number)
+            except (MemoryError, RuntimeError, OSError) as error:
+                if not is_out_of_memory(error) or self.world.size > 1 or not self._take_smaller_passes(indices):
+                    raise
+            self.state = before
+            self.optimizer.zero_grad(set_to_none=True)
+            return_freed_memory()
+
+    def _step(self, indices: Sequence[int], learning_rate: float, number: int) -> dict[str, float]:
+        before = self.state
         self.optimizer.zero_grad(set_to_none=True)
-        for batch in batches:
-            answers = self._answers(batch)
-            if self.state is not None:
-                of_step["state"] = self.state = self._next_state(batch, answers, of_step)
-            of_batch = self.loss(batch, answers, of_step)
-            (of_batch * picked(self.loss.data["weights"], batch)).sum().div(len(order)).backward()
-            losses.append(of_batch.detach())
-            scores.append({name: answers[name].detach() for name in self._sums})
-        loss = (torch.cat(losses) * weights).sum() / len(order)
+        with passed_tokens(self.trainable.model) as passed:
+            order, losses, logps = self._evaluated(indices, self.loss.of_step(indices, number), learn=True)
+        tokens = int(self.world.total(torch.tensor(passed())))
         parameters = list(self.trainable.parameters().values())
+        self.world.add_gradients(parameters)
         grad_norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
-        if not bool(loss.isfinite() and grad_norm.isfinite()):
-            raise CheckFailedError(
-                "training: the loss or its gradient is not finite; the weights before this step are kept. "
-                "Lower policy.learning_rate."
-            )
+        if not bool(losses.isfinite().all() and grad_norm.isfinite()):
+            self.state = before
+            raise NotFiniteError(order, losses, logps, float(grad_norm))
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()
-        policy = {name: torch.cat([of_batch[name] for of_batch in scores]) for name in self._sums}
-        self._keep_margins(order, policy)
-        return {**self._said(order, torch.cat(losses) * weights, policy), "grad_norm": float(grad_norm)}
+        self._keep_margins(order, logps)
+        return {**said_of(self.loss, order, losses, logps), "grad_norm": float(grad_norm), "tokens": tokens}
 
     def measured(self, indices: Sequence[int], number: int = 0) -> dict[str, float]:
         """What `step` would say of some examples as the policy is, with nothing changed.
@@ -208,35 +109,110 @@ class PlainEngine:
             indices: of the examples.
             number: decides the random numbers that an objective may read.
         """
-        batches = list(self._batches(indices))
-        order = [index for batch in batches for index in batch]
         of_step = {**self.loss.of_step(indices, number), "state": self.state}
-        with torch.no_grad():
-            scores = [self._answers(batch) for batch in batches]
-            losses = [self.loss(batch, answers, of_step) for batch, answers in zip(batches, scores, strict=True)]
-        policy = {name: torch.cat([of_batch[name] for of_batch in scores]) for name in self._sums}
-        return self._said(order, torch.cat(losses) * picked(self.loss.data["weights"], order), policy)
+        return said_of(self.loss, *self._evaluated(indices, of_step, learn=False))
+
+    def _evaluated(
+        self, indices: Sequence[int], of_step: Step, *, learn: bool
+    ) -> tuple[list[int], Tensor, dict[str, Tensor]]:
+        """The examples of a step in the order of their passes, their weighted losses and log-probabilities.
+
+        With `learn` their share of the gradient is added to that of the weights.
+        """
+        parts = list(self._parts(indices))
+        everything = Together(tuple(answer for part in parts for answer in part.answers), ())
+        losses = torch.zeros(len(indices), dtype=torch.float64)
+        logps = torch.zeros(len(everything.answers), dtype=torch.float64)
+        example, answer = 0, 0
+        for part in parts:
+            ends = example + len(part.indices), answer + len(part.answers)
+            if part.passes or self._coupled:
+                share = self._learnt if learn else self._measured
+                losses[example : ends[0]], logps[answer : ends[1]] = share(part, of_step, len(indices))
+            example, answer = ends
+        if not self._coupled:
+            losses, logps = self.world.total(losses), self.world.total(logps)
+        return everything.indices, losses, everything.by_role({"logps": logps})
+
+    def _parts(self, indices: Sequence[int]) -> Iterator[Together]:
+        """The examples whose losses are taken together; those of another process have no passes here."""
+        examples, roles = {index: self.examples[index] for index in indices}, self.loss.objective.roles
+        sizes = {index: self.layout.size([row for _, row in one.answers(roles)]) for index, one in examples.items()}
+        batches = list(self.layout.cut(examples, self.budget.tokens))
+        hands = dealt(batches, sizes, self.world.size)
+        own = [(batch, rank == self.world.rank) for rank, hand in enumerate(hands) for batch in hand if batch]
+        for together in [own] if self._coupled else [[one] for one in own]:
+            yield Together.of(examples, roles, together).within(self.layout, self.budget)
 
     @property
-    def _sums(self) -> list[str]:
-        """Names of the log-probabilities of whole answers."""
-        return [f"{role}_logps" for role in self.loss.objective.roles]
+    def _coupled(self) -> bool:
+        return self.loss.objective.whole_step
 
-    def _batches(self, step: Sequence[int]) -> Iterator[list[int]]:
-        return self.layout.cut(self.examples, step, step_budget(self.loss.objective, self.tokens_per_batch))
+    def _learnt(self, part: Together, of_step: Step, total: int) -> tuple[Tensor, Tensor]:
+        """Adds the gradient of some losses, divided by the examples of the whole step; weighted losses and logps.
 
-    def _answers(self, batch: Sequence[int]) -> dict[str, Tensor]:
-        """What the policy says of some examples."""
-        objective, examples = self.loss.objective, [self.examples[index] for index in batch]
-        wanted = functionals_of(objective, "policy")
-        scores = self.layout.scores(self.trainable.model, examples, objective.roles, wanted)
-        return {name: values.cpu() for name, values in scores.items()}
+        Answers that do not pass at once pass twice: first their numbers, then, knowing how the loss depends on each
+        number, the gradient of one pass after another.
+        """
+        if len(part.passes) == 1 and len(part.passes[0]) == len(part.answers):
+            flat = self._scores(part, part.passes[0])
+            losses = self._losses(part, flat, of_step, learn=True)
+            losses.sum().div(total).backward()
+            return losses.detach(), flat["logps"].detach()
+        flat = self._seen(part)
+        leaves = [values.requires_grad_() for values in flat.values()]
+        losses = self._losses(part, flat, of_step, learn=True)
+        slopes = torch.autograd.grad(losses.sum().div(total), leaves, materialize_grads=True)
+        needed = {name: slope for name, slope in zip(flat, slopes, strict=True) if slope.any()}
+        for places in part.passes:
+            found = self._scores(part, places)
+            own = part.taken(needed, places, found)
+            torch.autograd.backward([found[name] for name in own], [own[name].to(found[name].dtype) for name in own])
+        return losses.detach(), flat["logps"].detach()
 
-    def _next_state(self, batch: Sequence[int], answers: Mapping[str, Tensor], of_step: Step) -> State:
+    def _measured(self, part: Together, of_step: Step, total: int) -> tuple[Tensor, Tensor]:
+        """Weighted losses and log-probabilities alone."""
+        del total
+        with torch.no_grad():
+            flat = self._seen(part)
+            return self._losses(part, flat, of_step, learn=False), flat["logps"]
+
+    def _seen(self, part: Together) -> Flat:
+        """What the policy says of all answers of a part, without gradient; of coupled examples in every process."""
+        flat = part.zeros({"logps", *self._functionals})
+        with torch.no_grad():
+            for places in part.passes:
+                part.put(flat, places, self._scores(part, places))
+        return {name: self.world.total(values) for name, values in flat.items()} if self._coupled else flat
+
+    def _scores(self, part: Together, places: Sequence[int]) -> Flat:
+        return part.scores(self.trainable.model, places, self._functionals, self.layout)
+
+    @property
+    def _functionals(self) -> set[str]:
+        return functionals_of(self.loss.objective, "policy")
+
+    def _losses(self, part: Together, flat: Flat, of_step: Step, *, learn: bool) -> Tensor:
+        """Weighted losses of some examples; what is learnt moves the objective's running statistics first."""
+        answers = part.by_role(flat)
+        if learn and self.state is not None:
+            self.state = self._next_state(part.indices, answers, of_step)
+        losses = self.loss(part.indices, answers, {**of_step, "state": self.state})
+        return losses * picked(self.loss.data["weights"], part.indices)
+
+    def _next_state(self, indices: Sequence[int], answers: Mapping[str, Tensor], of_step: Step) -> State:
         """The statistics once the whole step has been seen."""
         assert self.state is not None
-        values = self.loss.values(batch, answers, {**of_step, "state": self.state})
+        values = self.loss.values(indices, answers, {**of_step, "state": self.state})
         return self.loss.objective.updated(self.state, values, self.loss.hyper)
+
+    def _take_smaller_passes(self, indices: Sequence[int]) -> bool:
+        """Halves what passes at once; False where every answer passes alone already."""
+        if all(len(places) == 1 for part in self._parts(indices) for places in part.passes):
+            return False
+        self.budget = self.budget.halved()
+        self.notice(f"training: out of memory; from here on {self.budget.tokens:,} tokens pass at once")
+        return True
 
     def _keep_margins(self, indices: Sequence[int], policy: Mapping[str, Tensor]) -> None:
         """Log-probability of the chosen answer less that of the rejected one; of both less the reference's, if any."""
@@ -246,40 +222,6 @@ class PlainEngine:
         if (ref := self.loss.frozen.get("ref")) is not None:
             ahead = ahead - picked(ref["chosen_logps"], indices) + picked(ref["rejected_logps"], indices)
         self.margins[list(indices)] = ahead.double()
-
-    def _said(self, indices: Sequence[int], losses: Tensor, policy: Mapping[str, Tensor]) -> dict[str, float]:
-        """The metrics of some examples; of each source of a mixture too, as `METRIC@SOURCE`."""
-        found = self.metrics(indices, losses, policy)
-        parts = [self.loss.parts[index] for index in indices] if self.loss.parts else []
-        for part in sorted(set(parts)):
-            places = [place for place, of_example in enumerate(parts) if of_example == part]
-            of_part = {name: values[places] for name, values in policy.items()}
-            metrics = self.metrics([indices[place] for place in places], losses[places], of_part)
-            found |= {f"examples@{part}": len(places), **{f"{name}@{part}": metrics[name] for name in metrics}}
-        return found
-
-    def metrics(self, indices: Sequence[int], losses: Tensor, policy: Mapping[str, Tensor]) -> dict[str, float]:
-        """Mean loss, log-probabilities, implicit rewards, margins and accuracies; a tie is half a win."""
-        chosen = list(indices)
-        named = {f"logps/{name.removesuffix('_logps')}": float(values.mean()) for name, values in policy.items()}
-        named = {"loss": float(losses.sum() / len(chosen)), **named}
-        ref, beta = self.loss.frozen.get("ref"), self.loss.hyper.get("beta")
-        if ref is None or beta is None or not {"chosen_logps", "rejected_logps"} <= policy.keys():
-            return named
-        rewards = {
-            role: beta * (policy[f"{role}_logps"] - picked(ref[f"{role}_logps"], chosen))
-            for role in ("chosen", "rejected")
-        }
-        margins = rewards["chosen"] - rewards["rejected"]
-        lengths = picked(self.loss.data["chosen_lengths"], chosen)
-        return {
-            **named,
-            "rewards/chosen": float(rewards["chosen"].mean()),
-            "rewards/rejected": float(rewards["rejected"].mean()),
-            "rewards/margins": float(margins.mean()),
-            "rewards/accuracies": float(((margins > 0).double() + (margins == 0).double() / 2).mean()),
-            "chosen_logps_drop_per_token": float((-rewards["chosen"] / beta / lengths).mean()),
-        }
 
     def check_start(self, first_step: Sequence[int], same_as_start: Sequence[str]) -> None:
         """Proves that references that are the start policy score as the policy does, before anything is learnt.
@@ -292,21 +234,23 @@ class PlainEngine:
             CheckFailedError: a score or the loss differs, so that training would learn from a wrong reference.
         """
         of_step = self.loss.of_step(first_step, 0)
-        for batch in self._batches(first_step):
+        for part in self._parts(first_step):
+            if not part.passes and not self._coupled:
+                continue
             with torch.no_grad():
-                scores = self._answers(batch)
+                scores = part.by_role(self._seen(part))
+            tokens = part.by_role({"tokens": torch.tensor([len(answer.row.answer_ids) for answer in part.answers])})
             for model in same_as_start:
-                frozen = {name: picked(column, batch) for name, column in self.loss.frozen[model].items()}
+                frozen = {name: picked(column, part.indices) for name, column in self.loss.frozen[model].items()}
                 for role in self.loss.objective.roles:
-                    tokens = torch.tensor([len(self.examples[index].rows[role].answer_ids) for index in batch])
-                    gap = ((scores[f"{role}_logps"] - frozen[f"{role}_logps"]).abs() / tokens).max()
+                    gap = (scores[f"{role}_logps"] - frozen[f"{role}_logps"]).abs() / tokens[f"{role}_tokens"].clamp(1)
                     _must_be_small(
-                        float(gap), LOGP_TOLERANCE, f"{model}_{role}_logps of the start policy, nats a token"
+                        float(gap.max()), LOGP_TOLERANCE, f"{model}_{role}_logps of the start policy, nats a token"
                     )
                 if self.state is not None:
-                    of_step["state"] = self._next_state(batch, scores, of_step)
-                losses = self.loss(batch, scores, of_step)
-                gap = self._gap_at_reference(losses, batch, {**scores, **frozen}, of_step, same_as_start)
+                    of_step["state"] = self._next_state(part.indices, scores, of_step)
+                losses = self.loss(part.indices, scores, of_step)
+                gap = self._gap_at_reference(losses, part.indices, {**scores, **frozen}, of_step, same_as_start)
                 _must_be_small(gap, LOSS_TOLERANCE, f"first loss against its value at policy = {model}, nats")
 
     def _gap_at_reference(

@@ -7,11 +7,11 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from prefloop.objectives import Objective
 from prefloop.policy import (
     BatchShape,
     Forest,
     ModelFacts,
+    TokenRow,
     TreeScores,
     batches_within,
     prompt_logps,
@@ -21,9 +21,22 @@ from prefloop.policy import (
 )
 from prefloop.training.rows import TokenExample
 
-TOKEN_FUNCTIONALS = {"token_logps", "token_log_sum_sq"}
+TOKEN_FUNCTIONALS = frozenset({"token_logps", "token_log_sum_sq"})
 
 Model = PreTrainedModel | PeftModel
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much passes through a model at once."""
+
+    tokens: int
+    splits_examples: bool = False
+    """An example that is larger passes answer by answer; else it passes alone, whole."""
+
+    def halved(self) -> "Budget":
+        """Half of it, whatever is larger being split."""
+        return Budget(max(1, self.tokens // 2), splits_examples=True)
 
 
 @dataclass(frozen=True)
@@ -31,61 +44,47 @@ class Layout:
     """A way to lay out a micro-batch."""
 
     name: str
-    scores: Callable[[Model, Sequence[TokenExample], Sequence[str], Collection[str]], dict[str, Tensor]]
-    """What a model says of a micro-batch: `{role}_logps`, and other functionals where they are asked for. Columns of
-    tokens are as wide as the role's longest answer, padded with 0."""
-    cut: Callable[[Sequence[TokenExample], Sequence[int], int | None], Iterator[list[int]]]
-    """The examples of an optimiser step in micro-batches that fit a budget of tokens; None keeps them together."""
-    shape: Callable[[Sequence[TokenExample], ModelFacts], BatchShape]
-    """What decides how much memory a micro-batch takes."""
+    scores: Callable[[Model, Sequence[TokenRow], Collection[str], Sequence[int]], dict[str, Tensor]]
+    """What a model says of some answers: `logps` and other functionals where they are asked for, a line an answer;
+    those of tokens are as wide as the longest answer, padded with 0. `prompt_logps` are of the answers whose places
+    are named."""
+    cut: Callable[[Mapping[int, TokenExample], int], Iterator[list[int]]]
+    """The examples of an optimiser step, by index, in micro-batches that fit a budget of tokens; a larger example
+    stands alone."""
+    size: Callable[[Sequence[TokenRow]], int]
+    """Tokens that some answers of one example take."""
+    shape: Callable[[Sequence[TokenRow], ModelFacts], BatchShape]
+    """What decides how much memory some answers take."""
 
 
-def step_budget(objective: Objective, tokens_per_batch: int) -> int | None:
-    """Padded tokens of a forward pass; None where an optimiser step has to stay together."""
-    return None if objective.whole_step else tokens_per_batch
-
-
-def cut_rows(
-    examples: Sequence[TokenExample], step: Sequence[int], tokens_per_batch: int | None
-) -> Iterator[list[int]]:
-    """The examples of an optimiser step in pieces that fit a forward pass, examples of similar length together."""
-    ordered = sorted(step, key=lambda index: examples[index].longest)
-    if tokens_per_batch is None:
-        return iter([ordered])
+def cut_rows(examples: Mapping[int, TokenExample], tokens_per_batch: int) -> Iterator[list[int]]:
+    """Examples of similar length together."""
+    ordered = sorted(examples, key=lambda index: examples[index].longest)
     sizes = [examples[index].longest * len(examples[index].rows) for index in ordered]
     return batches_within(ordered, sizes, tokens_per_batch)
 
 
 def scores_of_rows(
-    model: Model, examples: Sequence[TokenExample], roles: Sequence[str], functionals: Collection[str] = ()
+    model: Model, rows: Sequence[TokenRow], functionals: Collection[str] = (), prompts: Sequence[int] = ()
 ) -> dict[str, Tensor]:
     """All answers go through one forward pass, padded on the left; prompts through another."""
-    rows = [example.rows[role] for role in roles for example in examples]
     if TOKEN_FUNCTIONALS.isdisjoint(functionals):
         found = {"logps": response_logps(model, rows)}
     else:
         tokens = response_token_scores(model, rows)
         found = {"logps": tokens.logps.sum(1), "token_logps": tokens.logps, "token_log_sum_sq": tokens.log_sum_sq}
-    scores = _by_role(examples, roles, found)
-    if "prompt_logps" in functionals:
-        scores["prompt_logps"] = prompt_logps(model, [example.prompt_ids for example in examples])
-    return scores
+    if prompts:
+        found["prompt_logps"] = prompt_logps(model, [rows[place].prompt_ids for place in prompts])
+    return found
 
 
-def _by_role(examples: Sequence[TokenExample], roles: Sequence[str], found: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Functionals of all answers, those of one role behind those of another, by role."""
-    scores: dict[str, Tensor] = {}
-    for number, role in enumerate(roles):
-        of_role = slice(number * len(examples), (number + 1) * len(examples))
-        longest = max(len(example.rows[role].answer_ids) for example in examples)
-        for name, values in found.items():
-            scores[f"{role}_{name}"] = values[of_role, :longest] if name in TOKEN_FUNCTIONALS else values[of_role]
-    return scores
+def size_of_rows(rows: Sequence[TokenRow]) -> int:
+    """Padded tokens."""
+    return max(map(len, rows)) * len(rows)
 
 
-def shape_of_rows(examples: Sequence[TokenExample], facts: ModelFacts) -> BatchShape:
-    """The rows of a micro-batch as `response_logps` lays them out."""
-    rows = [row for example in examples for row in example.rows.values()]
+def shape_of_rows(rows: Sequence[TokenRow], facts: ModelFacts) -> BatchShape:
+    """Rows as `response_logps` lays them out."""
     return BatchShape.of_rows(
         rows=len(rows),
         longest=max(map(len, rows)),
@@ -95,46 +94,45 @@ def shape_of_rows(examples: Sequence[TokenExample], facts: ModelFacts) -> BatchS
 
 
 def scores_of_trees(
-    model: Model, examples: Sequence[TokenExample], roles: Sequence[str], functionals: Collection[str] = ()
+    model: Model, rows: Sequence[TokenRow], functionals: Collection[str] = (), prompts: Sequence[int] = ()
 ) -> dict[str, Tensor]:
     """All answers and prompts go through one forward pass without padding; what begins alike passes once."""
-    passed = TreeScores.of(model, [example.rows[role] for role in roles for example in examples])
+    passed = TreeScores.of(model, rows)
     tokens = passed.token_logps()
     found = {"logps": tokens.sum(1)}
     if "token_logps" in functionals:
         found["token_logps"] = tokens
     if "token_log_sum_sq" in functionals:
         found["token_log_sum_sq"] = passed.token_log_sum_sq()
-    scores = _by_role(examples, roles, found)
-    if "prompt_logps" in functionals:
-        scores["prompt_logps"] = passed.prompt_logps(range(len(examples)))
-    return scores
+    if prompts:
+        found["prompt_logps"] = passed.prompt_logps(prompts)
+    return found
 
 
-def cut_trees(
-    examples: Sequence[TokenExample], step: Sequence[int], tokens_per_batch: int | None
-) -> Iterator[list[int]]:
+def cut_trees(examples: Mapping[int, TokenExample], tokens_per_batch: int) -> Iterator[list[int]]:
     """Examples with prompts that begin alike together; a prompt counts once, its answers one by one."""
-    sizes = {index: _tokens(examples[index]) for index in step}
     batch: list[int] = []
-    for index in sorted(step, key=lambda index: examples[index].prompt_ids):
-        if batch and tokens_per_batch is not None and sum(sizes[one] for one in (*batch, index)) > tokens_per_batch:
+    taken = 0
+    for index in sorted(examples, key=lambda index: examples[index].prompt_ids):
+        size = size_of_trees(list(examples[index].rows.values()))
+        if batch and taken + size > tokens_per_batch:
             yield batch
-            batch = []
+            batch, taken = [], 0
         batch.append(index)
+        taken += size
     yield batch
 
 
-def _tokens(example: TokenExample) -> int:
-    return len(example.prompt_ids) + sum(len(row.answer_ids) for row in example.rows.values())
+def size_of_trees(rows: Sequence[TokenRow]) -> int:
+    """The prompt once, and all answers."""
+    return len(rows[0].prompt_ids) + sum(len(row.answer_ids) for row in rows)
 
 
-def shape_of_trees(examples: Sequence[TokenExample], facts: ModelFacts) -> BatchShape:
-    """The forest of a micro-batch."""
-    rows = [row for example in examples for row in example.rows.values()]
+def shape_of_trees(rows: Sequence[TokenRow], facts: ModelFacts) -> BatchShape:
+    """The forest of some answers."""
     forest = Forest.of([(*row.prompt_ids, *row.answer_ids) for row in rows])
     return BatchShape.of_forest(forest, answers=sum(len(row.answer_ids) for row in rows), facts=facts)
 
 
-ROWS = Layout("rows", scores_of_rows, cut_rows, shape_of_rows)
-TREES = Layout("trees", scores_of_trees, cut_trees, shape_of_trees)
+ROWS = Layout("rows", scores_of_rows, cut_rows, size_of_rows, shape_of_rows)
+TREES = Layout("trees", scores_of_trees, cut_trees, size_of_trees, shape_of_trees)

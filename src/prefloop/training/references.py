@@ -6,10 +6,10 @@ from typing import Any
 from prefloop.policy import PolicyFiles, Workbench
 from prefloop.training.checkpoint import computed_once
 from prefloop.training.columns import column
-from prefloop.training.engine import Scores, frozen_scores, functionals_of
-from prefloop.training.layout import step_budget
+from prefloop.training.loss import Scores, functionals_of
 from prefloop.training.request import Progress, TrainRequest
 from prefloop.training.rows import TokenExample
+from prefloop.training.scoring import frozen_scores
 
 
 def reference_scores(
@@ -24,15 +24,20 @@ def reference_scores(
 ) -> Scores:
     """Scores of a frozen policy for some examples, computed once and kept in the scratch folder."""
     objective, count = request.objective, len(examples)
-    layout = f"{request.layout.name}-{bench.device.type}-{request.tokens_per_batch}"  # rounding differs between them
-    budget = step_budget(objective, request.tokens_per_batch)
+    layout = f"{request.layout.name}-{bench.device.type}-{request.budget.tokens}"  # rounding differs between them
 
     def scored() -> dict[str, list[Any]]:
         scores: dict[str, list[Any]] = {}
         done = 0
         with bench.for_scoring(policy) as model:
             for batch, values in frozen_scores(
-                model, examples, objective.roles, plan, budget, functionals_of(objective, name), request.layout
+                model,
+                examples,
+                objective.roles,
+                plan,
+                request.budget.tokens,
+                functionals_of(objective, name),
+                request.layout,
             ):
                 for key, of_batch in values.items():
                     into = scores.setdefault(key, [None] * count)

@@ -8,7 +8,7 @@ from typing import Any
 from prefloop.config import TrainStep
 from prefloop.objectives import Objective
 from prefloop.policy import PolicyFiles
-from prefloop.training.layout import ROWS, Layout
+from prefloop.training.layout import ROWS, Budget, Layout
 from prefloop.training.rows import TokenExample
 
 
@@ -20,6 +20,11 @@ class BlockOfRound:
     count: int
     optimizer_state: Path | None
     """Left by the block before; None in the first."""
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no block follows that would go on with its optimiser."""
+        return self.number + 1 == self.count
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class TrainRequest:
     seed: int
     block: BlockOfRound
     scratch: Path
-    tokens_per_batch: int
+    budget: Budget
     checkpoint_steps: int
     layout: Layout = ROWS
     validation: Sequence[TokenExample] = ()
@@ -44,3 +49,5 @@ class TrainRequest:
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
+Notice = Callable[[str], None]
+"""Called with what a user should know."""

@@ -1,12 +1,13 @@
 """Examples as training reads them, and the order in which they are trained on."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from prefloop.objectives import REPEATED_ROLES
 from prefloop.policy import ChatCodec, Encoded, EncodingSettings, TokenRow, encoded
 from prefloop.records import Example, seed_for
 
@@ -17,6 +18,7 @@ class TokenExample:
 
     example_id: str
     rows: Mapping[str, TokenRow]
+    """By role; those of a role that an example has several times by role and rank, as `ranked.0`."""
     marked: Mapping[str, tuple[bool, ...]]
     """Which answer tokens lie in the member's marked spans."""
     weight: float
@@ -36,9 +38,21 @@ class TokenExample:
             marked=marked or {role: (False,) * len(row.answer_ids) for role, row in rows.items()},
             weight=example.weight,
             numbers=example.numbers,
-            member_numbers={member.role: member.numbers for member in example.members},
+            member_numbers=dict(
+                zip(
+                    keys_of([member.role for member in example.members]),
+                    (member.numbers for member in example.members),
+                    strict=True,
+                )
+            ),
             part=example.prompt.part,
         )
+
+    def answers(self, roles: Sequence[str]) -> Iterator[tuple[str, TokenRow]]:
+        """The answers of some roles, each with its role."""
+        for key, row in self.rows.items():
+            if (role := role_of(key)) in roles:
+                yield role, row
 
     @property
     def longest(self) -> int:
@@ -49,6 +63,21 @@ class TokenExample:
     def prompt_ids(self) -> tuple[int, ...]:
         """The prompt, which all rows begin with."""
         return next(iter(self.rows.values())).prompt_ids
+
+
+def keys_of(roles: Sequence[str]) -> list[str]:
+    """Names of an example's answers: their roles, and where a role may occur several times its rank too: `ranked.0`."""
+    ranks = Counter[str]()
+    keys: list[str] = []
+    for role in roles:
+        keys.append(f"{role}.{ranks[role]}" if role in REPEATED_ROLES else role)
+        ranks[role] += 1
+    return keys
+
+
+def role_of(key: str) -> str:
+    """The role of an answer by its name."""
+    return key.partition(".")[0]
 
 
 def tokenised(
@@ -70,15 +99,16 @@ def reasons(one: Encoded) -> tuple[str, ...]:
 
 
 def _token_example(one: Encoded) -> TokenExample:
-    roles = [member.role for member in one.example.members]
+    roles = keys_of([member.role for member in one.example.members])
     rows = dict(zip(roles, one.rows, strict=True))
     return TokenExample.of(one.example, rows, dict(zip(roles, one.marked, strict=True)))
 
 
 def example_data(examples: Sequence[TokenExample], roles: Sequence[str]) -> dict[str, NDArray[np.float64]]:
     """The data quantities of all examples, by name: `{role}_lengths` in counted tokens, and `weights`."""
-    data = np.array([[*(sum(one.rows[role].counted) for role in roles), one.weight] for one in examples], float)
-    names = (*(f"{role}_lengths" for role in roles), "weights")
+    single = [role for role in roles if role not in REPEATED_ROLES]
+    data = np.array([[*(sum(one.rows[role].counted) for role in single), one.weight] for one in examples], float)
+    names = (*(f"{role}_lengths" for role in single), "weights")
     return {name: data[:, number] for number, name in enumerate(names)}
 
 

@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 
 from prefloop.policy import ChatCodec, Encoded, EncodingSettings, TokenRow, encoded
 from prefloop.records import Example, Record, in_pieces, read_records, shards_in, to_line
-from prefloop.training.rows import TokenExample, reasons
+from prefloop.training.rows import TokenExample, keys_of, reasons, role_of
 
 TOGETHER = 1000
 """Examples that are tokenised at once: a fast tokenizer spreads so many texts over the cores."""
@@ -164,11 +164,11 @@ class TokensOnDisk(Sequence[TokenExample]):
         for path in shards_in(folder):
             start = 0
             for one in read_records(path, TokenisedExample):
-                roles = tuple(member.role for member in one.members)
+                roles = tuple(keys_of([member.role for member in one.members]))
                 lengths = (one.prompt_tokens, *(member.tokens for member in one.members))
                 self._add_numbers("", one.numbers)
-                for member in one.members:
-                    self._add_numbers(member.role, member.numbers)
+                for key, member in zip(roles, one.members, strict=True):
+                    self._add_numbers(key, member.numbers)
                 self._file_of.append(len(self._files))
                 self._start.append(start)
                 self._lengths.append(lengths)
@@ -212,7 +212,7 @@ class TokensOnDisk(Sequence[TokenExample]):
         for role, length in zip(roles, lengths[1:], strict=True):
             answer = slice(begin, begin + length)
             begin += length
-            if self._wanted is None or role in self._wanted:
+            if self._wanted is None or role_of(role) in self._wanted:
                 rows[role] = TokenRow(prompt, tuple(ids[answer]), tuple(counted[answer]))
                 marks[role] = tuple(marked[answer])
         return TokenExample(

@@ -21,16 +21,21 @@ from prefloop.training.checkpoint import (
     state_tensors,
 )
 from prefloop.training.columns import data_columns, picked
-from prefloop.training.engine import LossOfPlan, PlainEngine
+from prefloop.training.engine import PlainEngine
+from prefloop.training.loss import LossOfPlan
 from prefloop.training.margins import write_margins
 from prefloop.training.references import reference_scores
-from prefloop.training.request import Progress, TrainRequest
+from prefloop.training.request import Notice, Progress, TrainRequest
 from prefloop.training.rows import TokenExample, step_plan
 from prefloop.training.schedule import learning_rate_at
+from prefloop.training.skipped import keep_skipped, step_or_skip
 from prefloop.training.validation import Validation
+from prefloop.training.world import World
 
 
-def train(request: TrainRequest, bench: Workbench, out: Path, progress: Progress) -> list[Metrics]:
+def train(
+    request: TrainRequest, bench: Workbench, out: Path, progress: Progress, notice: Notice = lambda _text: None
+) -> list[Metrics]:
     """Trains and writes the policy as a Hugging Face directory to `out`; returns the metrics of each step.
 
     Beside it, where examples are pairs, stands how far each chosen answer was ahead when last seen; and what was
@@ -57,8 +62,10 @@ def train(request: TrainRequest, bench: Workbench, out: Path, progress: Progress
             request.examples,
             optimizer,
             request.settings.max_grad_norm,
-            request.tokens_per_batch,
+            request.budget,
             request.layout,
+            World.joined(),
+            notice,
         )
         validation = Validation.of(engine, held_loss, request.validation, held_plan)
 
@@ -78,18 +85,17 @@ def train(request: TrainRequest, bench: Workbench, out: Path, progress: Progress
                 restore(request.block.optimizer_state, parameters, optimizer)
                 engine.state = restored_state(request.block.optimizer_state, engine.state)
         before = validation.before(engine.state, request.scratch)
-        for number, indices in enumerate(plan):
-            if number < len(metrics):
-                continue
+        for number, indices in list(enumerate(plan))[len(metrics) :]:
             rate = _learning_rate(request, number, len(plan))
-            done = engine.step(indices, rate, number)
+            done = step_or_skip(engine, indices, rate, metrics, request.scratch)
             metrics.append({"step": number + 1, **done, "learning_rate": rate, "examples": len(indices)})
             progress("train", number + 1, len(plan))
             if (number + 1) % request.checkpoint_steps == 0 and number + 1 < len(plan):
                 save_checkpoint(request.scratch, number + 1, metrics, {**held(), MARGINS: engine.margins})
         validation.write(out.parent, before, validation.measured(engine.state))
         trainable.save(out)
-        if request.block.number + 1 < request.block.count:
+        keep_skipped(request.scratch, out.parent)
+        if not request.block.is_last:
             save_checkpoint(out.parent, len(plan), [], held())
     if not bool(engine.margins.isnan().any()):
         write_margins(out.parent, [one.example_id for one in request.examples], engine.margins)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from prefloop.objectives import State
 from prefloop.training.checkpoint import Metrics, computed_once
-from prefloop.training.engine import LossOfPlan, PlainEngine
+from prefloop.training.engine import PlainEngine
+from prefloop.training.loss import LossOfPlan
 from prefloop.training.rows import TokenExample
 
 VALIDATED = "validation.json"

@@ -21,6 +21,7 @@ from prefloop.training import (
     TREES,
     VALIDATED,
     BlockOfRound,
+    Budget,
     Layout,
     TokensOnDisk,
     TrainRequest,
@@ -35,7 +36,15 @@ def layout_of(machine: MachineConfig, *, takes_trees: bool) -> Layout:
 
 
 TOKENS_PER_BATCH = 2048
-"""Padded tokens of a forward pass where the machine says `auto`: on CPU larger ones are not faster."""
+"""Tokens of a pass where the machine says `auto`, and one example where that alone has more: on CPU more at once is not
+faster."""
+
+
+def budget_of(machine: MachineConfig) -> Budget:
+    """How much passes at once on this machine."""
+    if machine.tokens_per_batch == "auto":
+        return Budget(TOKENS_PER_BATCH)
+    return Budget(machine.tokens_per_batch, splits_examples=True)
 
 
 def make_policy(work: Work) -> Mapping[str, float]:
@@ -60,11 +69,11 @@ def make_policy(work: Work) -> Mapping[str, float]:
         seed=seed_for(work.recipe.seed, work.artifact.step, work.turn),
         block=_block(work),
         scratch=work.scratch,
-        tokens_per_batch=TOKENS_PER_BATCH if (budget := work.resources.machine.tokens_per_batch) == "auto" else budget,
+        budget=budget_of(work.resources.machine),
         checkpoint_steps=work.resources.machine.checkpoint_steps,
         layout=layout,
     )
-    metrics = train(request, work.resources.bench, work.out / "model", work.report)
+    metrics = train(request, work.resources.bench, work.out / "model", work.report, work.report.note)
     (work.out / "training.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics), encoding="utf-8")
     if fits:
         (work.out / "fitted.json").write_text(json.dumps(fits, indent=1) + "\n", encoding="utf-8")

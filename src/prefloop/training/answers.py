@@ -1,0 +1,148 @@
+"""The answers of some examples in a line, the passes in which they go through a model, and their numbers by role."""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from prefloop.objectives import REPEATED_ROLES
+from prefloop.policy import TokenRow
+from prefloop.training.layout import TOKEN_FUNCTIONALS, Budget, Layout, Model
+from prefloop.training.rows import TokenExample
+
+Flat = dict[str, Tensor]
+"""Functionals of answers in a line: by name a number an answer, or one a token, padded with 0 behind the answer; of
+prompts a number an example."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer of an example."""
+
+    index: int
+    """Of the example."""
+    role: str
+    row: TokenRow
+    first: bool
+    """Of its example; it is asked what belongs to the prompt."""
+
+
+@dataclass(frozen=True)
+class Together:
+    """Examples whose losses are taken together.
+
+    They pass through a model at once where that is possible, and in parts where an example's loss depends on the others
+    of its step or where an example is larger than a pass may be.
+    """
+
+    answers: tuple[Answer, ...]
+    passes: tuple[tuple[int, ...], ...]
+    """Places of the answers that pass together."""
+
+    @classmethod
+    def of(
+        cls, examples: Mapping[int, TokenExample], roles: Sequence[str], batches: Iterable[tuple[Sequence[int], bool]]
+    ) -> "Together":
+        """Examples in micro-batches.
+
+        Args:
+            examples: by index.
+            roles: of the answers that are read.
+            batches: indices of the examples that pass together, and whether they pass in this process.
+        """
+        answers: list[Answer] = []
+        passes: list[tuple[int, ...]] = []
+        for batch, here in batches:
+            before = len(answers)
+            for index in batch:
+                of_example = enumerate(examples[index].answers(roles))
+                answers += [Answer(index, role, row, number == 0) for number, (role, row) in of_example]
+            if here:
+                passes.append(tuple(range(before, len(answers))))
+        return cls(tuple(answers), tuple(passes))
+
+    @property
+    def indices(self) -> list[int]:
+        """Of the examples, in order."""
+        return [answer.index for answer in self.answers if answer.first]
+
+    def within(self, layout: Layout, budget: Budget) -> "Together":
+        """The same with an example that is larger than a pass may be taken apart, answer by answer."""
+        if not budget.splits_examples:
+            return self
+        parts = (part for places in self.passes for part in self._parts(places, layout, budget.tokens))
+        return replace(self, passes=tuple(parts))
+
+    def _parts(self, places: Sequence[int], layout: Layout, tokens: int) -> Iterator[tuple[int, ...]]:
+        if len({self.answers[place].index for place in places}) > 1:
+            yield tuple(places)
+            return
+        part: tuple[int, ...] = ()
+        for place in places:
+            if part and layout.size([self.answers[one].row for one in (*part, place)]) > tokens:
+                yield part
+                part = ()
+            part = (*part, place)
+        yield part
+
+    def scores(self, model: Model, places: Sequence[int], functionals: Collection[str], layout: Layout) -> Flat:
+        """What a model says of the answers of one pass; gradient flows where it is enabled."""
+        own = [self.answers[place] for place in places]
+        prompts = [number for number, answer in enumerate(own) if answer.first and "prompt_logps" in functionals]
+        found = layout.scores(model, [answer.row for answer in own], functionals, prompts)
+        return {name: values.cpu() for name, values in found.items() if name == "logps" or name in functionals}
+
+    def zeros(self, functionals: Collection[str]) -> Flat:
+        """Room for the numbers of all answers."""
+        longest = max(len(answer.row.answer_ids) for answer in self.answers)
+        sizes = {name: (len(self.answers), *([longest] if name in TOKEN_FUNCTIONALS else [])) for name in functionals}
+        if "prompt_logps" in sizes:
+            sizes["prompt_logps"] = (len(self.indices),)
+        return {name: torch.zeros(sizes[name], dtype=torch.float64) for name in sorted(sizes)}
+
+    def put(self, into: Flat, places: Sequence[int], found: Flat) -> None:
+        """Writes the numbers of one pass to where they belong among those of all answers."""
+        for name, values in found.items():
+            of_all = into[name] if values.dim() == 1 else into[name][:, : values.shape[1]]
+            of_all[self._lines(name, places)] = values.to(of_all.dtype)
+
+    def taken(self, of_all: Flat, places: Sequence[int], like: Flat) -> Flat:
+        """The reverse: of numbers of all answers those that belong to what one pass found."""
+        found: Flat = {}
+        for name, values in of_all.items():
+            if name in like:
+                own = values[self._lines(name, places)]
+                found[name] = own if own.dim() == 1 else own[:, : like[name].shape[1]]
+        return found
+
+    def _lines(self, name: str, places: Sequence[int]) -> list[int]:
+        if name != "prompt_logps":
+            return list(places)
+        number = {place: number for number, place in enumerate(p for p, one in enumerate(self.answers) if one.first)}
+        return [number[place] for place in places if place in number]
+
+    def by_role(self, flat: Flat) -> dict[str, Tensor]:
+        """The numbers as objectives take them: `{role}_{functional}`, a line an example.
+
+        A role that an example has several times has a second axis, padded with 0.
+        """
+        found: dict[str, Tensor] = {}
+        places = sorted(range(len(self.answers)), key=lambda place: self.answers[place].role)
+        of_roles = [(role, list(own)) for role, own in groupby(places, key=lambda place: self.answers[place].role)]
+        for name, values in flat.items():
+            if name == "prompt_logps":
+                found[name] = values
+                continue
+            for role, own in of_roles:
+                found[f"{role}_{name}"] = self._of_role(role, own, values)
+        return found
+
+    def _of_role(self, role: str, places: Sequence[int], values: Tensor) -> Tensor:
+        if role in REPEATED_ROLES:
+            examples = groupby(places, key=lambda place: self.answers[place].index)
+            return pad_sequence([values[list(own)] for _, own in examples], batch_first=True)
+        longest = max(len(self.answers[place].row.answer_ids) for place in places)
+        return values[places] if values.dim() == 1 else values[places, :longest]
