@@ -26,7 +26,18 @@ from prefloop.objectives import find_objective
 from prefloop.pairing import find_rule
 from prefloop.policy import ChatCodec, EncodingSettings, PolicyFiles, Workbench, resolve_model
 from prefloop.records import Example, Group
-from prefloop.training import ROWS, TREES, BlockOfRound, Layout, TokenExample, TrainRequest, step_plan, tokenised, train
+from prefloop.training import (
+    ROWS,
+    TREES,
+    BlockOfRound,
+    Budget,
+    Layout,
+    TokenExample,
+    TrainRequest,
+    step_plan,
+    tokenised,
+    train,
+)
 
 SEED, BETA, MAX_LENGTH, TOKENS_PER_BATCH = 3, 0.1, 512, 2048
 TRL_SCRIPT = Path(__file__).with_name("same_steps_trl.py")
@@ -163,7 +174,7 @@ def our_steps(task: Task, bench: Workbench, examples: list[TokenExample], folder
         seed=SEED,
         block=BlockOfRound(0, 1, None),
         scratch=folder / "scratch",
-        tokens_per_batch=TOKENS_PER_BATCH,
+        budget=Budget(TOKENS_PER_BATCH),
         checkpoint_steps=1_000_000,
         layout=task.layout,
     )

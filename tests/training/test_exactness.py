@@ -21,13 +21,22 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from prefloop.objectives import Objective, Quantity, objectives
+from prefloop.objectives import REPEATED_ROLES, Objective, Quantity, objectives
 from prefloop.policy import TokenRow, Trainable
 from prefloop.records import Example, Member, Message, Prompt, seed_for
-from prefloop.training import ROWS, TREES, Layout, LossOfPlan, PlainEngine, TokenExample, data_columns, frozen_scores
+from prefloop.training import (
+    ROWS,
+    TREES,
+    Budget,
+    Layout,
+    LossOfPlan,
+    PlainEngine,
+    TokenExample,
+    data_columns,
+    frozen_scores,
+)
 from prefloop.training.columns import column
-from prefloop.training.engine import functionals_of
-from prefloop.training.layout import step_budget
+from prefloop.training.loss import functionals_of
 
 VOCAB, SEED, NUMBER, EVERYTHING = 37, 7, 3, 100_000
 ROLES = ("chosen", "rejected", "response", "gold", "kl")
@@ -42,33 +51,45 @@ def ids(seed: int, length: int) -> tuple[int, ...]:
     return tuple(torch.randint(3, VOCAB, (length,), generator=generator).tolist())
 
 
-def answers(*rows: tuple[int, ...]) -> dict[str, tuple[tuple[int, ...], tuple[bool, ...]]]:
-    return {role: (row, (True,) * len(row)) for role, row in zip(ROLES, rows, strict=True)}
+Answers = dict[str, tuple[tuple[int, ...], tuple[bool, ...]]]
+"""By role tokens, and which of them count."""
 
 
-EIGHT = ids(20, 19)
-"""A prompt with eight answers and more, over two examples."""
+def answers(*rows: tuple[int, ...], ranked: Sequence[tuple[int, ...]]) -> Answers:
+    named = {**dict(zip(ROLES, rows, strict=True)), **{f"ranked.{rank}": row for rank, row in enumerate(ranked)}}
+    return {role: (row, (True,) * len(row)) for role, row in named.items()}
+
+
+def drawn(seed: int, *lengths: int) -> list[tuple[int, ...]]:
+    return [ids(seed + number, length) for number, length in enumerate(lengths)]
+
+
+SHARED = ids(20, 19)
+"""A prompt that two examples share, one of which ranks eight answers."""
 TURNS = (*ids(30, 6), 1, 2, *ids(31, 8))
 """What the assistant said before, what the user answered, and the header of the last answer."""
 SPEAKS = (True,) * 6 + (False,) * 10
 LONG = ids(40, 18)
 
-AWKWARD: list[tuple[tuple[int, ...], dict[str, tuple[tuple[int, ...], tuple[bool, ...]]]]] = [
-    (EIGHT, answers(*(ids(50 + number, 3 + 2 * number) for number in range(5)))),
-    (EIGHT, answers(*(ids(60 + number, 6 - number) for number in range(5)))),
+AWKWARD: list[tuple[tuple[int, ...], Answers]] = [
+    (SHARED, answers(*drawn(50, 3, 5, 7, 9, 11), ranked=drawn(110, 4, 1, 7, 2, 18, 3, 1, 5))),
+    (SHARED, answers(*drawn(60, 6, 5, 4, 3, 2), ranked=drawn(120, 2, 2))),
     # no token shared with any other, answers of one token
-    (ids(70, 1), answers((5,), ids(72, 7), (6,), (7,), ids(73, 2))),
-    (ids(74, 4), answers(ids(75, 12), (9,), ids(76, 2), ids(77, 1), (4,))),
+    (ids(70, 1), answers((5,), ids(72, 7), (6,), (7,), ids(73, 2), ranked=[(8,), (9,), (10,)])),
+    (ids(74, 4), answers(ids(75, 12), (9,), ids(76, 2), ids(77, 1), (4,), ranked=drawn(130, 1, 9))),
     # loss on all turns of a conversation: rows begin behind the first header, and what the user says does not count
     (
         ids(78, 9),
         {
             role: ((*TURNS, *ids(80 + number, 2 + number)), SPEAKS + (True,) * (2 + number))
-            for number, role in enumerate(ROLES)
+            for number, role in enumerate((*ROLES, "ranked.0", "ranked.1", "ranked.2", "ranked.3"))
         },
     ),
     # cut at a length: one answer is where another begins, and they are alike for long
-    (ids(78, 9), answers(LONG, (*LONG, 5, 8), LONG[:17], (*LONG[:9], 3), (*LONG, 5))),
+    (
+        ids(78, 9),
+        answers(LONG, (*LONG, 5, 8), LONG[:17], (*LONG[:9], 3), (*LONG, 5), ranked=[(*LONG, 6), LONG[:18], (*LONG, 7)]),
+    ),
 ]
 STEP = [3, 0, 5, 2, 4, 1]
 
@@ -77,7 +98,7 @@ def token_example(number: int) -> TokenExample:
     prompt, rows = AWKWARD[number]
     members = [
         Member(
-            role=role,
+            role=role.partition(".")[0],  # pyright: ignore[reportArgumentType]
             response_id=role,
             text="",
             numbers={
@@ -87,7 +108,7 @@ def token_example(number: int) -> TokenExample:
                 "label": float(number % 2),
             },
         )
-        for role in ROLES
+        for role in rows
     ]
     example = Example(
         example_id=str(number),
@@ -145,39 +166,42 @@ def model_of(name: str, trained: Trained = "all weights") -> Any:
 
 @dataclass(frozen=True)
 class Said:
-    """Some numbers that a model says of one sequence, and the gradient of each by all trained weights."""
+    """Some numbers that a model says of one sequence, and of the policy the gradient of each by all trained weights."""
 
     values: Tensor
-    slopes: Tensor
+    slopes: Tensor | None
 
     @classmethod
     def of(cls, values: Tensor, model: Any) -> "Said":
+        if not values.requires_grad:
+            return cls(values, None)
         weights = [one for one in model.parameters() if one.requires_grad]
         slopes = [
             torch.cat([one.flatten() for one in torch.autograd.grad(value, weights, retain_graph=True)])
             for value in values
-            if value.requires_grad
         ]
         return cls(values.detach(), torch.stack(slopes))
 
 
 @cache
-def said_by(name: str, trained: Trained) -> Mapping[tuple[str, str], Sequence[Said]]:
+def said_by(name: str, trained: Trained) -> Mapping[tuple[str, str], Mapping[int, Said]]:
     """By functional and role what a model says of each example; of tokens that do not count nothing."""
     model = model_of(name, trained)
-    found: dict[tuple[str, str], list[Said]] = {}
-    for example in EXAMPLES:
+    found: dict[tuple[str, str], dict[int, Said]] = {}
+    for index, example in enumerate(EXAMPLES):
         for role, row in example.rows.items():
             sequence = torch.tensor([(*row.prompt_ids, *row.answer_ids)])
-            logps = model(input_ids=sequence, use_cache=False).logits[0, :-1].log_softmax(-1)
+            with torch.set_grad_enabled(name == "policy"):
+                logps = model(input_ids=sequence, use_cache=False).logits[0, :-1].log_softmax(-1)
             picked = torch.stack([logps[place, token] for place, token in enumerate(sequence[0, 1:])])
             start, counted = len(row.prompt_ids) - 1, torch.tensor(row.counted)
-            concentration = logps[start:].exp().square().sum(1).log()
-            found.setdefault(("token_logps", role), []).append(Said.of(picked[start:] * counted, model))
-            found.setdefault(("token_log_sum_sq", role), []).append(Said.of(concentration * counted, model))
+            found.setdefault(("token_logps", role), {})[index] = Said.of(picked[start:] * counted, model)
+            if role in {"chosen", "rejected"}:
+                concentration = logps[start:].exp().square().sum(1).log() * counted
+                found.setdefault(("token_log_sum_sq", role), {})[index] = Said.of(concentration, model)
             if role == "chosen":
                 given = picked[:start] if start else logps.sum()[None] * 0
-                found.setdefault(("prompt_logps", ""), []).append(Said.of(given, model))
+                found.setdefault(("prompt_logps", ""), {})[index] = Said.of(given, model)
     return found
 
 
@@ -193,17 +217,22 @@ class Naive:
 
     def model_column(self, quantity: Quantity) -> Tensor:
         """Summed, or token by token with zeros behind the answer's end."""
-        functional = quantity.functional if quantity.functional != "logps" else "token_logps"
-        lines: list[Tensor] = []
-        for index in STEP:
-            key = (functional, quantity.role or "", index)
-            values = said_by(str(quantity.model), self.trained)[key[:2]][index].values
-            if quantity.model == "policy":
-                values = self.leaves.setdefault(key, values.clone().requires_grad_(True))
-            lines.append(values)
-        whole = pad_sequence(lines, batch_first=True)
+        if quantity.role in REPEATED_ROLES:
+            ranks = [[name for name in AWKWARD[index][1] if name.startswith(f"{quantity.role}.")] for index in STEP]
+            pairs = zip(STEP, ranks, strict=True)
+            sums = [torch.stack([self.tokens(quantity, name, index).sum() for name in names]) for index, names in pairs]
+            return pad_sequence(sums, batch_first=True)
+        whole = pad_sequence([self.tokens(quantity, quantity.role or "", index) for index in STEP], batch_first=True)
         whole = whole if quantity.functional in {"token_logps", "token_log_sum_sq"} else whole.sum(1)
         return whole[:, None] if quantity.model == "aux_ref" else whole
+
+    def tokens(self, quantity: Quantity, role: str, index: int) -> Tensor:
+        """What a model says of one answer, or prompt, token by token."""
+        functional = "token_logps" if quantity.functional == "logps" else quantity.functional
+        values = said_by(str(quantity.model), self.trained)[functional, role][index].values
+        if quantity.model != "policy":
+            return values
+        return self.leaves.setdefault((functional, role, index), values.clone().requires_grad_(True))
 
     def column(self, quantity: Quantity) -> Any:
         if quantity.model is not None:
@@ -274,15 +303,18 @@ DATA: Mapping[str, Callable[[str], Tensor]] = {
     "mean_gold_length": lambda _role: counted("gold").mean(),
     "mean_prompt_length": lambda _role: prompt_lengths().mean(),
     "uniforms": uniforms,
+    "mask": lambda role: pad_sequence(
+        [torch.tensor([True for name in AWKWARD[index][1] if name.startswith(f"{role}.")]) for index in STEP],
+        batch_first=True,
+    ),
 }
 KNOWN = {*DATA, "logps", "token_logps", "token_log_sum_sq", "prompt_logps", "state"}
 PROVEN = [
     one
     for one in objectives().values()
-    if all(quantity.functional in KNOWN and quantity.role in {None, *ROLES} for quantity in one.quantities)
+    if all(quantity.functional in KNOWN and quantity.role in {None, *ROLES, "ranked"} for quantity in one.quantities)
 ]
 TO_COME = {
-    "plackett_luce_dpo",
     "bradley_terry",
     "bradley_terry_margin",
     "ranked_rewards",
@@ -292,18 +324,17 @@ TO_COME = {
     "tdpo1",
     "tdpo2",
 }
-"""They read several ranked answers, heads, or a reference that stays loaded."""
+"""They read heads, or a reference that stays loaded."""
 
 
 # -------------------------------------------------------------------------------------------------------- the engine
 
 
-def frozen_of(name: str, objective: Objective, examples: Sequence[TokenExample], layout: Layout, budget: int) -> Any:
+def frozen_of(name: str, objective: Objective, examples: Sequence[TokenExample], layout: Layout, budget: Budget) -> Any:
     """What the engine's way of scoring says of all examples."""
     lists: dict[str, list[Any]] = {}
     asked = functionals_of(objective, name)
-    cut = step_budget(objective, budget)
-    for batch, values in frozen_scores(model_of(name), examples, objective.roles, [STEP], cut, asked, layout):
+    for batch, values in frozen_scores(model_of(name), examples, objective.roles, [STEP], budget.tokens, asked, layout):
         for key, of_batch in values.items():
             for index, value in zip(batch, of_batch, strict=True):
                 lists.setdefault(key, [None] * len(examples))[index] = value
@@ -311,10 +342,13 @@ def frozen_of(name: str, objective: Objective, examples: Sequence[TokenExample],
 
 
 def engine_step(
-    objective: Objective, layout: Layout, budget: int, trained: Trained = "all weights"
+    objective: Objective, layout: Layout, budget: Budget, trained: Trained = "all weights"
 ) -> tuple[float, Tensor]:
     """The loss and its gradient by all trained weights."""
-    examples = [replace(one, rows={role: one.rows[role] for role in objective.roles}) for one in EXAMPLES]
+    examples = [
+        replace(one, rows={key: row for key, row in one.rows.items() if key.partition(".")[0] in objective.roles})
+        for one in EXAMPLES
+    ]
     frozen = {name: frozen_of(name, objective, examples, layout, budget) for name in objective.models}
     hyper = objective.options().model_dump()
     loss = LossOfPlan(objective, hyper, data_columns(examples, objective), frozen, seed=SEED)
@@ -345,7 +379,7 @@ def test_a_step_is_what_the_formula_says_of_each_sequence_alone(
     objective: Objective, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("prefloop.policy.head.LOGITS_AT_ONCE", 5 * VOCAB)
-    assert_same(engine_step(objective, TREES, 150), Naive(objective, "all weights").step())
+    assert_same(engine_step(objective, TREES, Budget(60, splits_examples=True)), Naive(objective, "all weights").step())
 
 
 @pytest.mark.parametrize("trained", TARGETS)
@@ -357,11 +391,11 @@ def test_adapters_and_all_ways_to_split_a_step_too(
     """From micro-batches of one example to all in one; everything that is alike shared."""
     monkeypatch.setattr("prefloop.policy.trees.WORTH_SHARING", 1)
     objective = objectives()[name]
-    for budget in (1, 150, EVERYTHING):
+    for budget in (Budget(1), Budget(1, splits_examples=True), Budget(150), Budget(EVERYTHING)):
         assert_same(engine_step(objective, layout, budget, trained), Naive(objective, trained).step())
 
 
-BUDGETS = (1, 60, 120, 150, 220, 300, 350, 500, 1000)
+BUDGETS = (1, 50, 60, 70, 100, 120, 200, EVERYTHING)
 
 
 @pytest.mark.slow
@@ -374,10 +408,13 @@ def test_the_whole_grid(objective: Objective, trained: Trained, monkeypatch: pyt
     for budget, (tokens, shortest) in zip(BUDGETS, cycle(product((1, 5, EVERYTHING), (1, 16))), strict=False):
         monkeypatch.setattr("prefloop.policy.head.LOGITS_AT_ONCE", tokens * VOCAB)
         monkeypatch.setattr("prefloop.policy.trees.WORTH_SHARING", shortest)
-        for layout in (ROWS, TREES):
-            assert_same(engine_step(objective, layout, budget, trained), expected)
+        for layout, splits in product((ROWS, TREES), (False, True)):
+            assert_same(engine_step(objective, layout, Budget(budget, splits), trained), expected)
 
 
 def test_the_ways_to_split_are_from_one_example_to_all() -> None:
-    counts = {one.name: [len(list(one.cut(EXAMPLES, STEP, budget))) for budget in BUDGETS] for one in (ROWS, TREES)}
-    assert counts == {"rows": [6, 6, 6, 6, 5, 4, 3, 2, 1], "trees": [6, 5, 4, 3, 2, 2, 1, 1, 1]}
+    pairs = {
+        index: replace(EXAMPLES[index], rows={role: EXAMPLES[index].rows[role] for role in ROLES[:2]}) for index in STEP
+    }
+    counts = {one.name: [len(list(one.cut(pairs, budget))) for budget in BUDGETS] for one in (ROWS, TREES)}
+    assert counts == {"rows": [6, 6, 6, 5, 4, 3, 2, 1], "trees": [6, 5, 4, 3, 3, 2, 1, 1]}
