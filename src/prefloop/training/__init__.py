@@ -1,5 +1,6 @@
 """Training: examples as tokens, the step, the schedule, checkpoints."""
 
+from prefloop.training.best import best_step, require_measurable
 from prefloop.training.columns import Column, data_columns
 from prefloop.training.dry import dry_pass, is_out_of_memory, largest_micro_batch
 from prefloop.training.engine import (
@@ -29,6 +30,7 @@ __all__ = [
     "TokenExample",
     "TokensOnDisk",
     "TrainRequest",
+    "best_step",
     "data_columns",
     "dry_pass",
     "example_data",
@@ -38,6 +40,7 @@ __all__ = [
     "learning_rate_at",
     "left_out",
     "read_margins",
+    "require_measurable",
     "step_budget",
     "step_plan",
     "tokenised",
