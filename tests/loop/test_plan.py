@@ -23,10 +23,11 @@ from prefloop.policy import resolve_model
 from .conftest import SMALL, stable_files
 
 SmallRun = Callable[..., RunResult]
+VALIDATED = ("data.validation={share: 0.3}", "policy={eval_steps: 1, metric_for_best_model: eval_loss}")
 
 
 def plan_of(run: Path, *overrides: str, recipe: str = "loop.tiny") -> Plan:
-    return plan_recipe(load_recipe(recipe, (*SMALL, *overrides)), run)
+    return plan_recipe(load_recipe(recipe, (*(SMALL if recipe == "loop.tiny" else ()), *overrides)), run)
 
 
 def counts(plan: Plan, kind: str) -> dict[str, dict[str, int]]:
@@ -131,6 +132,8 @@ def test_memory_and_disk_follow_what_the_optimiser_remembers(optimizer: str, mom
     assert kept.bytes == 2 * (1 + moments) * 4 * 213_216
     three = plan_of(tmp_path, f"policy.optimizer={optimizer}", "machine.keep_last=3").disk
     assert [part.bytes for part in three if part.name == "checkpoints"] == [2 * kept.bytes]
+    choosing = plan_of(tmp_path, f"policy.optimizer={optimizer}", *VALIDATED, recipe="offline.tiny").disk
+    assert [part.bytes for part in choosing if part.name == "checkpoints"] == [3 * kept.bytes // 2]
 
 
 def test_what_was_predicted_stands_beside_what_came_out(small_run: SmallRun) -> None:

@@ -322,6 +322,14 @@ class TrainStep(TokenSettings):
     """Of the model's layers, for policy and references alike. `bfloat16` is several times faster on GPUs made for it;
     weights, their gradients, the head and all log-probabilities stay float32. It changes results on every device, so
     that it belongs to the step and not to the machine."""
+    eval_steps: Annotated[int, Field(ge=1)] | None = None
+    """Optimiser steps from one measurement of the validation examples to the next; the last step is measured too. None
+    measures before and after training only."""
+    metric_for_best_model: Literal["eval_loss", "eval_rewards/accuracies", "eval_rewards/margins"] | None = None
+    """Of the steps that are measured, the policy is the one after which this was smallest (loss) or largest (the
+    others), the first of equal ones. None takes the last step."""
+    early_stopping_patience: Annotated[int, Field(ge=1)] | None = None
+    """Training ends after so many measurements in a row that were not the best. None takes all steps."""
 
     @model_validator(mode="before")
     @classmethod
@@ -336,6 +344,10 @@ class TrainStep(TokenSettings):
     def _consistent(self) -> "TrainStep":
         if self.warmup is None and self.warmup_steps is None:
             raise ValueError("warmup is null, which says nothing. Give a share (0 for none), or warmup_steps.")
+        if self.metric_for_best_model is not None and self.eval_steps is None:
+            raise ValueError("metric_for_best_model needs eval_steps, which says how often it is measured. Add it.")
+        if self.early_stopping_patience is not None and self.metric_for_best_model is None:
+            raise ValueError("early_stopping_patience needs metric_for_best_model, which says what is best. Add it.")
         of_adamw = self.model_dump(include=OF_ADAMW, exclude_defaults=True)
         if of_adamw and self.optimizer != "adamw":
             raise ValueError(

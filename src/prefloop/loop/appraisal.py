@@ -77,8 +77,11 @@ class Appraiser:
                 if lora not in adapters[:number]:
                     facts, count = self.facts(lora), adapters.count(lora)
                     parts.append(policies(facts, description_bytes=described, count=count))
-                    moments = max(MOMENTS[step.optimizer] for step in self.trained if step.lora == lora)
-                    parts.append(checkpoints(facts, moments=moments, at_once=self.recipe.machine.keep_last + 1))
+                    steps = [step for step in self.trained if step.lora == lora]
+                    moments = max(MOMENTS[step.optimizer] for step in steps)
+                    best = any(step.metric_for_best_model is not None for step in steps)
+                    at_once = self.recipe.machine.keep_last + 1 + best
+                    parts.append(checkpoints(facts, moments=moments, at_once=at_once))
         return tuple(parts)
 
     def facts(self, lora: LoraConfig | None) -> ModelFacts:

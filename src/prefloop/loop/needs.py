@@ -132,7 +132,7 @@ def policies(facts: ModelFacts, *, description_bytes: int, count: int) -> Part:
 
 
 def checkpoints(facts: ModelFacts, *, moments: int, at_once: int) -> Part:
-    """Weights and moments of what is trained: the checkpoints that are kept, and the one that is being written."""
+    """Weights and moments of what is trained: the checkpoints that are kept, and one that is being written."""
     return Part(
         "checkpoints",
         at_once * 4 * (1 + moments) * facts.num_trained,

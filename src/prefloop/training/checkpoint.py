@@ -93,7 +93,12 @@ def steps_at(state: Path) -> int:
 
 
 def save_checkpoint(
-    folder: Path, step: int, metrics: list[Metrics], tensors: Mapping[str, Tensor], keep_last: int = 1
+    folder: Path,
+    step: int,
+    metrics: list[Metrics],
+    tensors: Mapping[str, Tensor],
+    keep_last: int = 1,
+    best: int | None = None,
 ) -> None:
     """Writes a checkpoint aside, renames it into place, and only then removes others.
 
@@ -103,8 +108,9 @@ def save_checkpoint(
         metrics: of these steps.
         tensors: what training holds.
         keep_last: how many stay, this one among them. Ones of later steps do not belong to this course of training.
+        best: a step whose checkpoint stays besides.
     """
-    aside, place = folder / "checkpoint-writing", folder / f"checkpoint-{step:08d}"
+    aside, place = folder / "checkpoint-writing", checkpoint_at(folder, step)
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     save_file(dict(tensors), aside / STATE)
@@ -116,9 +122,14 @@ def save_checkpoint(
         shutil.rmtree(place)
     aside.rename(place)
     up_to_here = [found for found in _checkpoints(folder) if found <= place]
-    for found in _checkpoints(folder):
-        if found not in up_to_here[-keep_last:]:
-            shutil.rmtree(found)
+    kept = {*up_to_here[-keep_last:], *([] if best is None else [checkpoint_at(folder, best)])}
+    for found in {*_checkpoints(folder)} - kept:
+        shutil.rmtree(found)
+
+
+def checkpoint_at(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies, whether it is there or not."""
+    return folder / f"checkpoint-{step:08d}"
 
 
 def latest_checkpoint(folder: Path) -> tuple[Path, int, list[Metrics]] | None:

@@ -8,9 +8,12 @@ from torch import Tensor
 from prefloop.errors import DataError
 from prefloop.policy import Workbench
 from prefloop.records import in_pieces
+from prefloop.training.best import MEASURED, best_step, is_given_up, is_measured_after, require_measurable
 from prefloop.training.checkpoint import (
     MARGINS,
+    STATE,
     Metrics,
+    checkpoint_at,
     latest_checkpoint,
     optimizer_tensors,
     restore,
@@ -40,55 +43,90 @@ def train(
     """Trains and writes the policy as a Hugging Face directory to `out`; returns the metrics of each step.
 
     Beside it, where examples are pairs, stands how far each chosen answer was ahead when last seen; and what was
-    measured on the validation examples before and after, where there are any.
+    measured on the validation examples before and after, where there are any. Where validation chooses the best step,
+    the policy is as it was after that one, and so is what the next block of the round goes on from.
     Progress is kept in `request.scratch`: a train step that was killed goes on from there, bit for bit.
+
+    Raises:
+        DataError: soft labels, or what is to be measured, cannot have an effect.
     """
-    plan = step_plan(len(request.examples), request.settings.batch_size, request.settings.epochs, request.seed)
-    first_epoch = plan[: len(plan) // request.settings.epochs]
-    loss = _loss(request, request.examples, first_epoch, bench, progress)
+    settings = request.settings
+    require_measurable(settings, request.objective, validation=len(request.validation) > 0)
+    plan = step_plan(len(request.examples), settings.batch_size, settings.epochs, request.seed)
+    loss = _loss(request, request.examples, plan[: len(plan) // settings.epochs], bench, progress)
     _require_soft_labels(request, loss)
-    schedule = _schedule(request, len(plan))
-    held_plan = list(in_pieces(range(len(request.validation)), request.settings.batch_size))
+    held_plan = list(in_pieces(range(len(request.validation)), settings.batch_size))
     held_loss = _loss(request, request.validation, held_plan, bench, progress, "validation-") if held_plan else None
-    with bench.for_training(
-        request.start, request.settings.lora, request.seed, request.settings.precision
-    ) as trainable:
-        parameters = trainable.parameters()
-        optimizer = optimizer_for(parameters, request.settings)
+    with bench.for_training(request.start, settings.lora, request.seed, settings.precision) as trainable:
         engine = PlainEngine(
             trainable,
             loss,
             request.examples,
-            optimizer,
-            request.settings.max_grad_norm,
+            optimizer_for(trainable.parameters(), settings),
+            settings.max_grad_norm,
             request.budget,
             request.layout,
             World.joined(),
             notice,
         )
         validation = Validation.of(engine, held_loss, request.validation, held_plan)
-
-        def held() -> dict[str, Tensor]:
-            return {**optimizer_tensors(parameters, optimizer), **state_tensors(engine.state)}
-
         metrics = _begun(request, engine, plan[0])
         before = validation.before(engine.state, request.scratch)
-        for number, indices in list(enumerate(plan))[len(metrics) :]:
-            rate = schedule.rate(number)
-            done = step_or_skip(engine, indices, rate, metrics, request.scratch)
-            metrics.append({"step": number + 1, **done, "learning_rate": rate, "examples": len(indices)})
-            progress("train", number + 1, len(plan))
-            if (number + 1) % request.checkpoint_steps == 0 and number + 1 < len(plan):
-                tensors = {**held(), MARGINS: engine.margins}
-                save_checkpoint(request.scratch, number + 1, metrics, tensors, request.keep_last)
-        validation.write(out.parent, before, validation.measured(engine.state))
+        schedule = _schedule(request, len(plan))
+        _take_steps(request, engine, validation, plan, schedule, metrics, progress)
+        step = _at_best(request, engine, metrics)
+        measured = {name: value for name, value in metrics[step - 1].items() if name.startswith(MEASURED)}
+        after = {name.removeprefix(MEASURED): value for name, value in measured.items()}
+        validation.write(out.parent, before, after or validation.measured(engine.state), step)
         trainable.save(out)
         keep_skipped(request.scratch, out.parent)
         if not request.block.is_last:
-            save_checkpoint(out.parent, schedule.begun + len(plan), [], held())
+            save_checkpoint(out.parent, schedule.begun + step, [], _held(engine))
     if not bool(engine.margins.isnan().any()):
         write_margins(out.parent, [one.example_id for one in request.examples], engine.margins)
     return metrics
+
+
+def _take_steps(
+    request: TrainRequest,
+    engine: PlainEngine,
+    validation: Validation,
+    plan: Sequence[Sequence[int]],
+    schedule: Schedule,
+    metrics: list[Metrics],
+    progress: Progress,
+) -> None:
+    """Takes the steps that are left, and adds their metrics; a checkpoint is due by number, and where one is best."""
+    settings = request.settings
+    for number in range(len(metrics), len(plan)):
+        if is_given_up(settings, metrics):
+            break
+        step, rate = number + 1, schedule.rate(number)
+        done = step_or_skip(engine, plan[number], rate, metrics, request.scratch)
+        line: Metrics = {"step": step, **done, "learning_rate": rate, "examples": len(plan[number])}
+        if is_measured_after(step, len(plan), settings):
+            line |= {f"{MEASURED}{name}": value for name, value in validation.measured(engine.state).items()}
+        metrics.append(line)
+        progress("train", step, len(plan))
+        best = best_step(settings, metrics)
+        if (step % request.checkpoint_steps == 0 or step == best) and step < len(plan):
+            tensors = {**_held(engine), MARGINS: engine.margins}
+            save_checkpoint(request.scratch, step, metrics, tensors, request.keep_last, best)
+
+
+def _at_best(request: TrainRequest, engine: PlainEngine, metrics: Sequence[Metrics]) -> int:
+    """Puts an engine back to the best step where that is not the last; returns which one it stands at."""
+    step = best_step(request.settings, metrics) or len(metrics)
+    if step < len(metrics):
+        state = checkpoint_at(request.scratch, step) / STATE
+        restore(state, engine.trainable.parameters(), engine.optimizer)
+        engine.state = restored_state(state, engine.state)
+    return step
+
+
+def _held(engine: PlainEngine) -> dict[str, Tensor]:
+    """What training holds beside margins."""
+    return {**optimizer_tensors(engine.trainable.parameters(), engine.optimizer), **state_tensors(engine.state)}
 
 
 def _begun(request: TrainRequest, engine: PlainEngine, first_step: Sequence[int]) -> list[Metrics]:

@@ -25,6 +25,7 @@ from prefloop.training import (
     Layout,
     TokensOnDisk,
     TrainRequest,
+    best_step,
     example_data,
     train,
 )
@@ -80,8 +81,10 @@ def make_policy(work: Work) -> Mapping[str, float]:
     (work.out / "training.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics), encoding="utf-8")
     if fits:
         (work.out / "fitted.json").write_text(json.dumps(fits, indent=1) + "\n", encoding="utf-8")
-    (work.out / "policy.json").write_text(_card(work, settings).model_dump_json(indent=1) + "\n", encoding="utf-8")
-    return {"examples": len(examples), "steps": len(metrics), **_validated(work.out / VALIDATED)}
+    card = _card(work, settings, best_step(settings, metrics))
+    (work.out / "policy.json").write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    chosen = {} if card.best_step is None else {"best step": card.best_step}
+    return {"examples": len(examples), "steps": len(metrics), **chosen, **_validated(work.out / VALIDATED)}
 
 
 def _never_warm(settings: TrainStep, examples: int, blocks: int) -> str | None:
@@ -175,7 +178,7 @@ def _block(work: Work) -> BlockOfRound:
     return BlockOfRound(number, work.recipe.blocks, state)
 
 
-def _card(work: Work, settings: TrainStep) -> PolicyCard:
+def _card(work: Work, settings: TrainStep, best: int | None) -> PolicyCard:
     source = work.resources.source
     inputs = work.artifact.inputs
     return PolicyCard(
@@ -189,6 +192,7 @@ def _card(work: Work, settings: TrainStep) -> PolicyCard:
         round=work.artifact.place.round or 0,
         block=work.artifact.place.block or 0,
         files=content_of(work.out / "model"),
+        best_step=best,
     )
 
 
