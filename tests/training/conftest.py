@@ -95,6 +95,7 @@ def request_for(source: ModelSource, examples: list[TokenExample], tmp_path: Pat
             tokens_per_batch=changed.get("tokens_per_batch", 100),
             checkpoint_steps=changed.get("checkpoint_steps", 2),
             layout=changed.get("layout", ROWS),
+            recompute=changed.get("recompute", False),
         )
 
     return build

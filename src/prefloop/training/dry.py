@@ -7,7 +7,7 @@ import torch
 from prefloop.config import TrainStep
 from prefloop.objectives import Objective
 from prefloop.policy import ModelFacts, PolicyFiles, Workbench
-from prefloop.policy.memory import LOGIT_COPIES_TRAINING, activations, batch_logits
+from prefloop.policy.memory import micro_batch
 from prefloop.training.columns import data_columns, picked
 from prefloop.training.engine import LossOfPlan, functionals_of
 from prefloop.training.layout import ROWS, Layout
@@ -38,7 +38,7 @@ def largest_micro_batch(
 
     def need(batch: list[TokenExample]) -> int:
         shape = layout.shape(batch, facts)
-        return activations(facts, shape).bytes + batch_logits(facts, shape, LOGIT_COPIES_TRAINING).bytes
+        return sum(part.bytes for part in micro_batch(facts, shape))
 
     return max(batches, key=need)
 
@@ -50,6 +50,8 @@ def dry_pass(
     bench: Workbench,
     start: PolicyFiles,
     layout: Layout = ROWS,
+    *,
+    recompute: bool = False,
 ) -> None:
     """One real forward and backward pass while all is held that training holds. Nothing is updated or left behind.
 
@@ -60,6 +62,7 @@ def dry_pass(
         bench: whose models are used; the base stays loaded for what follows.
         start: the policy that is trained.
         layout: of training.
+        recompute: layers are computed again going backward.
 
     Raises:
         MemoryError: there is not enough; so do RuntimeError and OSError (`is_out_of_memory`).
@@ -69,7 +72,7 @@ def dry_pass(
     data = data_columns(batch, objective, soft_labels=settings.soft_labels, missing=1.0)
     with torch.random.fork_rng():
         bench.base(start.directory)  # stays loaded once references were scored or answers sampled
-        with bench.for_training(start, settings.lora, 0, settings.precision) as trainable:
+        with bench.for_training(start, settings.lora, 0, settings.precision, recompute=recompute) as trainable:
             parameters = trainable.parameters().values()
             moments = [torch.full_like(parameter, 0.0) for parameter in parameters for _ in range(2)]
             scores = layout.scores(trainable.model, batch, objective.roles, functionals_of(objective, "policy"))

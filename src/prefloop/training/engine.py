@@ -178,12 +178,13 @@ class PlainEngine:
         losses: list[Tensor] = []
         scores: list[dict[str, Tensor]] = []
         self.optimizer.zero_grad(set_to_none=True)
-        for batch in batches:
-            answers = self._answers(batch)
-            if self.state is not None:
-                of_step["state"] = self.state = self._next_state(batch, answers, of_step)
-            of_batch = self.loss(batch, answers, of_step)
-            (of_batch * picked(self.loss.data["weights"], batch)).sum().div(len(order)).backward()
+        for place, batch in enumerate(batches):
+            with self.trainable.dropout(seed_for(self.loss.seed, "dropout", number, place)):
+                answers = self._answers(batch)
+                if self.state is not None:
+                    of_step["state"] = self.state = self._next_state(batch, answers, of_step)
+                of_batch = self.loss(batch, answers, of_step)
+                (of_batch * picked(self.loss.data["weights"], batch)).sum().div(len(order)).backward()
             losses.append(of_batch.detach())
             scores.append({name: answers[name].detach() for name in self._sums})
         loss = (torch.cat(losses) * weights).sum() / len(order)

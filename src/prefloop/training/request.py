@@ -38,6 +38,8 @@ class TrainRequest:
     tokens_per_batch: int
     checkpoint_steps: int
     layout: Layout = ROWS
+    recompute: bool = False
+    """Layers are computed again going backward (gradient checkpointing)."""
     validation: Sequence[TokenExample] = ()
     """Examples that are only measured, before and after."""
 

@@ -44,7 +44,11 @@ def train(request: TrainRequest, bench: Workbench, out: Path, progress: Progress
     held_plan = list(in_pieces(range(len(request.validation)), request.settings.batch_size))
     held_loss = _loss(request, request.validation, held_plan, bench, progress, "validation-") if held_plan else None
     with bench.for_training(
-        request.start, request.settings.lora, request.seed, request.settings.precision
+        request.start,
+        request.settings.lora,
+        request.seed,
+        request.settings.precision,
+        recompute=request.recompute,
     ) as trainable:
         parameters = trainable.parameters()
         optimizer = torch.optim.AdamW(

@@ -46,8 +46,9 @@ def make_policy(work: Work) -> Mapping[str, float]:
     examples = TokensOnDisk(work.path("tokens"), objective.roles)
     held = work.path("tokens") / VALIDATION
     hyper, fits = _resolved_hyper(work, settings, objective, example_data(examples, objective.roles))
-    layout = layout_of(work.resources.machine, takes_trees=work.resources.bench.takes_trees)
-    if layout is ROWS and work.resources.machine.layout == "auto":
+    machine = work.resources.machine
+    layout = layout_of(machine, takes_trees=work.resources.bench.takes_trees)
+    if layout is ROWS and machine.layout == "auto":
         work.report.note(f"{work.artifact.path}: this model's layers cannot share what answers begin with")
     request = TrainRequest(
         settings=settings,
@@ -60,9 +61,10 @@ def make_policy(work: Work) -> Mapping[str, float]:
         seed=seed_for(work.recipe.seed, work.artifact.step, work.turn),
         block=_block(work),
         scratch=work.scratch,
-        tokens_per_batch=TOKENS_PER_BATCH if (budget := work.resources.machine.tokens_per_batch) == "auto" else budget,
-        checkpoint_steps=work.resources.machine.checkpoint_steps,
+        tokens_per_batch=TOKENS_PER_BATCH if (budget := machine.tokens_per_batch) == "auto" else budget,
+        checkpoint_steps=machine.checkpoint_steps,
         layout=layout,
+        recompute=machine.gradient_checkpointing is True or work.artifact.path in work.resources.recomputed,
     )
     metrics = train(request, work.resources.bench, work.out / "model", work.report)
     (work.out / "training.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics), encoding="utf-8")
