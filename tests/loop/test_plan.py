@@ -12,13 +12,13 @@ import pytest
 from prefloop.cli.plan import plan_command
 from prefloop.config import load_recipe
 from prefloop.errors import DataError
-from prefloop.loop import Plan, Progress, RunResult, plan_recipe
+from prefloop.loop import Plan, Progress, RunResult, plan_recipe, run_recipe
 from prefloop.loop.rounds import rounds
 from prefloop.loop.scope import Scope
 from prefloop.loop.stage import Stage
 from prefloop.loop.steps import Resources
 from prefloop.loop.wiring import model_artifact
-from prefloop.policy import resolve_model
+from prefloop.policy import resolve_model, workbench
 
 from .conftest import SMALL, stable_files
 
@@ -173,6 +173,33 @@ def test_the_dry_pass_is_skipped_when_nothing_is_left_to_train(
         assert ("dry pass of the largest micro-batch" in capsys.readouterr().err) is is_dry
 
 
+@pytest.mark.slow
+def test_what_would_not_fit_otherwise_has_its_layers_computed_again(
+    small_run: SmallRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    passes: list[str] = []
+    recomputed_layers = workbench.recomputed_layers
+    monkeypatch.setattr(workbench, "recomputed_layers", lambda base: passes.append("again") or recomputed_layers(base))
+    plain = small_run().run
+    assert not passes
+    monkeypatch.setattr("prefloop.loop.appraisal.available_memory", lambda: 10**6)
+    loaded = load_recipe("loop.tiny", SMALL)
+    run_recipe(loaded, tmp_path / "scarce", Progress())
+    assert "memory: round-00/policy would not fit: layers are computed again" in capsys.readouterr().err
+    assert len(passes) == 2  # the dry pass, and the train step
+    assert stable_files(tmp_path / "scarce") == stable_files(plain)
+    (need,) = (need for need in plan_of(tmp_path / "plan").needs if need.work == "training")
+    assert need.recompute
+    assert need.shape.endswith(", layers computed again")
+    assert {"layer inputs"} < {part.name for part in need.parts}
+    (need,) = (
+        need
+        for need in plan_of(tmp_path / "no", "machine.gradient_checkpointing=false").needs
+        if need.work == "training"
+    )
+    assert not need.recompute
+
+
 OUT_OF_MEMORY = """
 import resource
 import sys
@@ -191,7 +218,13 @@ main()
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of the address space are Linux's")
 @pytest.mark.slow
 def test_what_does_not_fit_is_one_line_before_anything_is_written(tmp_path: Path) -> None:
-    greedy = ["machine.tokens_per_batch=100000", "samples.max_new_tokens=1500", "machine.threads=1", "rounds=1"]
+    greedy = [
+        "machine.gradient_checkpointing=false",
+        "machine.tokens_per_batch=100000",
+        "samples.max_new_tokens=1500",
+        "machine.threads=1",
+        "rounds=1",
+    ]
     settings = [word for setting in greedy for word in ("--set", setting)]
 
     done = subprocess.run(

@@ -96,6 +96,7 @@ def request_for(source: ModelSource, examples: list[TokenExample], tmp_path: Pat
             checkpoint_steps=changed.get("checkpoint_steps", 2),
             keep_last=changed.get("keep_last", 1),
             layout=changed.get("layout", ROWS),
+            recompute=changed.get("recompute", False),
         )
 
     return build

@@ -37,6 +37,9 @@ class MachineConfig(Config):
     layout: Literal["auto", "rows"] = "auto"
     """How training lays answers out: `rows` pads them, one behind each prompt; `auto` passes what begins alike once and
     pads nothing, where the model takes that. The optimiser step is the same but for rounding."""
+    gradient_checkpointing: bool | Literal["auto"] = "auto"
+    """Whether layers keep only what they read and compute the rest again going backward: a third slower, far less
+    memory, the same numbers. `auto` where the memory that `plan` prints would not be enough otherwise."""
     rows: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Answers that are decoded together."""
     checkpoint_steps: Annotated[int, Field(ge=1)] = 10

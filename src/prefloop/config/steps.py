@@ -232,6 +232,13 @@ class LoraConfig(Config):
     """Rank."""
     alpha: Annotated[int, Field(ge=1)] = 32
     """Scale: the update is multiplied by alpha / r."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of what an adapter reads that is set to zero in optimiser steps; scores, checks and validation never drop.
+    Drawn anew for each micro-batch, so that another budget of tokens or another layout draws other zeros."""
+    use_dora: bool = False
+    """DoRA (arXiv:2402.09353): the size of each weight column is trained apart from its direction."""
+    use_rslora: bool = False
+    """The update is multiplied by alpha / sqrt(r) instead (arXiv:2312.03732)."""
     targets: str | tuple[str, ...] = "all-linear"
     """Names of the layers that get an adapter."""
     adapter: Literal["continue"] = "continue"

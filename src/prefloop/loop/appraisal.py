@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 
@@ -118,11 +118,20 @@ class Appraiser:
         scoring = scoring_need(
             facts, self.program, shape, merged=bool(self._lora(references)), adapted=bool(self._lora(references))
         )
-        return max(
-            training_need(facts, self.program, shape, settings.optimizer, settings.precision),
-            scoring,
-            key=lambda need: need.bytes,
-        )
+        training = training_need(facts, self.program, shape, settings.optimizer, precision=settings.precision)
+        if self._recomputes(training, facts):
+            training = training_need(
+                facts, self.program, shape, settings.optimizer, precision=settings.precision, recompute=True
+            )
+        largest = max(training, scoring, key=lambda need: need.bytes)
+        return replace(largest, recompute=training.recompute)
+
+    def _recomputes(self, need: Need, facts: ModelFacts) -> bool:
+        """Whether training computes its layers again: as the machine says, or where they would not fit otherwise."""
+        wanted = self.recipe.machine.gradient_checkpointing
+        if wanted != "auto":
+            return wanted
+        return facts.recomputable and self.available is not None and need.bytes > self.available
 
     def _evaluation(self, artifact: Artifact) -> Need:
         (samples,) = artifact.inputs["samples"]

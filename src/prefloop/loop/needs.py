@@ -6,15 +6,13 @@ of the weights of its own, while the model that sampled or scored last stays loa
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from prefloop.config import Precision
 from prefloop.policy import BatchShape, ModelFacts, Part
 from prefloop.policy.memory import (
     LOGIT_COPIES_SCORING,
-    LOGIT_COPIES_TRAINING,
-    activations,
     adapter,
     batch_logits,
     bfloat16_copies,
@@ -22,6 +20,7 @@ from prefloop.policy.memory import (
     inner_values,
     kv_cache,
     logits,
+    micro_batch,
     optimizer_state,
     repeated_keys,
     weights,
@@ -48,6 +47,8 @@ class Need:
     parts: tuple[Part, ...]
     shape: str
     """The batch that it was computed for."""
+    recompute: bool = False
+    """Layers are computed again going backward (gradient checkpointing)."""
 
 
 def sampling_need(
@@ -97,7 +98,13 @@ def scoring_need(facts: ModelFacts, program: Part, batch: BatchShape, *, merged:
 
 
 def training_need(
-    facts: ModelFacts, program: Part, batch: BatchShape, optimizer: str, precision: Precision = "float32"
+    facts: ModelFacts,
+    program: Part,
+    batch: BatchShape,
+    optimizer: str,
+    *,
+    precision: Precision = "float32",
+    recompute: bool = False,
 ) -> Need:
     """An optimiser step after the first, when its moments exist, as its largest micro-batch goes backward.
 
@@ -107,6 +114,7 @@ def training_need(
         batch: the largest pass.
         optimizer: whose moments are held.
         precision: of the layers. Activations in bfloat16 are counted as float32: an upper bound.
+        recompute: layers are computed again going backward.
     """
     parts = (
         program,
@@ -115,10 +123,10 @@ def training_need(
         *((bfloat16_copies(facts),) if precision == "bfloat16" else ()),
         gradients(facts),
         optimizer_state(facts, optimizer),
-        activations(facts, batch),
-        batch_logits(facts, batch, LOGIT_COPIES_TRAINING),
+        *micro_batch(facts, batch, recompute=recompute),
     )
-    return _need("training", parts, str(batch))
+    need = _need("training", parts, f"{batch}, layers computed again" if recompute else str(batch))
+    return replace(need, recompute=recompute)
 
 
 def policies(facts: ModelFacts, *, description_bytes: int, count: int) -> Part:

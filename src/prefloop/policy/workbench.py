@@ -3,7 +3,7 @@
 import ctypes
 import platform
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,11 +12,13 @@ from pathlib import Path
 import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
 from pydantic import JsonValue
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from prefloop.config import LoraConfig, Precision
 from prefloop.errors import ModelError
+from prefloop.policy.checkpointing import recomputed_layers
 from prefloop.policy.export import keep_template_settings
 from prefloop.policy.model_files import CONVERSATION_FILES
 from prefloop.policy.precision import layers_in
@@ -52,6 +54,30 @@ class Trainable:
     """The model directory whose tokenizer, template and generation settings belong to it."""
     chat_template_kwargs: Mapping[str, JsonValue]
     """What the template was told whenever it was rendered for the model."""
+
+    @contextmanager
+    def dropout(self, seed: int) -> Generator[None]:
+        """The adapter drops what it reads while this lasts, forward and backward; at all other times it does not.
+
+        Args:
+            seed: of the zeros. Nothing else draws from it, and no other random numbers are changed.
+        """
+        if self.lora is None or not self.lora.dropout:
+            yield
+            return
+        device = self.model.device
+        layers = [module for module in self.model.modules() if isinstance(module, LoraLayer)]
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            for layer in layers:
+                layer.training = True  # DoRA asks the layer itself; the layer below it stays as it is
+                layer.lora_dropout.train()
+            try:
+                yield
+            finally:
+                for layer in layers:
+                    layer.training = False
+                    layer.lora_dropout.eval()
 
     def save(self, directory: Path) -> None:
         """Writes an ordinary Hugging Face directory: the model or the adapter, and what is needed to talk to it."""
@@ -127,7 +153,13 @@ class Workbench:
 
     @contextmanager
     def for_training(
-        self, start: PolicyFiles, lora: LoraConfig | None, seed: int, precision: Precision = "float32"
+        self,
+        start: PolicyFiles,
+        lora: LoraConfig | None,
+        seed: int,
+        precision: Precision = "float32",
+        *,
+        recompute: bool = False,
     ) -> Generator[Trainable, None, None]:
         """A model to be trained from `start`; with LoRA the base stays shared and frozen.
 
@@ -136,6 +168,7 @@ class Workbench:
             lora: None trains all weights.
             seed: of the first adapter's weights.
             precision: in which its layers compute.
+            recompute: layers are computed again going backward, and keep nothing.
 
         Raises:
             ModelError: the start policy and the recipe disagree on adapters.
@@ -147,7 +180,7 @@ class Workbench:
                     "merged model."
                 )
             model = self._load(start.directory).requires_grad_(True)
-            with layers_in(model, precision):
+            with layers_in(model, precision), recomputed_layers(model) if recompute else nullcontext():
                 yield Trainable(model, None, self.source.directory, self.codec.chat_template_kwargs)
             return
         if start.directory != self.source.directory:
@@ -161,14 +194,15 @@ class Workbench:
             found = PeftLoraConfig.from_pretrained(str(start.adapter))
             assert isinstance(found, PeftLoraConfig)
             _require_same_shape(found, lora)
-            model = PeftModel.from_pretrained(base, str(start.adapter), is_trainable=True)
+            found.lora_dropout = lora.dropout
+            model = PeftModel.from_pretrained(base, str(start.adapter), is_trainable=True, config=found)
         else:
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
                 model = get_peft_model(base, adapter_config(lora))
             model.peft_config[TRAINED].base_model_name_or_path = self.source.name
         try:
-            with layers_in(base, precision):
+            with layers_in(base, precision), recomputed_layers(base) if recompute else nullcontext():
                 yield Trainable(model.eval(), lora, start.directory, self.codec.chat_template_kwargs)
         finally:
             model.unload()
@@ -197,7 +231,9 @@ def adapter_config(lora: LoraConfig) -> PeftLoraConfig:
         r=lora.r,
         lora_alpha=lora.alpha,
         target_modules=lora.targets if isinstance(lora.targets, str) else list(lora.targets),
-        lora_dropout=0.0,
+        lora_dropout=lora.dropout,
+        use_dora=lora.use_dora,
+        use_rslora=lora.use_rslora,
         bias="none",
         task_type="CAUSAL_LM",
     )
@@ -210,6 +246,11 @@ def _require_same_shape(found: PeftLoraConfig, lora: LoraConfig) -> None:
         raise ModelError(
             f"policy.lora has r {lora.r} and alpha {lora.alpha}, but the adapter that is trained on has r {found.r} "
             f"and alpha {found.lora_alpha}. {keeps}"
+        )
+    if (found.use_dora, found.use_rslora) != (lora.use_dora, lora.use_rslora):
+        raise ModelError(
+            f"policy.lora has use_dora {lora.use_dora} and use_rslora {lora.use_rslora}, but the adapter that is "
+            f"trained on has use_dora {found.use_dora} and use_rslora {found.use_rslora}. {keeps}"
         )
     if not isinstance(lora.targets, str) and sorted(lora.targets) != sorted(found.target_modules or ()):
         raise ModelError(f"policy.lora.targets differs from the layers of the adapter that is trained on. {keeps}")

@@ -57,7 +57,9 @@ def train(
     _require_soft_labels(request, loss)
     held_plan = list(in_pieces(range(len(request.validation)), settings.batch_size))
     held_loss = _loss(request, request.validation, held_plan, bench, progress, "validation-") if held_plan else None
-    with bench.for_training(request.start, settings.lora, request.seed, settings.precision) as trainable:
+    with bench.for_training(
+        request.start, settings.lora, request.seed, settings.precision, recompute=request.recompute
+    ) as trainable:
         engine = PlainEngine(
             trainable,
             loss,

@@ -56,8 +56,9 @@ def make_policy(work: Work) -> Mapping[str, float]:
     examples = TokensOnDisk(work.path("tokens"), objective.roles)
     held = work.path("tokens") / VALIDATION
     hyper, fits = _resolved_hyper(work, settings, objective, example_data(examples, objective.roles))
-    layout = layout_of(work.resources.machine, takes_trees=work.resources.bench.takes_trees)
-    if layout is ROWS and work.resources.machine.layout == "auto":
+    machine = work.resources.machine
+    layout = layout_of(machine, takes_trees=work.resources.bench.takes_trees)
+    if layout is ROWS and machine.layout == "auto":
         work.report.note(f"{work.artifact.path}: this model's layers cannot share what answers begin with")
     if (warning := _never_warm(settings, len(examples), work.recipe.blocks)) is not None:
         work.report.note(f"{work.artifact.path}: {warning}")
@@ -72,10 +73,11 @@ def make_policy(work: Work) -> Mapping[str, float]:
         seed=seed_for(work.recipe.seed, work.artifact.step, work.turn),
         block=_block(work),
         scratch=work.scratch,
-        budget=budget_of(work.resources.machine),
-        checkpoint_steps=work.resources.machine.checkpoint_steps,
-        keep_last=work.resources.machine.keep_last,
+        budget=budget_of(machine),
+        checkpoint_steps=machine.checkpoint_steps,
+        keep_last=machine.keep_last,
         layout=layout,
+        recompute=machine.gradient_checkpointing is True or work.artifact.path in work.resources.recomputed,
     )
     metrics = train(request, work.resources.bench, work.out / "model", work.report, work.report.note)
     (work.out / "training.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics), encoding="utf-8")

@@ -29,6 +29,8 @@ class Resources:
     source: ModelSource
     chat_template_kwargs: Mapping[str, JsonValue]
     machine: MachineConfig
+    recomputed: set[str] = field(default_factory=set[str])
+    """Paths of train steps that would not fit unless layers are computed again; known when a run begins."""
 
     @cached_property
     def bench(self) -> Workbench:
