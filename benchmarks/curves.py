@@ -1,7 +1,7 @@
 """What training costs as tokens, vocabulary and answers of a prompt grow, and how much of it is matrix products.
 
     python benchmarks/curves.py tokens --data hh_harmless_test.jsonl.gz --threads 2
-    python benchmarks/curves.py vocabulary
+    python benchmarks/curves.py vocabulary --frozen-head
     python benchmarks/curves.py answers
     python benchmarks/curves.py products --data hh_harmless_test.jsonl.gz --threads 2
 
@@ -29,7 +29,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from prefloop.loop.machine import peak_memory, resident_memory
 from prefloop.objectives import find_objective
-from prefloop.policy import ChatCodec, PolicyFiles, TokenRow, Trainable, Workbench, resolve_model
+from prefloop.policy import ChatCodec, PolicyFiles, TokenRow, Trainable, Workbench, resolve_model, return_freed_memory
 from prefloop.training import Budget, Layout, LossOfPlan, PlainEngine, TokenExample, data_columns, frozen_scores
 from prefloop.training.columns import column
 
@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--layout", choices=LAYOUTS, default="trees")
     parser.add_argument("--pairs", type=int, default=16)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--frozen-head", action="store_true", help="as with LoRA; for `vocabulary`")
     parser.add_argument("--only", type=int, help="one row of a curve, as JSON")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -113,12 +114,13 @@ def fastest(engine: PlainEngine, indices: Sequence[int]) -> tuple[float, dict[st
 
 def vocabulary_curve(options: argparse.Namespace) -> Iterator[str]:
     """Peak over vocabularies, with pairs of the same lengths."""
-    yield "| vocabulary | logits of all answers would be, MB | a step adds to what stays, MB |"
-    yield "|---|---|---|"
+    yield "| vocabulary | the head's weights, MB | logits of all answers would be | a step adds to what stays |"
+    yield "|---|---|---|---|"
     for vocab in VOCABULARIES if options.only is None else [options.only]:
         if options.only is None:
             added = in_process(options, vocab)
-            yield f"| {vocab:,} | {2 * PAIRS * ANSWER * vocab * 4 / 1e6:,.0f} | {added:.0f} |"
+            logits = 2 * PAIRS * ANSWER * vocab * 4 / 1e6
+            yield f"| {vocab:,} | {vocab * WIDTH * 4 / 1e6:.0f} | {logits:,.0f} | {added:.0f} |"
         else:
             examples = [example_of(("chosen", "rejected"), number, vocab) for number in range(PAIRS)]
             yield json.dumps(added_by_a_step("cpo", examples, vocab, Budget(100_000), options))
@@ -140,6 +142,7 @@ def answers_curve(options: argparse.Namespace) -> Iterator[str]:
 def in_process(options: argparse.Namespace, only: int) -> float:
     """One row of a curve."""
     command = [sys.executable, __file__, options.curve, "--layout", options.layout, "--threads", str(options.threads)]
+    command += ["--frozen-head"] if options.frozen_head else []
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "1000000"}
     done = subprocess.run([*command, "--only", str(only)], capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
@@ -173,14 +176,16 @@ def added_by_a_step(
         tie_word_embeddings=True,
     )
     policy = LlamaForCausalLM(config).eval()
+    policy.get_output_embeddings().requires_grad_(not options.frozen_head)
     objective, count = find_objective(name, "objective"), len(examples[0].rows)
     frozen = {model: {"ranked_logps": torch.zeros(len(examples), count).double()} for model in objective.models}
     loss = LossOfPlan(objective, objective.options().model_dump(), data_columns(examples, objective), frozen)
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=RATE, fused=True)
+    optimizer = torch.optim.AdamW([one for one in policy.parameters() if one.requires_grad], lr=RATE, fused=True)
     everything = list(range(len(examples)))
     trainable = Trainable(policy, None, Path(), {})
     engine = PlainEngine(trainable, loss, examples, optimizer, 1.0, budget, LAYOUTS[options.layout])
     engine.step(everything, RATE)
+    return_freed_memory()
     held = resident_memory()
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     engine.step(everything, RATE)
