@@ -32,6 +32,12 @@ bench: $(INSTALLED_DEV)  ## training beside TRL 1.16, in an environment that thi
 	benchmarks/trl_environment.sh
 	.venv/bin/python benchmarks/same_steps.py build/trl/bin/python
 	.venv/bin/python benchmarks/same_steps.py build/trl/bin/python $(SMOLLM2) --pairs 16 --epochs 1 --rate 1e-5
+	.venv/bin/python benchmarks/float32.py --data $(PAIRS) --trl-python build/trl/bin/python
+	.venv/bin/python benchmarks/curves.py tokens --data $(PAIRS) --threads 2
+	.venv/bin/python benchmarks/curves.py products --data $(PAIRS) --threads 2
+	.venv/bin/python benchmarks/curves.py vocabulary --frozen-head
+	.venv/bin/python benchmarks/curves.py vocabulary
+	.venv/bin/python benchmarks/curves.py answers
 	.venv/bin/python benchmarks/train_speed.py $(PAIRS) --trl-python build/trl/bin/python
 	.venv/bin/python benchmarks/train_speed.py $(PAIRS) --trl-python build/trl/bin/python --lora
 

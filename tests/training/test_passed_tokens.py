@@ -1,18 +1,20 @@
 """How many tokens really pass through the layers in an optimiser step: as reported, and hardly more than there are."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from prefloop.data import Reading, find_source
 from prefloop.objectives import find_objective
 from prefloop.pairing import find_rule
-from prefloop.policy import ChatCodec, EncodingSettings, ModelSource, Trainable, model_facts, resolve_model
+from prefloop.policy import ChatCodec, EncodingSettings, ModelSource, Trainable, Workbench, model_facts, resolve_model
 from prefloop.records import Example, Group
 from prefloop.training import (
     ROWS,
@@ -22,9 +24,11 @@ from prefloop.training import (
     LossOfPlan,
     PlainEngine,
     TokenExample,
+    TrainRequest,
     data_columns,
     step_plan,
     tokenised,
+    train,
 )
 
 HARMLESS = Path(__file__).parents[2].parent / "shared" / "data" / "hh_harmless_test.jsonl.gz"
@@ -129,3 +133,25 @@ def test_of_real_pairs_hardly_more_pass_than_there_are(batch_size: int, budget: 
     for of_step, counts, reported in steps_of(engine, batch_size, 4):
         assert sum(counts) == reported
         assert least(of_step) <= reported <= AT_MOST * least(of_step)
+
+
+def test_a_second_and_a_third_epoch_cost_the_reference_nothing(
+    request_for: Callable[..., TrainRequest], bench: Workbench, tmp_path: Path
+) -> None:
+    """Tokens that pass through the layers while references are scored."""
+
+    def scored(epochs: int) -> int:
+        request = request_for(f"scored-{epochs}")
+        settings = request.settings.model_copy(update={"epochs": epochs})
+        counts: list[int] = []
+
+        def see(module: torch.nn.Module, given: tuple[Any, ...]) -> None:
+            if isinstance(module, LlamaDecoderLayer):
+                counts.append(given[0].shape[:-1].numel() if torch.is_inference_mode_enabled() else 0)
+
+        hook = torch.nn.modules.module.register_module_forward_pre_hook(see)
+        train(replace(request, settings=settings), bench, tmp_path / f"out-{epochs}" / "model", lambda *_: None)
+        hook.remove()
+        return sum(counts)
+
+    assert scored(1) == scored(2) == scored(3) > 0
