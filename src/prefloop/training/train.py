@@ -25,7 +25,7 @@ from prefloop.training.checkpoint import (
 )
 from prefloop.training.columns import data_columns, picked
 from prefloop.training.engine import LossOfPlan, PlainEngine
-from prefloop.training.margins import write_margins
+from prefloop.training.margins import margins_after, margins_before, write_margins
 from prefloop.training.optimizers import optimizer_for
 from prefloop.training.references import reference_scores
 from prefloop.training.request import Progress, TrainRequest
@@ -37,9 +37,10 @@ from prefloop.training.validation import Validation
 def train(request: TrainRequest, bench: Workbench, out: Path, progress: Progress) -> list[Metrics]:
     """Trains and writes the policy as a Hugging Face directory to `out`; returns the metrics of each step.
 
-    Beside it, where examples are pairs, stands how far each chosen answer was ahead when last seen; and what was
-    measured on the validation examples before and after, where there are any. Where validation chooses the best step,
-    the policy is as it was after that one, and so is what the next block of the round goes on from.
+    Beside it, where examples are pairs, stands how far each chosen answer was ahead when last seen, and of the worst
+    also before and after; and what was measured on the validation examples, where there are any. Where validation
+    chooses the best step, the policy is as it was after that one, and so is what the next block of the round goes on
+    from.
     Progress is kept in `request.scratch`: a train step that was killed goes on from there, bit for bit.
 
     Raises:
@@ -71,11 +72,12 @@ def train(request: TrainRequest, bench: Workbench, out: Path, progress: Progress
         measured = {name: value for name, value in metrics[step - 1].items() if name.startswith(MEASURED)}
         after = {name.removeprefix(MEASURED): value for name, value in measured.items()}
         validation.write(out.parent, before, after or validation.measured(engine.state), step)
+        margins = margins_after(request, engine)
         trainable.save(out)
         if request.block.number + 1 < request.block.count:
             save_checkpoint(out.parent, schedule.begun + step, [], _held(engine))
-    if not bool(engine.margins.isnan().any()):
-        write_margins(out.parent, [one.example_id for one in request.examples], engine.margins)
+    started = margins_before(request, engine, list(margins), bench)
+    write_margins(out.parent, [one.example_id for one in request.examples], engine.margins, started, margins)
     return metrics
 
 
