@@ -26,7 +26,7 @@ from prefloop.training.checkpoint import (
 from prefloop.training.columns import data_columns, picked
 from prefloop.training.engine import PlainEngine
 from prefloop.training.loss import LossOfPlan
-from prefloop.training.margins import write_margins
+from prefloop.training.margins import margins_after, margins_before, write_margins
 from prefloop.training.optimizers import optimizer_for
 from prefloop.training.references import reference_scores
 from prefloop.training.request import Notice, Progress, TrainRequest
@@ -42,9 +42,10 @@ def train(
 ) -> list[Metrics]:
     """Trains and writes the policy as a Hugging Face directory to `out`; returns the metrics of each step.
 
-    Beside it, where examples are pairs, stands how far each chosen answer was ahead when last seen; and what was
-    measured on the validation examples before and after, where there are any. Where validation chooses the best step,
-    the policy is as it was after that one, and so is what the next block of the round goes on from.
+    Beside it, where examples are pairs, stands how far each chosen answer was ahead when last seen, and of the worst
+    also before and after; and what was measured on the validation examples, where there are any. Where validation
+    chooses the best step, the policy is as it was after that one, and so is what the next block of the round goes on
+    from.
     Progress is kept in `request.scratch`: a train step that was killed goes on from there, bit for bit.
 
     Raises:
@@ -80,12 +81,13 @@ def train(
         measured = {name: value for name, value in metrics[step - 1].items() if name.startswith(MEASURED)}
         after = {name.removeprefix(MEASURED): value for name, value in measured.items()}
         validation.write(out.parent, before, after or validation.measured(engine.state), step)
+        margins = margins_after(request, engine)
         trainable.save(out)
         keep_skipped(request.scratch, out.parent)
         if not request.block.is_last:
             save_checkpoint(out.parent, schedule.begun + step, [], _held(engine))
-    if not bool(engine.margins.isnan().any()):
-        write_margins(out.parent, [one.example_id for one in request.examples], engine.margins)
+    started = margins_before(request, engine, list(margins), bench)
+    write_margins(out.parent, [one.example_id for one in request.examples], engine.margins, started, margins)
     return metrics
 
 
