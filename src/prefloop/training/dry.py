@@ -71,7 +71,8 @@ def dry_pass(
     hyper = {name: 0.0 if isinstance(value, dict) else value for name, value in options.items()}
     data = data_columns(batch, objective, soft_labels=settings.soft_labels, missing=1.0)
     with torch.random.fork_rng():
-        bench.base(start.directory)  # stays loaded once references were scored or answers sampled
+        nf4 = settings.precision if settings.lora is not None and settings.lora.quantize else None
+        bench.base(start.directory, nf4)  # stays loaded once references were scored or answers sampled
         with bench.for_training(start, settings.lora, 0, settings.precision, recompute=recompute) as trainable:
             parameters = trainable.parameters().values()
             moments = [torch.full_like(parameter, 0.0) for parameter in parameters for _ in range(2)]

@@ -27,10 +27,13 @@ def reference_scores(
     layout = f"{request.layout.name}-{bench.device.type}-{request.tokens_per_batch}"  # rounding differs between them
     budget = step_budget(objective, request.tokens_per_batch)
 
+    lora = request.settings.lora
+    quantize = None if lora is None else lora.quantize
+
     def scored() -> dict[str, list[Any]]:
         scores: dict[str, list[Any]] = {}
         done = 0
-        with bench.for_scoring(policy, request.settings.precision) as model:
+        with bench.for_scoring(policy, request.settings.precision, quantize) as model:
             for batch, values in frozen_scores(
                 model, examples, objective.roles, plan, budget, functionals_of(objective, name), request.layout
             ):
