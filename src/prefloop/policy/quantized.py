@@ -39,5 +39,5 @@ def quantization(precision: Precision) -> BitsAndBytesConfig:
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=getattr(torch, precision),
+        bnb_4bit_compute_dtype=torch.bfloat16 if precision == "bfloat16" else torch.float32,
     )
