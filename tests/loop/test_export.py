@@ -45,20 +45,9 @@ def test_the_last_round_that_was_not_refused_is_exported_or_the_one_that_is_name
         f"{run}: it has no policy of round 7. Rounds with a policy: 0 (accepted), 1 (open). Name one with --round."
     )
 
+    command = ["export", str(run), str(tmp_path / "merged"), "--merged", "--round", "1", "--json", "-"]
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "prefloop",
-            "export",
-            run,
-            tmp_path / "merged",
-            "--merged",
-            "--round",
-            "1",
-            "--json",
-            "-",
-        ],
+        [sys.executable, "-m", "prefloop", *command],
         capture_output=True,
         text=True,
         check=True,

@@ -53,7 +53,7 @@ def test_a_reference_in_another_precision_stops_it(
     scoring = bench.for_scoring
 
     @contextmanager
-    def always_float32(policy, _precision):
+    def always_float32(policy, *_):
         with scoring(policy) as model:
             yield model
 

@@ -237,6 +237,10 @@ class LoraConfig(Config):
     Drawn anew for each micro-batch, so that another budget of tokens or another layout draws other zeros."""
     use_dora: bool = False
     """DoRA (arXiv:2402.09353): the size of each weight column is trained apart from its direction."""
+    quantize: Literal["nf4"] | None = None
+    """`nf4` holds the frozen base in 4 bits while the adapter is trained and its references are scored (QLoRA,
+    arXiv:2305.14314). It needs a CUDA GPU and `pip install prefloop[qlora]`. Sampling and export merge into the whole
+    base."""
     use_rslora: bool = False
     """The update is multiplied by alpha / sqrt(r) instead (arXiv:2312.03732)."""
     targets: str | tuple[str, ...] = "all-linear"

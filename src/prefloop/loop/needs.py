@@ -22,6 +22,7 @@ from prefloop.policy.memory import (
     logits,
     micro_batch,
     optimizer_state,
+    quantized_weights,
     repeated_keys,
     weights,
 )
@@ -118,7 +119,11 @@ def training_need(
     """
     parts = (
         program,
-        weights(facts, 1 if facts.lora else 2, "the one that is trained, and the one that sampled or scored before"),
+        quantized_weights(facts)
+        if facts.in_4_bits
+        else weights(
+            facts, 1 if facts.lora else 2, "the one that is trained, and the one that sampled or scored before"
+        ),
         *((adapter(facts),) if facts.lora else ()),
         *((bfloat16_copies(facts),) if precision == "bfloat16" else ()),
         gradients(facts),

@@ -11,12 +11,14 @@ from pathlib import Path
 import torch
 from peft import get_peft_model
 from peft.tuners.lora import LoraLayer
-from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
 from prefloop.config import LoraConfig
 from prefloop.policy.beginning import can_have_gaps
 from prefloop.policy.checkpointing import layers_of
 from prefloop.policy.head import tokens_at_once
+from prefloop.policy.quantized import BITS
 from prefloop.policy.tree_scores import may_take_trees
 from prefloop.policy.trees import Forest
 from prefloop.policy.workbench import adapter_config
@@ -58,6 +60,8 @@ class ModelFacts:
     vocab: int
     adapter_width: int
     """Ranks of a block's adapters, added up; 0 without LoRA."""
+    in_4_bits: int
+    """Weights that training holds in 4 bits."""
     adapter_options: int
     """Values a token that a block's adapters keep besides: of dropout what is left of each input, and a truth value of
     each (a quarter of a number); of DoRA both parts of each output."""
@@ -138,6 +142,7 @@ def model_facts(directory: Path, lora: LoraConfig | None) -> ModelFacts:
     num_weights = num_trained = sum(parameter.numel() for parameter in model.parameters())
     text = config.get_text_config()
     ranks, options = 0, 0.0
+    in_4_bits = _in_4_bits(model) if lora is not None and lora.quantize else 0
     if lora is not None:
         adapted = get_peft_model(model.requires_grad_(False), adapter_config(lora), low_cpu_mem_usage=True)
         num_trained = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
@@ -159,10 +164,28 @@ def model_facts(directory: Path, lora: LoraConfig | None) -> ModelFacts:
         intermediate=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
         vocab=text.vocab_size,
         adapter_width=ranks // text.num_hidden_layers,
+        in_4_bits=in_4_bits,
         adapter_options=int(options / text.num_hidden_layers),
         shares_beginnings=can_have_gaps(DynamicCache(config=config)),
         trees=may_take_trees(model),
         recomputable=bool(layers_of(model)),
+    )
+
+
+def _in_4_bits(model: PreTrainedModel) -> int:
+    """Weights of all linear layers but the head."""
+    head = model.get_output_embeddings()
+    layers = (module for module in model.modules() if isinstance(module, nn.Linear) and module is not head)
+    return sum(module.weight.numel() for module in layers)
+
+
+def quantized_weights(facts: ModelFacts) -> Part:
+    """The model's weights with those of its linear layers in 4 bits."""
+    rest = facts.num_weights - facts.in_4_bits
+    return Part(
+        "weights",
+        FLOAT * rest + int(BITS / 8 * facts.in_4_bits),
+        f"{rest:,} weights x {FLOAT} bytes + {facts.in_4_bits:,} weights x {BITS} bits",
     )
 
 

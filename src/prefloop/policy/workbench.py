@@ -22,6 +22,7 @@ from prefloop.policy.checkpointing import recomputed_layers
 from prefloop.policy.export import keep_template_settings
 from prefloop.policy.model_files import CONVERSATION_FILES
 from prefloop.policy.precision import layers_in
+from prefloop.policy.quantized import Quantize, quantization, require_quantizer
 from prefloop.policy.source import ModelSource
 from prefloop.policy.template import ChatCodec
 from prefloop.policy.tree_scores import takes_trees
@@ -109,14 +110,19 @@ class Workbench:
         self.source = source
         self.codec = codec
         self.device = device
-        self._loaded: tuple[Path, PreTrainedModel] | None = None
+        self._loaded: tuple[tuple[Path, Precision | None], PreTrainedModel] | None = None
         self._sampling: tuple[str, PreTrainedModel] | None = None
 
-    def base(self, directory: Path) -> PreTrainedModel:
-        """The model of a directory, frozen; the last one stays loaded."""
-        if self._loaded is None or self._loaded[0] != directory:
+    def base(self, directory: Path, nf4: Precision | None = None) -> PreTrainedModel:
+        """The model of a directory, frozen; the last one stays loaded.
+
+        Args:
+            directory: of the model.
+            nf4: its layers are held in 4 bits, and compute in this precision.
+        """
+        if self._loaded is None or self._loaded[0] != (directory, nf4):
             self._loaded = None
-            self._loaded = (directory, self._load(directory))
+            self._loaded = ((directory, nf4), self._load(directory, nf4))
         return self._loaded[1]
 
     @cached_property
@@ -136,10 +142,10 @@ class Workbench:
 
     @contextmanager
     def for_scoring(
-        self, policy: PolicyFiles, precision: Precision = "float32"
+        self, policy: PolicyFiles, precision: Precision = "float32", quantize: Quantize = None
     ) -> Generator[PreTrainedModel | PeftModel, None, None]:
-        """The policy's model in the layout of training: a LoRA adapter stays unmerged."""
-        base = self.base(policy.directory)
+        """The policy's model in the layout of training: a LoRA adapter stays unmerged, a base may be in 4 bits."""
+        base = self.base(policy.directory, precision if quantize else None)
         with layers_in(base, precision):
             if policy.adapter is None:
                 yield base
@@ -189,7 +195,7 @@ class Workbench:
                 "Name that one as `model:`, or train all weights."
             )
         self._sampling = None
-        base = self.base(start.directory)
+        base = self.base(start.directory, precision if lora.quantize else None)
         if start.adapter is not None:
             found = PeftLoraConfig.from_pretrained(str(start.adapter))
             assert isinstance(found, PeftLoraConfig)
@@ -208,9 +214,15 @@ class Workbench:
             model.unload()
             base.requires_grad_(False)
 
-    def _load(self, directory: Path) -> PreTrainedModel:
+    def _load(self, directory: Path, nf4: Precision | None = None) -> PreTrainedModel:
+        if nf4 is not None:
+            require_quantizer(self.device.type)
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            directory, dtype=torch.float32, local_files_only=True, device_map={"": self.device}
+            directory,
+            dtype=torch.float32,
+            local_files_only=True,
+            device_map={"": self.device},
+            quantization_config=None if nf4 is None else quantization(nf4),
         )
         return model.eval().requires_grad_(False)
 

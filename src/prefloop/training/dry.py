@@ -73,7 +73,8 @@ def dry_pass(
     """
     wanted = functionals_of(objective, "policy")
     with torch.random.fork_rng():
-        bench.base(start.directory)  # stays loaded once references were scored or answers sampled
+        nf4 = settings.precision if settings.lora is not None and settings.lora.quantize else None
+        bench.base(start.directory, nf4)  # stays loaded once references were scored or answers sampled
         with bench.for_training(start, settings.lora, 0, settings.precision, recompute=recompute) as trainable:
             parameters = trainable.parameters().values()
             count = MOMENTS[settings.optimizer]
