@@ -14,7 +14,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from prefloop.errors import CheckFailedError
 from prefloop.objectives import Objective, find_objective, objectives, parse_quantity
 from prefloop.objectives.quantities import REPEATED_ROLES
-from prefloop.policy import TokenRow, Trainable
+from prefloop.policy import LiveReference, TokenRow, Trainable
 from prefloop.records import Example, Member, Message, Prompt
 from prefloop.training import ROWS, TREES, Layout, LossOfPlan, PlainEngine, TokenExample, data_columns, frozen_scores
 from prefloop.training.columns import column, picked
@@ -123,6 +123,7 @@ def engine(
     """An engine on a random float64 model (seed 0), whose references are others (seeds from `references` on)."""
     model = llama(0)
     examples = of_roles(objective, examples)
+    live = LiveReference(llama(references).requires_grad_(False)) if objective.live else None
     data = data_columns(examples, objective, soft_labels=soft_labels)
     frozen = {
         name: frozen_of(llama(references + number * (references > 0)), objective, name, tokens_per_batch, layout)
@@ -131,7 +132,8 @@ def engine(
     options = objective.options().model_dump() if hyper is None else hyper
     loss = LossOfPlan(objective, options, data, frozen, soft_labels, seed=7)
     optimizer = torch.optim.SGD(model.parameters(), lr=rate)
-    return PlainEngine(Trainable(model, None, Path(), {}), loss, examples, optimizer, 1e9, tokens_per_batch, layout)
+    trainable = Trainable(model, None, Path(), {}, live)
+    return PlainEngine(trainable, loss, examples, optimizer, 1e9, tokens_per_batch, layout)
 
 
 def gradient(of: PlainEngine) -> Tensor:
@@ -350,11 +352,6 @@ def test_a_coupled_objective_sees_the_whole_step_at_once() -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        (
-            "policy_chosen_seq_kl",
-            "policy_chosen_seq_kl (chosen answer: KL(reference || policy) of the next token, summed over the counted "
-            "tokens' positions) is not computed in training yet; it is coming with a reference that stays loaded",
-        ),
         (
             "policy_chosen_rewards",
             "policy_chosen_rewards (chosen answer: output of the reward head) is not computed in training yet; "

@@ -13,9 +13,10 @@ from prefloop.loop.amounts import Ledger
 from prefloop.loop.artifact import Artifact
 from prefloop.loop.largest import largest_of, longest_prompts
 from prefloop.loop.machine import available_memory, resident_memory
-from prefloop.loop.needs import Need, checkpoints, policies, records, sampling_need, scoring_need, training_need
+from prefloop.loop.needs import Beside, Need, checkpoints, policies, records, sampling_need, scoring_need, training_need
 from prefloop.loop.steps.evaluate import KL_TOKENS_PER_BATCH
 from prefloop.loop.steps.train import layout_of
+from prefloop.objectives import find_objective
 from prefloop.policy import BatchShape, ChatCodec, ModelFacts, Part, model_facts
 from prefloop.policy.model_files import CONVERSATION_FILES
 from prefloop.sampling import DEFAULT_ROWS
@@ -115,7 +116,20 @@ class Appraiser:
         scoring = scoring_need(
             facts, self.program, shape, merged=bool(self._lora(references)), adapted=bool(self._lora(references))
         )
-        return max(training_need(facts, self.program, shape), scoring, key=lambda need: need.bytes)
+        training = training_need(facts, self.program, shape, self._beside(artifact, settings))
+        return max(training, scoring, key=lambda need: need.bytes)
+
+    def _beside(self, artifact: Artifact, settings: TrainStep) -> Beside:
+        """The reference that stays loaded while a step trains."""
+        objective = find_objective(settings.objective.name, artifact.step)
+        if objective.live is None:
+            return "none"
+        (reference,) = artifact.inputs[objective.live]
+        if settings.lora is None:
+            return "other weights"
+        if self._lora([reference]) is not None:
+            return "adapter on the same base"
+        return "same base" if reference.identity == self.models.model.identity else "other weights"
 
     def _evaluation(self, artifact: Artifact) -> Need:
         (samples,) = artifact.inputs["samples"]

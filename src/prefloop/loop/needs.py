@@ -6,7 +6,7 @@ of the weights of its own, while the model that sampled or scored last stays loa
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from prefloop.policy import BatchShape, ModelFacts, Part
@@ -19,6 +19,7 @@ from prefloop.policy.memory import (
     gradients,
     inner_values,
     kv_cache,
+    live_reference,
     logits,
     optimizer_state,
     repeated_keys,
@@ -94,16 +95,31 @@ def scoring_need(facts: ModelFacts, program: Part, batch: BatchShape, *, merged:
     return _need("scoring", parts, str(batch))
 
 
-def training_need(facts: ModelFacts, program: Part, batch: BatchShape) -> Need:
-    """An optimiser step after the first, when its moments exist, as its largest micro-batch goes backward."""
+Beside = Literal["none", "same base", "adapter on the same base", "other weights"]
+"""Where the weights of a reference that stays loaded are."""
+
+
+def training_need(facts: ModelFacts, program: Part, batch: BatchShape, live: Beside = "none") -> Need:
+    """An optimiser step after the first, when its moments exist, as its largest micro-batch goes backward.
+
+    Args:
+        facts: of the model.
+        program: what the process holds without a model.
+        batch: the largest micro-batch.
+        live: the reference that stays loaded, if any.
+    """
+    copies = 1 if facts.lora and live != "other weights" else 2
+    other = "the one that sampled or scored before" if live == "none" else "the reference, which stays loaded"
     parts = (
         program,
-        weights(facts, 1 if facts.lora else 2, "the one that is trained, and the one that sampled or scored before"),
+        weights(facts, copies, f"the one that is trained, and {other}"),
         *((adapter(facts),) if facts.lora else ()),
+        *((replace(adapter(facts), name="adapter of the reference"),) if live == "adapter on the same base" else ()),
         gradients(facts),
         optimizer_state(facts),
         activations(facts, batch),
         batch_logits(facts, batch, LOGIT_COPIES_TRAINING),
+        *((live_reference(facts, batch),) if live != "none" else ()),
     )
     return _need("training", parts, str(batch))
 

@@ -3,14 +3,14 @@
 from prefloop.policy.beginning import can_have_gaps, shared_length
 from prefloop.policy.encoding import Encoded, EncodingSettings, LossOn, Truncation, encoded
 from prefloop.policy.functionals import (
+    RowScores,
     TokenRow,
-    TokenScores,
     batches_within,
     prompt_logps,
     response_logps,
-    response_token_scores,
     score_rows,
 )
+from prefloop.policy.live import LiveReference
 from prefloop.policy.memory import BatchShape, ModelFacts, Part, model_facts
 from prefloop.policy.source import ModelDescription, ModelSource, check_model, describe_model, resolve_model
 from prefloop.policy.template import ChatCodec
@@ -24,14 +24,15 @@ __all__ = [
     "Encoded",
     "EncodingSettings",
     "Forest",
+    "LiveReference",
     "LossOn",
     "ModelDescription",
     "ModelFacts",
     "ModelSource",
     "Part",
     "PolicyFiles",
+    "RowScores",
     "TokenRow",
-    "TokenScores",
     "Trainable",
     "TreeScores",
     "Truncation",
@@ -45,7 +46,6 @@ __all__ = [
     "prompt_logps",
     "resolve_model",
     "response_logps",
-    "response_token_scores",
     "return_freed_memory",
     "score_rows",
     "shared_length",

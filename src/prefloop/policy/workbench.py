@@ -18,13 +18,11 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from prefloop.config import LoraConfig
 from prefloop.errors import ModelError
 from prefloop.policy.export import keep_template_settings
+from prefloop.policy.live import REFERENCE, TRAINED, LiveReference
 from prefloop.policy.model_files import CONVERSATION_FILES
 from prefloop.policy.source import ModelSource
 from prefloop.policy.template import ChatCodec
 from prefloop.policy.tree_scores import takes_trees
-
-TRAINED = "default"
-"""peft's name for the adapter that is trained."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +49,8 @@ class Trainable:
     """The model directory whose tokenizer, template and generation settings belong to it."""
     chat_template_kwargs: Mapping[str, JsonValue]
     """What the template was told whenever it was rendered for the model."""
+    live: LiveReference | None = None
+    """The reference that stays loaded, where one was asked for."""
 
     def save(self, directory: Path) -> None:
         """Writes an ordinary Hugging Face directory: the model or the adapter, and what is needed to talk to it."""
@@ -59,7 +59,7 @@ class Trainable:
             assert isinstance(config, PeftLoraConfig)
             if isinstance(config.target_modules, set):  # a set is written in another order by every process
                 config.target_modules = sorted(config.target_modules)
-            self.model.save_pretrained(str(directory), save_embedding_layers=False)
+            self.model.save_pretrained(str(directory), save_embedding_layers=False, selected_adapters=[TRAINED])
             (directory / "README.md").unlink(missing_ok=True)
         else:
             self.model.save_pretrained(directory)
@@ -122,13 +122,17 @@ class Workbench:
         return_freed_memory()
 
     @contextmanager
-    def for_training(self, start: PolicyFiles, lora: LoraConfig | None, seed: int) -> Generator[Trainable, None, None]:
+    def for_training(
+        self, start: PolicyFiles, lora: LoraConfig | None, seed: int, live: PolicyFiles | None = None
+    ) -> Generator[Trainable, None, None]:
         """A model to be trained from `start`; with LoRA the base stays shared and frozen.
 
         Args:
             start: whose weights training starts from.
             lora: None trains all weights.
             seed: of the first adapter's weights.
+            live: a reference that stays loaded. With LoRA it is the base with its own adapter or none, so that the
+                weights are there once; without, and where it has another base, a model beside the one that is trained.
 
         Raises:
             ModelError: the start policy and the recipe disagree on adapters.
@@ -140,7 +144,8 @@ class Workbench:
                     "merged model."
                 )
             model = self._load(start.directory).requires_grad_(True)
-            yield Trainable(model, None, self.source.directory, self.codec.chat_template_kwargs)
+            with self._beside(live) as reference:
+                yield Trainable(model, None, self.source.directory, self.codec.chat_template_kwargs, reference)
             return
         if start.directory != self.source.directory:
             raise ModelError(
@@ -160,10 +165,27 @@ class Workbench:
                 model = get_peft_model(base, adapter_config(lora))
             model.peft_config[TRAINED].base_model_name_or_path = self.source.name
         try:
-            yield Trainable(model.eval(), lora, start.directory, self.codec.chat_template_kwargs)
+            reference = None if live is None else self._on_the_same_base(model, live)
+            yield Trainable(model.eval(), lora, start.directory, self.codec.chat_template_kwargs, reference)
         finally:
             model.unload()
             base.requires_grad_(False)
+
+    @contextmanager
+    def _beside(self, live: PolicyFiles | None) -> Generator[LiveReference | None, None, None]:
+        if live is None:
+            yield None
+        else:
+            with self.for_scoring(live) as model:
+                yield LiveReference(model)
+
+    def _on_the_same_base(self, model: PeftModel, live: PolicyFiles) -> LiveReference:
+        if live.directory != self.source.directory:
+            return LiveReference(self._load(live.directory))
+        if live.adapter is None:
+            return LiveReference(model, "off")
+        model.load_adapter(str(live.adapter), REFERENCE, is_trainable=False)
+        return LiveReference(model, "reference")
 
     def _load(self, directory: Path) -> PreTrainedModel:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(

@@ -69,10 +69,12 @@ def dry_pass(
     data = data_columns(batch, objective, soft_labels=settings.soft_labels, missing=1.0)
     with torch.random.fork_rng():
         bench.base(start.directory)  # stays loaded once references were scored or answers sampled
-        with bench.for_training(start, settings.lora, seed=0) as trainable:
+        live = start if objective.live is not None else None
+        with bench.for_training(start, settings.lora, seed=0, live=live) as trainable:
             parameters = trainable.parameters().values()
             moments = [torch.full_like(parameter, 0.0) for parameter in parameters for _ in range(2)]
-            scores = layout.scores(trainable.model, batch, objective.roles, functionals_of(objective, "policy"))
+            wanted = functionals_of(objective, "policy")
+            scores = layout.scores(trainable.model, batch, objective.roles, wanted, trainable.live)
             answers = {name: values.cpu() for name, values in scores.items()}
             at_reference = {name: values.detach() for name, values in answers.items()}
             frozen = dict.fromkeys(objective.models, at_reference)

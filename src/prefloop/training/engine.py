@@ -17,7 +17,7 @@ from prefloop.objectives.registry import EXCHANGED
 from prefloop.policy import Trainable
 from prefloop.records import seed_for
 from prefloop.training.columns import Column, picked
-from prefloop.training.layout import ROWS, Layout, step_budget
+from prefloop.training.layout import ROWS, TOKEN_FUNCTIONALS, Layout, step_budget
 from prefloop.training.rows import TokenExample
 
 Scores = Mapping[str, Column]
@@ -132,7 +132,7 @@ def frozen_scores(
                 scores = layout.scores(model, of_batch, roles, functionals)
             lists = {name: values.tolist() for name, values in scores.items()}
             for role in roles:
-                for name in (f"{role}_token_logps", f"{role}_token_log_sum_sq"):
+                for name in (f"{role}_{functional}" for functional in TOKEN_FUNCTIONALS):
                     if name in lists:
                         pairs = zip(of_batch, lists[name], strict=True)
                         lists[name] = [values[: len(example.rows[role].answer_ids)] for example, values in pairs]
@@ -229,7 +229,7 @@ class PlainEngine:
         """What the policy says of some examples."""
         objective, examples = self.loss.objective, [self.examples[index] for index in batch]
         wanted = functionals_of(objective, "policy")
-        scores = self.layout.scores(self.trainable.model, examples, objective.roles, wanted)
+        scores = self.layout.scores(self.trainable.model, examples, objective.roles, wanted, self.trainable.live)
         return {name: values.cpu() for name, values in scores.items()}
 
     def _next_state(self, batch: Sequence[int], answers: Mapping[str, Tensor], of_step: Step) -> State:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from peft import PeftModel
 from torch import Tensor
@@ -11,19 +12,46 @@ from prefloop.objectives import Objective
 from prefloop.policy import (
     BatchShape,
     Forest,
+    LiveReference,
     ModelFacts,
+    RowScores,
+    TokenRow,
     TreeScores,
     batches_within,
     prompt_logps,
-    response_logps,
-    response_token_scores,
     shared_length,
 )
 from prefloop.training.rows import TokenExample
 
-TOKEN_FUNCTIONALS = {"token_logps", "token_log_sum_sq"}
+TOKEN_FUNCTIONALS = {"token_logps", "token_log_sum_sq", "token_entropy"}
 
 Model = PreTrainedModel | PeftModel
+
+
+@runtime_checkable
+class Scores(Protocol):
+    """What a layout's single pass over a micro-batch computes where it is asked for."""
+
+    def __call__(
+        self,
+        model: Model,
+        examples: Sequence[TokenExample],
+        roles: Sequence[str],
+        functionals: Collection[str] = (),
+        live: LiveReference | None = None,
+    ) -> dict[str, Tensor]:
+        """What a model says of a micro-batch: `{role}_logps`, and other functionals where they are asked for.
+
+        Columns of tokens are as wide as the role's longest answer, padded with 0.
+
+        Args:
+            model: that scores.
+            examples: of the micro-batch.
+            roles: of the answers.
+            functionals: by the names of the quantity grammar.
+            live: the reference of `seq_kl`; it passes over the same micro-batch in the same layout.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -31,9 +59,7 @@ class Layout:
     """A way to lay out a micro-batch."""
 
     name: str
-    scores: Callable[[Model, Sequence[TokenExample], Sequence[str], Collection[str]], dict[str, Tensor]]
-    """What a model says of a micro-batch: `{role}_logps`, and other functionals where they are asked for. Columns of
-    tokens are as wide as the role's longest answer, padded with 0."""
+    scores: Scores
     cut: Callable[[Sequence[TokenExample], Sequence[int], int | None], Iterator[list[int]]]
     """The examples of an optimiser step in micro-batches that fit a budget of tokens; None keeps them together."""
     shape: Callable[[Sequence[TokenExample], ModelFacts], BatchShape]
@@ -57,19 +83,41 @@ def cut_rows(
 
 
 def scores_of_rows(
-    model: Model, examples: Sequence[TokenExample], roles: Sequence[str], functionals: Collection[str] = ()
+    model: Model,
+    examples: Sequence[TokenExample],
+    roles: Sequence[str],
+    functionals: Collection[str] = (),
+    live: LiveReference | None = None,
 ) -> dict[str, Tensor]:
     """All answers go through one forward pass, padded on the left; prompts through another."""
-    rows = [example.rows[role] for role in roles for example in examples]
-    if TOKEN_FUNCTIONALS.isdisjoint(functionals):
-        found = {"logps": response_logps(model, rows)}
-    else:
-        tokens = response_token_scores(model, rows)
-        found = {"logps": tokens.logps.sum(1), "token_logps": tokens.logps, "token_log_sum_sq": tokens.log_sum_sq}
-    scores = _by_role(examples, roles, found)
+    passed = RowScores.of(model, _rows(examples, roles))
+    scores = _by_role(examples, roles, _of_answers(passed, functionals, live))
     if "prompt_logps" in functionals:
         scores["prompt_logps"] = prompt_logps(model, [example.prompt_ids for example in examples])
     return scores
+
+
+def _rows(examples: Sequence[TokenExample], roles: Sequence[str]) -> list[TokenRow]:
+    return [example.rows[role] for role in roles for example in examples]
+
+
+def _of_answers(
+    passed: RowScores | TreeScores, functionals: Collection[str], live: LiveReference | None
+) -> dict[str, Tensor]:
+    """What is asked of a pass, a line each answer."""
+    found: dict[str, Tensor] = {}
+    if "token_logps" in functionals:
+        found["token_logps"] = passed.token_logps()
+    found["logps"] = found["token_logps"].sum(1) if "token_logps" in found else passed.logps()
+    if "token_log_sum_sq" in functionals:
+        found["token_log_sum_sq"] = passed.token_log_sum_sq()
+    if not {"entropy", "token_entropy"}.isdisjoint(functionals):
+        found["token_entropy"] = passed.token_entropy()
+        found["entropy"] = found["token_entropy"].sum(1)
+    if "seq_kl" in functionals:
+        assert live is not None, "seq_kl needs a reference that stays loaded"
+        found["seq_kl"] = passed.seq_kl(live)
+    return found
 
 
 def _by_role(examples: Sequence[TokenExample], roles: Sequence[str], found: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -95,17 +143,15 @@ def shape_of_rows(examples: Sequence[TokenExample], facts: ModelFacts) -> BatchS
 
 
 def scores_of_trees(
-    model: Model, examples: Sequence[TokenExample], roles: Sequence[str], functionals: Collection[str] = ()
+    model: Model,
+    examples: Sequence[TokenExample],
+    roles: Sequence[str],
+    functionals: Collection[str] = (),
+    live: LiveReference | None = None,
 ) -> dict[str, Tensor]:
     """All answers and prompts go through one forward pass without padding; what begins alike passes once."""
-    passed = TreeScores.of(model, [example.rows[role] for role in roles for example in examples])
-    tokens = passed.token_logps()
-    found = {"logps": tokens.sum(1)}
-    if "token_logps" in functionals:
-        found["token_logps"] = tokens
-    if "token_log_sum_sq" in functionals:
-        found["token_log_sum_sq"] = passed.token_log_sum_sq()
-    scores = _by_role(examples, roles, found)
+    passed = TreeScores.of(model, _rows(examples, roles))
+    scores = _by_role(examples, roles, _of_answers(passed, functionals, live))
     if "prompt_logps" in functionals:
         scores["prompt_logps"] = passed.prompt_logps(range(len(examples)))
     return scores

@@ -43,7 +43,7 @@ def train(request: TrainRequest, bench: Workbench, out: Path, progress: Progress
     _require_soft_labels(request, loss)
     held_plan = list(in_pieces(range(len(request.validation)), request.settings.batch_size))
     held_loss = _loss(request, request.validation, held_plan, bench, progress, "validation-") if held_plan else None
-    with bench.for_training(request.start, request.settings.lora, request.seed) as trainable:
+    with bench.for_training(request.start, request.settings.lora, request.seed, request.live) as trainable:
         parameters = trainable.parameters()
         optimizer = torch.optim.AdamW(
             parameters.values(),
