@@ -85,7 +85,7 @@ class TreeScores:
 
     def token_states(self) -> Float[Tensor, "rows tokens width"]:
         """Hidden state before each answer token; not masked, but padded with 0."""
-        return pad_sequence(self._states().split([len(row.answer_ids) for row in self.rows]), batch_first=True)
+        return pad_sequence(list(self._states().split([len(row.answer_ids) for row in self.rows])), batch_first=True)
 
     def last_states(self) -> Float[Tensor, "rows width"]:
         """Hidden state at the last token of each answer."""
