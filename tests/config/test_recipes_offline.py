@@ -56,8 +56,8 @@ def header(name: str) -> str:
 
 
 def test_there_are_the_methods_that_train_on_given_pairs() -> None:
-    assert len(METHODS) == 41
-    assert {"dpo", "ipo", "simpo", "orpo", "dpop", "length_regularized_dpo", "odpo", "rebel"} <= {*METHODS}
+    assert len(METHODS) == 42
+    assert {"dpo", "ipo", "simpo", "orpo", "dpop", "length_regularized_dpo", "odpo", "rebel", "tdpo2"} <= {*METHODS}
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -73,13 +73,6 @@ MISTAKES: Sequence[tuple[str, Sequence[str], str]] = [
         "{'length_ratio': 1.0, 'fitted': 0.5}. Expected one of {fitted: ...}, {length_ratio: ..., gain: ...}.",
     ),
     (
-        "an objective whose numbers are still to come",
-        ["policy.objective=tdpo1"],
-        f"{TINY}: policy.objective.name is 'tdpo1', but policy_chosen_seq_kl (chosen answer: KL(reference || policy) "
-        "of the next token, summed over the counted tokens' positions) is not computed in training yet; it is coming "
-        "with a reference that stays loaded. Choose another objective.",
-    ),
-    (
         "an objective whose examples are still to come",
         ["policy.objective=kto"],
         f"{TINY}: policy.objective.name is 'kto', but policy_response_logps",

@@ -8,11 +8,11 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from prefloop.policy import (
+    RowScores,
     TokenRow,
     batches_within,
     prompt_logps,
     response_logps,
-    response_token_scores,
     score_rows,
 )
 
@@ -192,25 +192,26 @@ def naive_tokens(model: PreTrainedModel, row: TokenRow) -> tuple[list[float], li
 
 
 def test_tokens_are_scored_from_the_left_and_padded_with_zeros(model: PreTrainedModel) -> None:
-    found = response_token_scores(model, ROWS)
+    found = RowScores.of(model, ROWS)
+    logps, log_sum_sq = found.token_logps(), found.token_log_sum_sq()
     for number, one in enumerate(ROWS):
         own, collisions = naive_tokens(model, one)
         behind = [0.0] * (12 - len(own))
-        assert found.logps[number].tolist() == pytest.approx(own + behind, abs=1e-9)
-        assert found.log_sum_sq[number].tolist() == pytest.approx(collisions + behind, abs=1e-9)
+        assert logps[number].tolist() == pytest.approx(own + behind, abs=1e-9)
+        assert log_sum_sq[number].tolist() == pytest.approx(collisions + behind, abs=1e-9)
 
 
 def test_scores_of_tokens_add_up_to_that_of_the_answer(model: PreTrainedModel) -> None:
-    found = response_token_scores(model, ROWS).logps
+    found = RowScores.of(model, ROWS).token_logps()
     assert found.dtype == torch.float64
     assert found.sum(1).tolist() == pytest.approx(response_logps(model, ROWS).tolist(), abs=1e-12)
 
 
 def test_scores_of_tokens_do_not_depend_on_their_neighbours(model: PreTrainedModel) -> None:
-    alone = response_token_scores(model, ROWS[3:4])
-    together = response_token_scores(model, ROWS)
-    assert alone.logps[0].tolist() == pytest.approx(together.logps[3, :6].tolist(), abs=1e-9)
-    assert alone.log_sum_sq[0].tolist() == pytest.approx(together.log_sum_sq[3, :6].tolist(), abs=1e-9)
+    alone = RowScores.of(model, ROWS[3:4])
+    together = RowScores.of(model, ROWS)
+    assert alone.token_logps()[0].tolist() == pytest.approx(together.token_logps()[3, :6].tolist(), abs=1e-9)
+    assert alone.token_log_sum_sq()[0].tolist() == pytest.approx(together.token_log_sum_sq()[3, :6].tolist(), abs=1e-9)
 
 
 def test_a_prompt_is_scored_without_its_first_token(model: PreTrainedModel) -> None:

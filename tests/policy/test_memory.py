@@ -37,6 +37,7 @@ from prefloop.policy.memory import (
     bfloat16_copies,
     gradients,
     kv_cache,
+    live_reference,
     micro_batch,
     optimizer_state,
     weights,
@@ -262,6 +263,28 @@ def test_with_bfloat16_layers_the_peak_is_a_bound(
     ):
         response_logps(trainable.model, rows_of(shape)).sum().backward()
     assert 0.7 < measured.peak / sum(part.bytes for part in parts) < 1
+
+
+@pytest.mark.parametrize("lora", ADAPTERS)
+@pytest.mark.parametrize("answer", [30, 90])
+def test_the_peak_beside_a_live_reference_is_within_a_tenth(
+    lora: LoraConfig | None, answer: int, bench: Workbench, source: ModelSource
+) -> None:
+    facts, start = model_facts(source.directory, lora), PolicyFiles("start", source.directory)
+    rows = [TokenRow(tuple(range(20, 120)), tuple(range(n, n + answer)), (True,) * answer) for n in range(200, 208)]
+    forest = Forest.of([(*row.prompt_ids, *row.answer_ids) for row in rows])
+    shape = BatchShape.of_forest(forest, answers=8 * answer, facts=facts)
+    parts = activations(facts, shape), batch_logits(facts, shape, LOGIT_COPIES_TRAINING), live_reference(facts, shape)
+
+    with (
+        bench.for_training(start, lora, seed=0, live=start) as trainable,
+        LiveBytes(trainable.model) as measured,
+    ):
+        passed = TreeScores.of(trainable.model, rows)
+        assert trainable.live is not None
+        (passed.logps().sum() + passed.seq_kl(trainable.live).sum()).backward()
+
+    assert sum(part.bytes for part in parts) == pytest.approx(measured.peak, rel=0.1)
 
 
 def test_a_shared_beginning_passes_once(bench: Workbench, source: ModelSource) -> None:

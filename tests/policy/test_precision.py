@@ -15,12 +15,12 @@ from prefloop.policy import (
     ChatCodec,
     ModelSource,
     PolicyFiles,
+    RowScores,
     TokenRow,
     TreeScores,
     Workbench,
     resolve_model,
     response_logps,
-    response_token_scores,
     rounding_noise,
 )
 from prefloop.policy.precision import layers_in
@@ -76,8 +76,8 @@ def of_trees(model: PreTrainedModel) -> torch.Tensor:
 
 
 def of_rows(model: PreTrainedModel) -> torch.Tensor:
-    tokens = response_token_scores(model, ROWS)
-    return response_logps(model, ROWS) + tokens.log_sum_sq.sum(1)
+    passed = RowScores.of(model, ROWS)
+    return passed.logps() + passed.token_log_sum_sq().sum(1)
 
 
 @pytest.mark.parametrize("scores", [of_trees, of_rows])

@@ -33,7 +33,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from prefloop.policy.functionals import TokenRow, TokenScores, prompt_logps, response_token_scores
+from prefloop.policy.functionals import RowScores, TokenRow, prompt_logps
 from prefloop.policy.tree_attention import tree_attention
 from prefloop.policy.tree_scores import TreeScores, takes_trees
 from prefloop.policy.trees import WORTH_SHARING, Forest
@@ -201,14 +201,14 @@ def test_every_family_says_of_each_row_what_it_says_of_it_alone(family: str) -> 
     model, within = model_of(family), IN_FLOAT32.get(family, EXACT)
     with torch.no_grad():
         found = TreeScores.of(model, ROWS)
-        scores = TokenScores(found.token_logps(), found.token_log_sum_sq())
-        logps, prompts = scores.logps.sum(1), found.prompt_logps([0, 3, 7])
+        tokens, concentrations = found.token_logps(), found.token_log_sum_sq()
+        prompts = found.prompt_logps([0, 3, 7])
         expected = [alone(model, row) for row in ROWS]
     for number, (own, concentration, _) in enumerate(expected):
-        assert scores.logps[number, : len(own)].tolist() == pytest.approx(own.tolist(), abs=within)
-        assert scores.log_sum_sq[number, : len(own)].tolist() == pytest.approx(concentration.tolist(), abs=within)
-        assert not scores.logps[number, len(own) :].any()
-    assert logps.tolist() == pytest.approx([float(own.sum()) for own, _, _ in expected], abs=within)
+        assert tokens[number, : len(own)].tolist() == pytest.approx(own.tolist(), abs=within)
+        assert concentrations[number, : len(own)].tolist() == pytest.approx(concentration.tolist(), abs=within)
+        assert not tokens[number, len(own) :].any()
+    assert tokens.sum(1).tolist() == pytest.approx([float(own.sum()) for own, _, _ in expected], abs=within)
     assert prompts.tolist() == pytest.approx([float(expected[row][2]) for row in (0, 3, 7)], abs=within)
 
 
@@ -294,10 +294,9 @@ def test_rows_may_come_in_any_order_and_another_answer_moves_no_other() -> None:
 def test_it_says_what_the_plain_way_says() -> None:
     model = model_of("llama")
     with torch.no_grad():
-        passed, plain = TreeScores.of(model, ROWS), response_token_scores(model, ROWS)
-        trees = TokenScores(passed.token_logps(), passed.token_log_sum_sq())
-        assert torch.allclose(trees.logps, plain.logps, rtol=0, atol=EXACT)
-        assert torch.allclose(trees.log_sum_sq, plain.log_sum_sq, rtol=0, atol=EXACT)
+        trees, plain = TreeScores.of(model, ROWS), RowScores.of(model, ROWS)
+        assert torch.allclose(trees.token_logps(), plain.token_logps(), rtol=0, atol=EXACT)
+        assert torch.allclose(trees.token_log_sum_sq(), plain.token_log_sum_sq(), rtol=0, atol=EXACT)
         prompts = prompt_logps(model, [ROWS[0].prompt_ids, ROWS[3].prompt_ids])
         assert TreeScores.of(model, ROWS).prompt_logps([0, 3]).tolist() == pytest.approx(prompts.tolist(), abs=EXACT)
 

@@ -13,7 +13,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from prefloop.errors import CheckFailedError
 from prefloop.objectives import Objective, find_objective, objectives, parse_quantity
-from prefloop.policy import TokenRow, Trainable
+from prefloop.policy import LiveReference, TokenRow, Trainable
 from prefloop.records import Example, Member, Message, Prompt, Role
 from prefloop.training import (
     ROWS,
@@ -136,6 +136,7 @@ def engine(
     """An engine on a random float64 model (seed 0), whose references are others (seeds from `references` on)."""
     model = llama(0)
     examples = of_roles(objective, examples)
+    live = LiveReference(llama(references).requires_grad_(False)) if objective.live else None
     data = data_columns(examples, objective, soft_labels=soft_labels)
     frozen = {
         name: frozen_of(llama(references + number * (references > 0)), objective, name, tokens_per_batch, layout)
@@ -144,9 +145,8 @@ def engine(
     options = objective.options().model_dump() if hyper is None else hyper
     loss = LossOfPlan(objective, options, data, frozen, soft_labels, seed=7)
     optimizer = torch.optim.SGD(model.parameters(), lr=rate)
-    return PlainEngine(
-        Trainable(model, None, Path(), {}), loss, examples, optimizer, 1e9, Budget(tokens_per_batch, splits), layout
-    )
+    trainable = Trainable(model, None, Path(), {}, live)
+    return PlainEngine(trainable, loss, examples, optimizer, 1e9, Budget(tokens_per_batch, splits), layout)
 
 
 def numbers(of: PlainEngine, number: int = 0) -> dict[str, float]:
@@ -217,7 +217,9 @@ def test_the_loss_of_a_step_is_the_weighted_mean_of_the_formula(objective: Objec
     with torch.no_grad():
         of_order = Together.of(dict(enumerate(found.examples)), objective.roles, [(order, True)])
         wanted = functionals_of(objective, "policy")
-        answers = of_order.by_role(of_order.scores(found.trainable.model, of_order.passes[0], wanted, ROWS))
+        answers = of_order.by_role(
+            of_order.scores(found.trainable.model, of_order.passes[0], wanted, ROWS, found.trainable.live)
+        )
         of_step = found.loss.of_step(STEP, 2)
         if found.state is not None:
             values = found.loss.values(order, answers, {**of_step, "state": found.state})
@@ -382,11 +384,6 @@ def test_a_coupled_objective_sees_the_whole_step_at_once() -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        (
-            "policy_chosen_seq_kl",
-            "policy_chosen_seq_kl (chosen answer: KL(reference || policy) of the next token, summed over the counted "
-            "tokens' positions) is not computed in training yet; it is coming with a reference that stays loaded",
-        ),
         (
             "policy_chosen_rewards",
             "policy_chosen_rewards (chosen answer: output of the reward head) is not computed in training yet; "

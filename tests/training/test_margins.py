@@ -11,8 +11,8 @@ import torch
 
 from prefloop.config import LoraConfig, TrainStep
 from prefloop.objectives import find_objective
-from prefloop.policy import PolicyFiles, Workbench
-from prefloop.training import ROWS, Margin, TokenExample, TrainRequest, read_margins, train
+from prefloop.policy import PolicyFiles, Workbench, response_logps
+from prefloop.training import Margin, TokenExample, TrainRequest, read_margins, train
 
 RequestFor = Callable[..., TrainRequest]
 LORA = LoraConfig(r=4, alpha=8)
@@ -28,7 +28,10 @@ def told(request: TrainRequest, **changed: Any) -> TrainRequest:
 
 def ahead(bench: Workbench, policy: PolicyFiles, examples: Sequence[TokenExample]) -> list[float]:
     with bench.for_scoring(policy) as model, torch.no_grad():
-        scores = ROWS.scores(model, examples, ("chosen", "rejected"), ())
+        scores = {
+            f"{role}_logps": response_logps(model, [one.rows[role] for one in examples])
+            for role in ("chosen", "rejected")
+        }
     return (scores["chosen_logps"] - scores["rejected_logps"]).tolist()
 
 

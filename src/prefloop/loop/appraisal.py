@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from math import ceil
 from pathlib import Path
 
@@ -13,9 +14,10 @@ from prefloop.loop.amounts import Ledger
 from prefloop.loop.artifact import Artifact
 from prefloop.loop.largest import largest_of, longest_prompts
 from prefloop.loop.machine import available_memory, resident_memory
-from prefloop.loop.needs import Need, checkpoints, policies, records, sampling_need, scoring_need, training_need
+from prefloop.loop.needs import Beside, Need, checkpoints, policies, records, sampling_need, scoring_need, training_need
 from prefloop.loop.steps.evaluate import KL_TOKENS_PER_BATCH
 from prefloop.loop.steps.train import layout_of
+from prefloop.objectives import find_objective
 from prefloop.policy import BatchShape, ChatCodec, ModelFacts, Part, model_facts
 from prefloop.policy.memory import MOMENTS
 from prefloop.policy.model_files import CONVERSATION_FILES
@@ -118,11 +120,18 @@ class Appraiser:
         scoring = scoring_need(
             facts, self.program, shape, merged=bool(self._lora(references)), adapted=bool(self._lora(references))
         )
-        training = training_need(facts, self.program, shape, settings.optimizer, precision=settings.precision)
+        needed = partial(
+            training_need,
+            facts,
+            self.program,
+            shape,
+            settings.optimizer,
+            live=self._beside(artifact, settings),
+            precision=settings.precision,
+        )
+        training = needed()
         if self._recomputes(training, facts):
-            training = training_need(
-                facts, self.program, shape, settings.optimizer, precision=settings.precision, recompute=True
-            )
+            training = needed(recompute=True)
         largest = max(training, scoring, key=lambda need: need.bytes)
         return replace(largest, recompute=training.recompute)
 
@@ -132,6 +141,18 @@ class Appraiser:
         if wanted != "auto":
             return wanted
         return facts.recomputable and self.available is not None and need.bytes > self.available
+
+    def _beside(self, artifact: Artifact, settings: TrainStep) -> Beside:
+        """The reference that stays loaded while a step trains."""
+        objective = find_objective(settings.objective.name, artifact.step)
+        if objective.live is None:
+            return "none"
+        (reference,) = artifact.inputs[objective.live]
+        if settings.lora is None:
+            return "other weights"
+        if self._lora([reference]) is not None:
+            return "adapter on the same base"
+        return "same base" if reference.identity == self.models.model.identity else "other weights"
 
     def _evaluation(self, artifact: Artifact) -> Need:
         (samples,) = artifact.inputs["samples"]

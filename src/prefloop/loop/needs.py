@@ -19,6 +19,7 @@ from prefloop.policy.memory import (
     gradients,
     inner_values,
     kv_cache,
+    live_reference,
     logits,
     micro_batch,
     optimizer_state,
@@ -98,37 +99,44 @@ def scoring_need(facts: ModelFacts, program: Part, batch: BatchShape, *, merged:
     return _need("scoring", parts, str(batch))
 
 
+Beside = Literal["none", "same base", "adapter on the same base", "other weights"]
+"""Where the weights of a reference that stays loaded are."""
+
+
 def training_need(
     facts: ModelFacts,
     program: Part,
     batch: BatchShape,
     optimizer: str,
     *,
+    live: Beside = "none",
     precision: Precision = "float32",
     recompute: bool = False,
 ) -> Need:
-    """An optimiser step after the first, when its moments exist, as its largest micro-batch goes backward.
+    """An optimiser step after the first, when its moments exist, as its largest pass goes backward.
 
     Args:
         facts: of the model.
         program: what the process holds without a model.
         batch: the largest pass.
         optimizer: whose moments are held.
+        live: the reference that stays loaded, if any.
         precision: of the layers. Activations in bfloat16 are counted as float32: an upper bound.
         recompute: layers are computed again going backward.
     """
+    copies = 1 if live in {"none", "same base", "adapter on the same base"} else 2
     parts = (
         program,
         quantized_weights(facts)
         if facts.in_4_bits
-        else weights(
-            facts, 1 if facts.lora else 2, "the one that is trained, and the one that sampled or scored before"
-        ),
+        else weights(facts, copies, "the one that is trained, and the reference, which stays loaded"),
         *((adapter(facts),) if facts.lora else ()),
+        *((replace(adapter(facts), name="adapter of the reference"),) if live == "adapter on the same base" else ()),
         *((bfloat16_copies(facts),) if precision == "bfloat16" else ()),
         gradients(facts),
         optimizer_state(facts, optimizer),
         *micro_batch(facts, batch, recompute=recompute),
+        *((live_reference(facts, batch),) if live != "none" else ()),
     )
     need = _need("training", parts, f"{batch}, layers computed again" if recompute else str(batch))
     return replace(need, recompute=recompute)

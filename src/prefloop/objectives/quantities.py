@@ -77,7 +77,6 @@ FUNCTIONALS: dict[str, Functional] = {
         "KL(reference || policy) of the next token, summed over the counted tokens' positions",
         gradient=True,
         live_reference=True,
-        coming="a reference that stays loaded",
     ),
     "entropy": Functional(
         "pairs",
@@ -85,7 +84,13 @@ FUNCTIONALS: dict[str, Functional] = {
         "model",
         "entropy of the next token, summed over the counted tokens' positions",
         gradient=True,
-        coming="whole distributions",
+    ),
+    "token_entropy": Functional(
+        "pairs tokens",
+        "nats",
+        "model",
+        "entropy of the next token at each token; 0 where the token is not counted",
+        gradient=True,
     ),
     "logits": Functional(
         "pairs tokens vocab",

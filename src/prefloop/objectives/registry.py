@@ -148,6 +148,11 @@ class Objective:
         return self.couples_batch or self.state is not None
 
     @property
+    def live(self) -> str | None:
+        """The frozen model that has to stay loaded while the policy is trained; None where cached numbers do."""
+        return "ref" if any(quantity.what.live_reference for quantity in self.quantities) else None
+
+    @property
     def models(self) -> tuple[str, ...]:
         """Frozen models that it reads, in the order of its signature."""
         return tuple(dict.fromkeys(q.model for q in self.quantities if q.model not in {None, "policy"} if q.model))

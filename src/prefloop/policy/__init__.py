@@ -3,14 +3,14 @@
 from prefloop.policy.beginning import can_have_gaps, shared_length
 from prefloop.policy.encoding import Encoded, EncodingSettings, LossOn, Truncation, encoded
 from prefloop.policy.functionals import (
+    RowScores,
     TokenRow,
-    TokenScores,
     batches_within,
     prompt_logps,
     response_logps,
-    response_token_scores,
     score_rows,
 )
+from prefloop.policy.live import LiveReference
 from prefloop.policy.memory import BatchShape, ModelFacts, Part, model_facts
 from prefloop.policy.passed_tokens import passed_tokens
 from prefloop.policy.precision import rounding_noise, widest
@@ -26,14 +26,15 @@ __all__ = [
     "Encoded",
     "EncodingSettings",
     "Forest",
+    "LiveReference",
     "LossOn",
     "ModelDescription",
     "ModelFacts",
     "ModelSource",
     "Part",
     "PolicyFiles",
+    "RowScores",
     "TokenRow",
-    "TokenScores",
     "Trainable",
     "TreeScores",
     "Truncation",
@@ -48,7 +49,6 @@ __all__ = [
     "prompt_logps",
     "resolve_model",
     "response_logps",
-    "response_token_scores",
     "return_freed_memory",
     "rounding_noise",
     "score_rows",

@@ -1,14 +1,14 @@
 """The language-model head on the tokens that are asked for, a few at a time: the logits never stand in memory whole."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from prefloop.objectives import sequential_kl
 from prefloop.policy.precision import widest
 
 LOGITS_AT_ONCE = 2**23
@@ -24,7 +24,11 @@ class HeadOptions(TypedDict):
     """How the head runs."""
 
     at_once: int
-    trained: bool
+    """Tokens whose logits stand in memory together."""
+    weights: Sequence[Tensor]
+    """Of the head, those that are trained. Where there are any, going backward computes the logits again and adds up
+    their gradients in float32 or better; otherwise the gradient by the states is taken at once, and nothing is computed
+    twice."""
 
 
 Head = Callable[[Tensor], Tensor]
@@ -50,7 +54,7 @@ def head_of(model: PreTrainedModel) -> Head:
 
 
 def token_logps(
-    head: Head, hidden: Float[Tensor, "tokens width"], ids: Int[Tensor, " tokens"], *, at_once: int, trained: bool
+    head: Head, hidden: Float[Tensor, "tokens width"], ids: Int[Tensor, " tokens"], how: HeadOptions
 ) -> Float[Tensor, " tokens"]:
     """Log-probability of each token from the hidden state before it: logit minus logsumexp, in float64.
 
@@ -58,64 +62,145 @@ def token_logps(
         head: of the model.
         hidden: states from which the tokens are predicted.
         ids: of the tokens.
-        at_once: tokens whose logits stand in memory together.
-        trained: the head has weights that are trained, so that going backward computes the logits again; otherwise the
-            gradient with respect to the states is taken at once, and nothing is computed twice.
+        how: the head runs.
     """
 
     def logps(states: Tensor, targets: Tensor) -> Tensor:
-        logits = _precise(head(states))
-        return (logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(1)).to(widest(logits.device))
+        logits = precise(head(states))
+        return _widened(logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(1))
 
-    return _in_pieces(logps, hidden, ids, size=at_once, trained=trained)
+    return _in_pieces(logps, hidden, ids, how=how)
 
 
 def token_concentration(
-    head: Head, hidden: Float[Tensor, "tokens width"], *, at_once: int, trained: bool
+    head: Head, hidden: Float[Tensor, "tokens width"], how: HeadOptions
 ) -> Float[Tensor, " tokens"]:
     """How concentrated the prediction from each hidden state is: log sum_v p_v^2, in float64."""
-
-    def log_sum_sq(states: Tensor, _targets: Tensor) -> Tensor:
-        logits = _precise(head(states))
-        return ((2 * logits).logsumexp(1) - 2 * logits.logsumexp(1)).to(widest(logits.device))
-
-    nothing = torch.zeros(len(hidden), dtype=torch.long, device=hidden.device)
-    return _in_pieces(log_sum_sq, hidden, nothing, size=at_once, trained=trained)
+    return _in_pieces(lambda states: _widened(log_sum_sq(precise(head(states)))), hidden, how=how)
 
 
-def _precise(logits: Tensor) -> Tensor:
+def token_entropy(head: Head, hidden: Float[Tensor, "tokens width"], how: HeadOptions) -> Float[Tensor, " tokens"]:
+    """Entropy of the prediction from each hidden state: -sum_v p_v log p_v in nats, in float64."""
+    return _in_pieces(lambda states: _widened(entropy(precise(head(states)))), hidden, how=how)
+
+
+def token_kl(
+    head: Head,
+    hidden: Float[Tensor, "tokens width"],
+    ref_head: Head,
+    ref_hidden: Float[Tensor, "tokens ref_width"],
+    how: HeadOptions,
+) -> Float[Tensor, " tokens"]:
+    """KL(reference || policy) of the prediction from each pair of hidden states, in nats and float64.
+
+    The terms of TDPO's `sequential_kl` (arXiv:2404.11999). Gradient flows through the policy only.
+
+    Args:
+        head: of the policy.
+        hidden: states of the policy.
+        ref_head: of the reference; may be the same weights with another adapter.
+        ref_hidden: the reference's states at the same tokens.
+        how: the policy's head runs; as many tokens of the reference stand in memory with it.
+    """
+
+    def kl(states: Tensor, ref_states: Tensor) -> Tensor:
+        with torch.no_grad():
+            ref_logits = precise(ref_head(ref_states))
+        each = torch.ones(len(states), 1, dtype=torch.bool, device=states.device)
+        return _widened(sequential_kl(precise(head(states))[:, None], ref_logits[:, None], each))
+
+    return _in_pieces(kl, hidden, ref_hidden.detach(), how=how)
+
+
+def log_sum_sq(logits: Float[Tensor, "*tokens vocab"]) -> Float[Tensor, " *tokens"]:
+    """Log sum_v p_v^2 of softmax(logits)."""
+    return (2 * logits).logsumexp(-1) - 2 * logits.logsumexp(-1)
+
+
+def entropy(logits: Float[Tensor, "*tokens vocab"]) -> Float[Tensor, " *tokens"]:
+    """-sum_v p_v log p_v of softmax(logits), in nats; what has no chance at all (a logit of -inf) adds nothing."""
+    logps = logits.log_softmax(-1)
+    return -(logps.exp() * logps.masked_fill(logps.isneginf(), 0.0)).sum(-1)
+
+
+def precise(logits: Tensor) -> Tensor:
+    """Logits in float32 or better."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def _in_pieces(
-    of: Callable[[Tensor, Tensor], Tensor], hidden: Tensor, ids: Tensor, *, size: int, trained: bool
-) -> Tensor:
-    pieces = zip(hidden.split(size), ids.split(size), strict=True)
+def _widened(values: Tensor) -> Tensor:
+    return values.to(widest(values.device))
+
+
+Of = Callable[..., Tensor]
+"""From rows of one tensor or several to a value of each row."""
+
+
+def _in_pieces(of: Of, hidden: Tensor, *others: Tensor, how: HeadOptions) -> Tensor:
+    size = how["at_once"]
+    if torch.is_grad_enabled() and how["weights"]:
+        return _Again.apply(of, size, 1 + len(others), hidden, *others, *how["weights"])
+    pieces = _pieces((hidden, *others), size)
     if not torch.is_grad_enabled():
-        return torch.cat([of(states, targets) for states, targets in pieces])
-    if trained:
-        return torch.cat([checkpoint(of, states, targets, use_reentrant=False) for states, targets in pieces])
-    return torch.cat([_AtOnce.apply(of, states, targets) for states, targets in pieces])
+        return torch.cat([of(*piece) for piece in pieces])
+    return torch.cat([_AtOnce.apply(of, *piece) for piece in pieces])
+
+
+def _pieces(rows: Sequence[Tensor], size: int) -> list[tuple[Tensor, ...]]:
+    return list(zip(*(tensor.split(size) for tensor in rows), strict=True))
 
 
 class _AtOnce(torch.autograd.Function):
-    """A function whose values belong to one row each: its gradient by the rows is taken as it is computed."""
+    """A function whose values belong to one row each: its gradient by the first rows is taken as it is computed."""
 
     @staticmethod
-    def forward(ctx: Any, of: Callable[[Tensor, Tensor], Tensor], states: Tensor, targets: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(ctx: Any, of: Of, states: Tensor, *others: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         with torch.enable_grad():
             own = states.detach().requires_grad_(True)
-            values = of(own, targets)
+            values = of(own, *others)
             (gradient,) = torch.autograd.grad(values.sum(), own)
         ctx.save_for_backward(gradient)
+        ctx.others = len(others)
         return values.detach()
 
     @staticmethod
-    def backward(ctx: Any, grad_values: Tensor) -> tuple[None, Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, grad_values: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (gradient,) = ctx.saved_tensors
-        return None, grad_values[:, None].to(gradient.dtype) * gradient, None
+        return None, grad_values[:, None].to(gradient.dtype) * gradient, *(None,) * ctx.others
 
 
-def is_trained(head: nn.Module | None) -> bool:
-    """Whether any weight of a head is trained."""
-    return head is not None and any(parameter.requires_grad for parameter in head.parameters())
+class _Again(torch.autograd.Function):
+    """A function of rows and of weights: going backward computes it again, one piece after the other.
+
+    The pieces' gradients by the weights are added up in float32 or better and rounded once, at the end.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, of: Of, size: int, num_rows: int, *tensors: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        kind = tensors[0].device.type
+        ctx.of, ctx.size, ctx.num_rows = of, size, num_rows
+        ctx.cast = kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
+        ctx.save_for_backward(*tensors)
+        return torch.cat([of(*piece) for piece in _pieces(tensors[:num_rows], size)])
+
+    @staticmethod
+    def backward(ctx: Any, grad_values: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        rows, weights = ctx.saved_tensors[: ctx.num_rows], ctx.saved_tensors[ctx.num_rows :]
+        sums = [torch.zeros_like(one, dtype=torch.promote_types(one.dtype, torch.float32)) for one in weights]
+        by_states: list[Tensor] = []
+        pieces = _pieces(rows, ctx.size)
+        for (states, *others), grads in zip(pieces, grad_values.split(ctx.size), strict=True):
+            with torch.enable_grad(), torch.autocast(*ctx.cast):
+                own = states.detach().requires_grad_(True)
+                values = ctx.of(own, *others)
+            of_states, *of_weights = torch.autograd.grad(values, (own, *weights), grads)
+            by_states.append(of_states)
+            for total, of_piece in zip(sums, of_weights, strict=True):
+                total.add_(of_piece)
+        rounded = (total.to(one.dtype) for total, one in zip(sums, weights, strict=True))
+        return None, None, None, torch.cat(by_states), *(None,) * (ctx.num_rows - 1), *rounded
+
+
+def trained_weights(head: nn.Module | None) -> list[Tensor]:
+    """The weights of a head that are trained."""
+    return [] if head is None else [parameter for parameter in head.parameters() if parameter.requires_grad]

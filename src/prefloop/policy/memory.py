@@ -27,6 +27,8 @@ FLOAT = 4
 """Bytes of a number: everything is held in float32."""
 LOGIT_COPIES_TRAINING = 4
 """The logits, and while their gradient is taken the softmax, the gradient of the chosen token, and their sum."""
+LOGIT_COPIES_LIVE = 4
+"""More than these while a KL divergence from a live reference is computed and its gradient taken (measured)."""
 LOGIT_COPIES_SCORING = 2
 """The logits, and their exponentials inside logsumexp."""
 MOMENTS: Mapping[str, int] = {"adamw": 2, "rmsprop": 1}
@@ -295,6 +297,21 @@ def activations(facts: ModelFacts, batch: BatchShape) -> Part:
         f"+ 2 x {attention} attention + 4 x {facts.intermediate} feed-forward + {small} adapter and norms) "
         f"+ 2 x {batch.attended:,} x {attention} keys and values + {batch.mask:,} mask] "
         f"+ {batch.tokens:,} x {last} x {facts.hidden} last norm{predicted}) x {FLOAT} bytes",
+    )
+
+
+def live_reference(facts: ModelFacts, batch: BatchShape) -> Part:
+    """What a reference that stays loaded adds to a micro-batch: its states, and its distributions beside the policy's.
+
+    Its own weights are not among them.
+    """
+    states = (batch.tokens + batch.answers) * facts.hidden
+    distributions = LOGIT_COPIES_LIVE * batch.predictions * facts.vocab
+    return Part(
+        "live reference",
+        FLOAT * (states + distributions),
+        f"([{batch.tokens:,} + {batch.answers:,} before the head] x {facts.hidden} hidden + {batch.predictions:,} "
+        f"predictions x {facts.vocab:,} vocabulary x {LOGIT_COPIES_LIVE} more copies) x {FLOAT} bytes",
     )
 
 

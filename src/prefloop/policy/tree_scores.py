@@ -10,8 +10,18 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from prefloop.policy.functionals import TokenRow, TokenScores, response_token_scores
-from prefloop.policy.head import HeadOptions, head_of, is_trained, token_concentration, token_logps, tokens_at_once
+from prefloop.policy.functionals import RowScores, TokenRow
+from prefloop.policy.head import (
+    HeadOptions,
+    head_of,
+    token_concentration,
+    token_entropy,
+    token_kl,
+    token_logps,
+    tokens_at_once,
+    trained_weights,
+)
+from prefloop.policy.live import LiveReference
 from prefloop.policy.tree_attention import tree_attention
 from prefloop.policy.trees import WORTH_SHARING, Forest
 
@@ -23,7 +33,7 @@ UNKNOWN = (NotImplementedError, RuntimeError, TypeError, ValueError, AttributeEr
 
 @dataclass(frozen=True)
 class TreeScores:
-    """One pass over some rows; what is asked of it is computed from its hidden states."""
+    """One pass over some rows; what is asked of it is computed from its hidden states, as `RowScores` says it."""
 
     model: PreTrainedModel
     rows: Sequence[TokenRow]
@@ -48,10 +58,39 @@ class TreeScores:
             self._head(self._before_answers(), [token for row in self.rows for token in row.answer_ids])
         )
 
+    def logps(self) -> Float[Tensor, " rows"]:
+        """Log-probability of each answer's counted tokens, summed."""
+        return self.token_logps().sum(1)
+
     def token_log_sum_sq(self) -> Float[Tensor, "rows tokens"]:
-        """How concentrated the prediction of each answer token is, as in `TokenScores`."""
-        hidden = self.hidden[self._before_answers()]
-        return self._of_answers(token_concentration(head_of(self.model), hidden, **self._how))
+        """How concentrated the prediction of each answer token is."""
+        return self._of_answers(token_concentration(head_of(self.model), self._states(), self._how))
+
+    def token_entropy(self) -> Float[Tensor, "rows tokens"]:
+        """Entropy of the prediction of each answer token."""
+        return self._of_answers(token_entropy(head_of(self.model), self._states(), self._how))
+
+    def seq_kl(self, live: LiveReference) -> Float[Tensor, " rows"]:
+        """KL(reference || policy) summed over an answer's counted tokens; both distributions a few tokens at a time."""
+        with live.active() as model:
+            reference = TreeScores.of(model, self.rows)
+        own_head = head_of(reference.model)
+
+        def ref_head(states: Tensor) -> Tensor:
+            with live.active():  # the head may have an adapter, too
+                return own_head(states)
+
+        kl = token_kl(head_of(self.model), self._states(), ref_head, reference._states(), self._how)
+        return self._of_answers(kl).sum(1)
+
+    def token_states(self) -> Float[Tensor, "rows tokens width"]:
+        """Hidden state before each answer token; not masked, but padded with 0."""
+        return pad_sequence(list(self._states().split([len(row.answer_ids) for row in self.rows])), batch_first=True)
+
+    def last_states(self) -> Float[Tensor, "rows width"]:
+        """Hidden state at the last token of each answer."""
+        last = [int(self.forest.places(row)[-1]) for row in range(len(self.rows))]
+        return self.hidden[torch.tensor(last, device=self.hidden.device)]
 
     def prompt_logps(self, rows: Sequence[int]) -> Float[Tensor, " rows"]:
         """Log-probability of the prompts of some rows, each token after the first, summed."""
@@ -63,7 +102,10 @@ class TreeScores:
 
     def _head(self, before: Tensor, ids: Sequence[int]) -> Tensor:
         targets = torch.tensor(ids, dtype=torch.long, device=self.hidden.device)  # also of no tokens
-        return token_logps(head_of(self.model), self.hidden[before], targets, **self._how)
+        return token_logps(head_of(self.model), self.hidden[before], targets, self._how)
+
+    def _states(self) -> Tensor:
+        return self.hidden[self._before_answers()]
 
     def _before_answers(self) -> Tensor:
         return torch.cat([self._before(row, len(one.prompt_ids)) for row, one in enumerate(self.rows)])
@@ -81,8 +123,8 @@ class TreeScores:
 
     @property
     def _how(self) -> HeadOptions:
-        trained = is_trained(self.model.get_output_embeddings())
-        return {"at_once": tokens_at_once(self.model.config.get_text_config().vocab_size), "trained": trained}
+        weights = trained_weights(self.model.get_output_embeddings())
+        return {"at_once": tokens_at_once(self.model.config.get_text_config().vocab_size), "weights": weights}
 
 
 def may_take_trees(model: PreTrainedModel) -> bool:
@@ -104,13 +146,13 @@ def takes_trees(model: PreTrainedModel) -> bool:
     with torch.inference_mode():
         try:
             passed = TreeScores.of(model, rows)
-            found = TokenScores(passed.token_logps(), passed.token_log_sum_sq())
+            found = passed.token_logps(), passed.token_log_sum_sq()
         except UNKNOWN:
             return False
-        alone = [response_token_scores(model, [row]) for row in rows]
+        alone = [RowScores.of(model, [row]) for row in rows]
     pairs = (
         (tree[number, : own.shape[1]], own[0])
         for number, one in enumerate(alone)
-        for tree, own in ((found.logps, one.logps), (found.log_sum_sq, one.log_sum_sq))
+        for tree, own in zip(found, (one.token_logps(), one.token_log_sum_sq()), strict=True)
     )
     return all(torch.allclose(tree, own, rtol=0, atol=WITHIN) for tree, own in pairs)

@@ -20,15 +20,13 @@ from prefloop.config import LoraConfig, Precision
 from prefloop.errors import ModelError
 from prefloop.policy.checkpointing import recomputed_layers
 from prefloop.policy.export import keep_template_settings
+from prefloop.policy.live import REFERENCE, TRAINED, LiveReference
 from prefloop.policy.model_files import CONVERSATION_FILES
 from prefloop.policy.precision import layers_in
 from prefloop.policy.quantized import Quantize, quantization, require_quantizer
 from prefloop.policy.source import ModelSource
 from prefloop.policy.template import ChatCodec
 from prefloop.policy.tree_scores import takes_trees
-
-TRAINED = "default"
-"""peft's name for the adapter that is trained."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +53,8 @@ class Trainable:
     """The model directory whose tokenizer, template and generation settings belong to it."""
     chat_template_kwargs: Mapping[str, JsonValue]
     """What the template was told whenever it was rendered for the model."""
+    live: LiveReference | None = None
+    """The reference that stays loaded, where one was asked for."""
 
     @contextmanager
     def dropout(self, seed: int) -> Generator[None]:
@@ -72,7 +72,7 @@ class Trainable:
             torch.manual_seed(seed)
             for layer in layers:
                 layer.training = True  # DoRA asks the layer itself; the layer below it stays as it is
-                layer.lora_dropout.train()
+                layer.lora_dropout[TRAINED].train()
             try:
                 yield
             finally:
@@ -87,7 +87,7 @@ class Trainable:
             assert isinstance(config, PeftLoraConfig)
             if isinstance(config.target_modules, set):  # a set is written in another order by every process
                 config.target_modules = sorted(config.target_modules)
-            self.model.save_pretrained(str(directory), save_embedding_layers=False)
+            self.model.save_pretrained(str(directory), save_embedding_layers=False, selected_adapters=[TRAINED])
             (directory / "README.md").unlink(missing_ok=True)
         else:
             self.model.save_pretrained(directory)
@@ -166,8 +166,11 @@ class Workbench:
         precision: Precision = "float32",
         *,
         recompute: bool = False,
+        live: PolicyFiles | None = None,
     ) -> Generator[Trainable, None, None]:
         """A model to be trained from `start`; with LoRA the base stays shared and frozen.
+
+        All weights are trained in the place of the model that was loaded last, which is loaded again when asked for.
 
         Args:
             start: whose weights training starts from.
@@ -175,6 +178,8 @@ class Workbench:
             seed: of the first adapter's weights.
             precision: in which its layers compute.
             recompute: layers are computed again going backward, and keep nothing.
+            live: a reference that stays loaded. With LoRA it is the base with its own adapter or none, so that the
+                weights are there once; without, and where it has another base, a model beside the one that is trained.
 
         Raises:
             ModelError: the start policy and the recipe disagree on adapters.
@@ -185,9 +190,14 @@ class Workbench:
                     "policy: full fine-tuning cannot start from a LoRA adapter. Set policy.lora, or start from a "
                     "merged model."
                 )
-            model = self._load(start.directory).requires_grad_(True)
-            with layers_in(model, precision), recomputed_layers(model) if recompute else nullcontext():
-                yield Trainable(model, None, self.source.directory, self.codec.chat_template_kwargs)
+            model = self.base(start.directory)
+            self._loaded = self._sampling = None
+            with (
+                self._beside(live, precision) as reference,
+                layers_in(model.requires_grad_(True), precision),
+                recomputed_layers(model) if recompute else nullcontext(),
+            ):
+                yield Trainable(model, None, self.source.directory, self.codec.chat_template_kwargs, reference)
             return
         if start.directory != self.source.directory:
             raise ModelError(
@@ -208,11 +218,28 @@ class Workbench:
                 model = get_peft_model(base, adapter_config(lora))
             model.peft_config[TRAINED].base_model_name_or_path = self.source.name
         try:
+            reference = None if live is None else self._on_the_same_base(model, live)
             with layers_in(base, precision), recomputed_layers(base) if recompute else nullcontext():
-                yield Trainable(model.eval(), lora, start.directory, self.codec.chat_template_kwargs)
+                yield Trainable(model.eval(), lora, start.directory, self.codec.chat_template_kwargs, reference)
         finally:
             model.unload()
             base.requires_grad_(False)
+
+    @contextmanager
+    def _beside(self, live: PolicyFiles | None, precision: Precision) -> Generator[LiveReference | None, None, None]:
+        if live is None:
+            yield None
+        else:
+            with self.for_scoring(live, precision) as model:
+                yield LiveReference(model)
+
+    def _on_the_same_base(self, model: PeftModel, live: PolicyFiles) -> LiveReference:
+        if live.directory != self.source.directory:
+            return LiveReference(self._load(live.directory))
+        if live.adapter is None:
+            return LiveReference(model, "off")
+        model.load_adapter(str(live.adapter), REFERENCE, is_trainable=False)
+        return LiveReference(model, "reference")
 
     def _load(self, directory: Path, nf4: Precision | None = None) -> PreTrainedModel:
         if nf4 is not None:

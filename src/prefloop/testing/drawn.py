@@ -78,6 +78,7 @@ _MADE: Mapping[str, Callable[[_Draw], Tensor]] = {
     "token_values": lambda drawn: drawn.masked(4 * drawn.uniform - 2),
     "seq_kl": lambda drawn: 5 * drawn.uniform,
     "entropy": lambda drawn: 5 * drawn.uniform,
+    "token_entropy": lambda drawn: drawn.masked(3 * drawn.uniform),
     "rewards": lambda drawn: 4 * drawn.uniform - 2,
     "logits": lambda drawn: 4 * drawn.uniform - 2,
     "head_logits": lambda drawn: 4 * drawn.uniform - 2,
@@ -116,7 +117,7 @@ def at_extremes(objective: Objective, values: Values, gap: float) -> Iterator[tu
     """
     for quantity in (quantity for quantity in objective.quantities if quantity.what.source == "model"):
         falls_only = quantity.functional.endswith("logps") or quantity.functional == "token_log_sum_sq"
-        rises_only = quantity.functional in {"seq_kl", "entropy"}
+        rises_only = quantity.functional in {"seq_kl", "entropy", "token_entropy"}
         for step in (-gap,) * (not rises_only) + (gap,) * (not falls_only):
             moved = values[quantity.name].detach().clone()
             if quantity.what.shape.startswith("pairs tokens"):

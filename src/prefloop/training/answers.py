@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from prefloop.objectives import REPEATED_ROLES
-from prefloop.policy import TokenRow
+from prefloop.policy import LiveReference, TokenRow
 from prefloop.training.layout import TOKEN_FUNCTIONALS, Budget, Layout, Model
 from prefloop.training.rows import TokenExample
 
@@ -93,11 +93,18 @@ class Together:
             part = (*part, place)
         yield part
 
-    def scores(self, model: Model, places: Sequence[int], functionals: Collection[str], layout: Layout) -> Flat:
-        """What a model says of the answers of one pass; gradient flows where it is enabled."""
+    def scores(
+        self,
+        model: Model,
+        places: Sequence[int],
+        functionals: Collection[str],
+        layout: Layout,
+        live: LiveReference | None = None,
+    ) -> Flat:
+        """What a model says of the answers of one pass, some of it about a live reference; gradient flows."""
         own = [self.answers[place] for place in places]
         prompts = [number for number, answer in enumerate(own) if answer.first and "prompt_logps" in functionals]
-        found = layout.scores(model, [answer.row for answer in own], functionals, prompts)
+        found = layout.scores(model, [answer.row for answer in own], functionals, prompts, live)
         return {name: values.cpu() for name, values in found.items() if name == "logps" or name in functionals}
 
     def zeros(self, functionals: Collection[str]) -> Flat:

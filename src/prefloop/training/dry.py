@@ -75,11 +75,18 @@ def dry_pass(
     with torch.random.fork_rng():
         nf4 = settings.precision if settings.lora is not None and settings.lora.quantize else None
         bench.base(start.directory, nf4)  # stays loaded once references were scored or answers sampled
-        with bench.for_training(start, settings.lora, 0, settings.precision, recompute=recompute) as trainable:
+        with bench.for_training(
+            start,
+            settings.lora,
+            0,
+            settings.precision,
+            recompute=recompute,
+            live=None if objective.live is None else start,
+        ) as trainable:
             parameters = trainable.parameters().values()
             count = MOMENTS[settings.optimizer]
             moments = [torch.full_like(parameter, 0.0) for parameter in parameters for _ in range(count)]
             prompts = range(len(rows)) if "prompt_logps" in wanted else ()
-            scores = layout.scores(trainable.model, rows, wanted, prompts)
+            scores = layout.scores(trainable.model, rows, wanted, prompts, trainable.live)
             torch.stack([values.double().sum() for values in scores.values()]).sum().backward()
             del moments

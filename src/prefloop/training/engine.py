@@ -201,7 +201,7 @@ class PlainEngine:
         return {name: self.world.total(values) for name, values in flat.items()} if self._coupled else flat
 
     def _scores(self, part: Together, places: Sequence[int]) -> Flat:
-        return part.scores(self.trainable.model, places, self._functionals, self.layout)
+        return part.scores(self.trainable.model, places, self._functionals, self.layout, self.trainable.live)
 
     @property
     def _functionals(self) -> set[str]:

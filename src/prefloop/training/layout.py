@@ -10,18 +10,18 @@ from transformers import PreTrainedModel
 from prefloop.policy import (
     BatchShape,
     Forest,
+    LiveReference,
     ModelFacts,
+    RowScores,
     TokenRow,
     TreeScores,
     batches_within,
     prompt_logps,
-    response_logps,
-    response_token_scores,
     shared_length,
 )
 from prefloop.training.rows import TokenExample
 
-TOKEN_FUNCTIONALS = frozenset({"token_logps", "token_log_sum_sq"})
+TOKEN_FUNCTIONALS = frozenset({"token_logps", "token_log_sum_sq", "token_entropy"})
 
 Model = PreTrainedModel | PeftModel
 
@@ -44,10 +44,12 @@ class Layout:
     """A way to lay out a micro-batch."""
 
     name: str
-    scores: Callable[[Model, Sequence[TokenRow], Collection[str], Sequence[int]], dict[str, Tensor]]
+    scores: Callable[
+        [Model, Sequence[TokenRow], Collection[str], Sequence[int], LiveReference | None], dict[str, Tensor]
+    ]
     """What a model says of some answers: `logps` and other functionals where they are asked for, a line an answer;
     those of tokens are as wide as the longest answer, padded with 0. `prompt_logps` are of the answers whose places
-    are named."""
+    are named; `seq_kl` is from a live reference, which passes over the same answers in the same layout."""
     cut: Callable[[Mapping[int, TokenExample], int], Iterator[list[int]]]
     """The examples of an optimiser step, by index, in micro-batches that fit a budget of tokens; a larger example
     stands alone."""
@@ -65,16 +67,35 @@ def cut_rows(examples: Mapping[int, TokenExample], tokens_per_batch: int) -> Ite
 
 
 def scores_of_rows(
-    model: Model, rows: Sequence[TokenRow], functionals: Collection[str] = (), prompts: Sequence[int] = ()
+    model: Model,
+    rows: Sequence[TokenRow],
+    functionals: Collection[str] = (),
+    prompts: Sequence[int] = (),
+    live: LiveReference | None = None,
 ) -> dict[str, Tensor]:
     """All answers go through one forward pass, padded on the left; prompts through another."""
-    if TOKEN_FUNCTIONALS.isdisjoint(functionals):
-        found = {"logps": response_logps(model, rows)}
-    else:
-        tokens = response_token_scores(model, rows)
-        found = {"logps": tokens.logps.sum(1), "token_logps": tokens.logps, "token_log_sum_sq": tokens.log_sum_sq}
+    found = _of_answers(RowScores.of(model, rows), functionals, live)
     if prompts:
         found["prompt_logps"] = prompt_logps(model, [rows[place].prompt_ids for place in prompts])
+    return found
+
+
+def _of_answers(
+    passed: RowScores | TreeScores, functionals: Collection[str], live: LiveReference | None
+) -> dict[str, Tensor]:
+    """What is asked of a pass, a line an answer."""
+    found: dict[str, Tensor] = {}
+    if "token_logps" in functionals:
+        found["token_logps"] = passed.token_logps()
+    found["logps"] = found["token_logps"].sum(1) if "token_logps" in found else passed.logps()
+    if "token_log_sum_sq" in functionals:
+        found["token_log_sum_sq"] = passed.token_log_sum_sq()
+    if not {"entropy", "token_entropy"}.isdisjoint(functionals):
+        found["token_entropy"] = passed.token_entropy()
+        found["entropy"] = found["token_entropy"].sum(1)
+    if "seq_kl" in functionals:
+        assert live is not None, "seq_kl needs a reference that stays loaded"
+        found["seq_kl"] = passed.seq_kl(live)
     return found
 
 
@@ -94,16 +115,15 @@ def shape_of_rows(rows: Sequence[TokenRow], facts: ModelFacts) -> BatchShape:
 
 
 def scores_of_trees(
-    model: Model, rows: Sequence[TokenRow], functionals: Collection[str] = (), prompts: Sequence[int] = ()
+    model: Model,
+    rows: Sequence[TokenRow],
+    functionals: Collection[str] = (),
+    prompts: Sequence[int] = (),
+    live: LiveReference | None = None,
 ) -> dict[str, Tensor]:
     """All answers and prompts go through one forward pass without padding; what begins alike passes once."""
     passed = TreeScores.of(model, rows)
-    tokens = passed.token_logps()
-    found = {"logps": tokens.sum(1)}
-    if "token_logps" in functionals:
-        found["token_logps"] = tokens
-    if "token_log_sum_sq" in functionals:
-        found["token_log_sum_sq"] = passed.token_log_sum_sq()
+    found = _of_answers(passed, functionals, live)
     if prompts:
         found["prompt_logps"] = passed.prompt_logps(prompts)
     return found

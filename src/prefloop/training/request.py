@@ -50,6 +50,11 @@ class TrainRequest:
     validation: Sequence[TokenExample] = ()
     """Examples that are only measured, before and after."""
 
+    @property
+    def live(self) -> PolicyFiles | None:
+        """The reference that has to stay loaded while the policy is trained, if there is one."""
+        return None if self.objective.live is None else self.references[self.objective.live]
+
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""

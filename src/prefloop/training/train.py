@@ -59,7 +59,12 @@ def train(
     held_plan = list(in_pieces(range(len(request.validation)), settings.batch_size))
     held_loss = _loss(request, request.validation, held_plan, bench, progress, "validation-") if held_plan else None
     with bench.for_training(
-        request.start, settings.lora, request.seed, settings.precision, recompute=request.recompute
+        request.start,
+        settings.lora,
+        request.seed,
+        settings.precision,
+        recompute=request.recompute,
+        live=request.live,
     ) as trainable:
         engine = PlainEngine(
             trainable,
