@@ -9,10 +9,25 @@ from prefloop.records import Group, Message, Prompt
 EMPTY = Group(prompts=(Prompt.of((Message(role="user", content="?"),)),))
 
 
+PAIR = ("chosen", "rejected")
+
+
 def test_rules_declare_what_they_write_and_read() -> None:
     assert {name: (found.roles, found.reads_given) for name, found in rules().items()} == {
-        "best_worst": (("chosen", "rejected"), False),
-        "given": (("chosen", "rejected"), True),
+        "best_worst": (PAIR, False),
+        "given": (PAIR, True),
+        "goal_labelled": (PAIR, True),
+        "iid": (PAIR, False),
+        "max_max": (PAIR, False),
+        "max_min": (PAIR, False),
+        "max_min_length": (PAIR, False),
+        "max_random": (PAIR, False),
+        "own_answer": ((*PAIR, "response"), False),
+        "prompted": (PAIR, False),
+        "teacher": (PAIR, False),
+        "tournament": (PAIR, False),
+        "win_rates": (PAIR, False),
+        "worst_of_k": (PAIR, False),
     }
 
 
@@ -60,5 +75,5 @@ def test_an_unknown_rule_is_an_error_that_names_the_nearest() -> None:
         find_rule("best_wurst", "mine.yaml: pairs.rule")
     assert str(raised.value) == (
         "mine.yaml: pairs.rule is 'best_wurst', which is not a rule. Did you mean 'best_worst'? "
-        "Known: best_worst, given."
+        f"Known: {', '.join(sorted(rules()))}."
     )
