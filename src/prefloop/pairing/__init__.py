@@ -2,6 +2,8 @@
 
 from prefloop.pairing.all_pairs import all_pairs
 from prefloop.pairing.best_worst import best_worst
+from prefloop.pairing.corrupted import corrupted_numbers, wrong_choices
+from prefloop.pairing.edited import edited
 from prefloop.pairing.ensemble import ensemble
 from prefloop.pairing.given import given
 from prefloop.pairing.goals import goal_labelled
@@ -13,6 +15,8 @@ from prefloop.pairing.own_answer import own_answer
 from prefloop.pairing.prompted import prompted
 from prefloop.pairing.registry import Dropped, Rule, SetConstant, find_rule, rule, rules
 from prefloop.pairing.self_play import self_play
+from prefloop.pairing.siblings import siblings
+from prefloop.pairing.step_pairs import better_steps, first_bad_steps
 from prefloop.pairing.teacher import teacher
 from prefloop.pairing.tournament import tournament
 from prefloop.pairing.unpaired import threshold_labels, unpaired
@@ -25,11 +29,15 @@ __all__ = [
     "SetConstant",
     "all_pairs",
     "best_worst",
+    "better_steps",
     "clear_pairs",
+    "corrupted_numbers",
     "dice",
+    "edited",
     "ensemble",
     "find_rule",
     "finished",
+    "first_bad_steps",
     "given",
     "goal_labelled",
     "iid",
@@ -47,10 +55,12 @@ __all__ = [
     "rules",
     "scores",
     "self_play",
+    "siblings",
     "teacher",
     "threshold_labels",
     "tournament",
     "unpaired",
     "win_rates",
     "worst_of_k",
+    "wrong_choices",
 ]

@@ -21,26 +21,26 @@ def offline_and_generated(gamma: float, num_offline: int, num_generated: int) ->
 def replayed(current: int, earlier: Sequence[int], shares: Sequence[float]) -> list[int]:
     """How many examples of each earlier round are mixed in, the last round first (DNO: 30 %, 15 %, halving on).
 
-    A round is at most its share of the whole mixture; where there are fewer, the mixture is smaller.
+    As many as there are, but no round more than its share of the mixture that comes of it.
 
     Args:
         current: examples of this round, all of which are taken.
         earlier: examples of the rounds before, the last one first.
         shares: of the mixture, the last round first; below 1 together. Rounds beyond them bring nothing.
     """
-    used = list(shares[: len(earlier)])
-    taken = [0] * len(earlier)
-    bound = list(range(len(used)))
+    bounds = [*shares, *(0.0 for _ in earlier)]
+    taken = list(earlier)
     while True:
-        # The mixture's size if no round were exhausted but those that already are.
-        exhausted = [index for index in range(len(used)) if index not in bound]
-        total = (current + sum(earlier[index] for index in exhausted)) / (1 - sum(used[index] for index in bound))
-        scarce = [index for index in bound if earlier[index] < floor(used[index] * total)]
-        if not scarce:
-            for index in range(len(used)):
-                taken[index] = floor(used[index] * total) if index in bound else earlier[index]
+        total = current + sum(taken)
+        fewer = [min(number, _whole(share * total)) for number, share in zip(taken, bounds, strict=False)]
+        if fewer == taken:
             return taken
-        bound = [index for index in bound if index not in scarce]
+        taken = fewer
+
+
+def _whole(amount: float) -> int:
+    """Rounded down, after rounding errors: 0.3 of 1000 is 300."""
+    return floor(amount + 1e-9)
 
 
 def shares_of(counts: Mapping[str, int]) -> dict[str, float]:
