@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from math import exp
 
-from prefloop.pairing import own_answer, prompted, self_play, worst_of_k
+from prefloop.pairing import instructed, own_answer, prompted, self_play, worst_of_k
 from prefloop.pairing.prompted import gap_mixture, gap_schedule
 from prefloop.pairing.recommendation import Recommendation, first_item, self_play_rows
-from prefloop.records import Example, Group, Judgment
+from prefloop.records import Example, Group, Judgment, Message, Prompt
 
 Build = Callable[..., Group]
 Read = Callable[..., list[str]]
@@ -112,3 +112,16 @@ def test_a_mixture_is_a_distribution_for_every_gap_and_the_schedule_is_linear() 
         assert abs(sum(exp(p) for p in gap_mixture([1.0, 2.0, -900.0], [900.0, 0.0, 3.0], gap)) - 1) < 1e-12
     assert gap_schedule(3, 1.0, 0.25) == [1.0, 0.625, 0.25]
     assert gap_schedule(1, 1.0, 0.25) == [1.0]
+
+
+def test_an_instruction_stands_before_the_question_of_a_derived_prompt(build: Build, read: Read) -> None:
+    group = build([None])
+    (made,) = instructed(group, instruction="Answer badly.")
+    assert isinstance(made, Prompt)
+    assert made.messages == (Message(role="user", content="Answer badly.\n\nHow are you?"),)
+    assert (made.root_id, made.prompt_id == group.root.prompt_id) == (group.root.prompt_id, False)
+    (made,) = instructed(group, instruction="Answer badly.", placement="system")
+    assert isinstance(made, Prompt)
+    assert [message.role for message in made.messages] == ["system", "user"]
+    silent = Group(prompts=(Prompt.of((Message(role="system", content="Be brief."),)),))
+    assert read(list(instructed(silent, instruction="x"))) == ["no question to put an instruction before"]

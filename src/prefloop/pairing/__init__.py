@@ -12,7 +12,7 @@ from prefloop.pairing.kept_pairs import clear_pairs, not_outdone
 from prefloop.pairing.length_corrected import dice, length_corrected
 from prefloop.pairing.online import iid, max_max, max_min, max_min_length, max_random
 from prefloop.pairing.own_answer import own_answer
-from prefloop.pairing.prompted import prompted
+from prefloop.pairing.prompted import instructed, prompted
 from prefloop.pairing.registry import Dropped, Rule, SetConstant, find_rule, rule, rules
 from prefloop.pairing.self_play import self_play
 from prefloop.pairing.siblings import siblings
@@ -41,6 +41,7 @@ __all__ = [
     "given",
     "goal_labelled",
     "iid",
+    "instructed",
     "length_corrected",
     "max_max",
     "max_min",

@@ -1,4 +1,4 @@
-"""Chosen and rejected answers written on request, behind a good and a bad instruction (SRPO by prompting).
+"""Chosen and rejected answers written on request, behind a good and a bad instruction (arXiv:2409.17534).
 
 No judge: the instruction says which is better. A gap sets how far apart the two are.
 """
@@ -9,9 +9,10 @@ from typing import Annotated
 
 from pydantic import Field
 
+from prefloop.pairing.goals import Placement, with_goal
 from prefloop.pairing.groups import member, pair
 from prefloop.pairing.registry import Dropped, rule
-from prefloop.records import Example, Group
+from prefloop.records import Example, Group, Prompt
 
 
 def log_softmax(logits: Sequence[float]) -> list[float]:
@@ -36,6 +37,34 @@ def gap_mixture(plus: Sequence[float], minus: Sequence[float], gap: float) -> li
 def gap_schedule(rounds: int, start: float, end: float) -> list[float]:
     """The gap of each round, linear from start to end: the negatives become harder. One round has the first gap."""
     return [start + (end - start) * number / max(rounds - 1, 1) for number in range(rounds)]
+
+
+@rule(writes=Prompt)
+def instructed(
+    group: Group, *, instruction: Annotated[str, Field(min_length=1)], placement: Placement = "user"
+) -> Iterator[Prompt | Dropped]:
+    """The prompt with an instruction at its beginning, for a sampler to answer; `prompted` pairs what comes of two.
+
+    Args:
+        group: a prompt.
+        instruction: what is asked for, such as an answer that is as good, or as poor, as can be.
+        placement: as a system turn, before an existing one, or before the first question.
+    """
+    root = group.root
+    messages = with_goal(root.messages, instruction, placement)
+    if messages is None:
+        yield Dropped("no question to put an instruction before")
+        return
+    made = Prompt.of(
+        messages,
+        source=root.source,
+        root_id=root.root_id,
+        prefix_ids=root.prefix_ids,
+        answer=root.answer,
+        tools=root.tools,
+        numbers=root.numbers,
+    )
+    yield made.model_copy(update={"part": root.part})
 
 
 @rule(writes=Example, roles=("chosen", "rejected"))
