@@ -29,6 +29,8 @@ def test_each_rule_picks_its_pair(build: Build, read: Read, made: Callable[..., 
 
 def test_with_a_length_penalty_the_reward_still_says_who_is_chosen(build: Build, read: Read) -> None:
     """Less a point a token, b is best and a worst: but a has the higher reward."""
+    assert pick_max_min_length([5.0, 4.0, 2.0], [9, 1, 4], 1.0) == (0, 1)
+    assert pick_max_min_length([5.0, 4.0, 2.0], [9, 1, 4], 0.25) == (1, 2)
     group = build([5.0, 1.0, 2.0], lengths=[9, 1, 4])
     assert read(list(max_min_length(group, length_penalty=1.0))) == ["a>b"]
     assert read(list(max_min_length(group, length_penalty=0.0))) == ["a>b"]

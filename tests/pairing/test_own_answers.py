@@ -6,6 +6,7 @@ from math import exp
 from prefloop.pairing import instructed, own_answer, prompted, self_play, worst_of_k
 from prefloop.pairing.prompted import gap_mixture, gap_schedule
 from prefloop.pairing.recommendation import Recommendation, first_item, self_play_rows
+from prefloop.pairing.worst_of_k import worst_of_k_samples
 from prefloop.records import Example, Group, Judgment, Message, Prompt
 
 Build = Callable[..., Group]
@@ -67,6 +68,15 @@ def test_a_given_answer_meets_the_worst_sample_with_the_smallest_cosine(build: B
     assert read(list(worst_of_k(build([3.0, None], steps=steps)))) == ["no scored sample"]
     assert read(list(worst_of_k(build([3.0, 1.0], steps=["s", "s"])))) == ["no given answer"]
     assert read(list(worst_of_k(build([3.0, 1.0], steps=steps, texts=["x", "x"])))) == ["same text"]
+
+
+def test_a_sample_at_the_threshold_is_not_bad() -> None:
+    assert [worst_of_k_samples([0.5, 0.5], [0.1, 0.2], tau).use_rejected for tau in (0.4, 0.5, 0.6)] == [
+        False,
+        False,
+        True,
+    ]
+    assert worst_of_k_samples([0.5, 0.5], [0.3, 0.2], 1.0).rejected == 0
 
 
 def test_demonstrations_meet_own_answers(build: Build, read: Read) -> None:

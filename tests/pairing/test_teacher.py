@@ -52,6 +52,7 @@ def test_a_defective_answer_is_a_negative_only_and_one_without_score_neither() -
     options = {"min_positive": 0.0, "margin_teacher": 0.0, "margin_student": 0.0}
     pairs = teacher_pairs([6.0, 2.0, nan, None], [False] * 4, [True, False, False, False], mode="dno", **options)
     assert pairs == [(1, 0)]
+    assert teacher_pairs([6.0, 0.0], [False] * 2, [True, False], mode="dno", **options) == [(1, 0)]
 
 
 def test_the_rule_knows_the_teacher_by_its_step_and_says_who_is_who(build: Build, read: Read) -> None:
