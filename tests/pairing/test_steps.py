@@ -102,6 +102,8 @@ def test_a_wrong_solution_becomes_a_prompt_up_to_its_first_bad_step(read: Read) 
     (earlier,) = first_bad_steps(question([0.5, 0, 1]), first_bad="incorrect_or_neutral")
     assert isinstance(earlier, Prompt)
     assert earlier.prefix_ids == (1,)
+    assert list(first_bad_steps(question([0.5, 0, 1]))) == [derived]
+    assert read(list(first_bad_steps(question([1, 1, 1]), first_bad="incorrect_or_neutral"))) == ["no bad step found"]
     (missing,) = first_bad_steps(question(right=None))
     assert missing == derived
     assert read(list(first_bad_steps(question([1, 1, None])))) == ["no bad step found"]
