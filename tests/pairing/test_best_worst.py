@@ -1,6 +1,7 @@
 """The best against the worst answer."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given as all_of
@@ -38,12 +39,12 @@ def scored(*values: float | None) -> Group:
     return group([response(chr(ord("a") + number)) for number in range(len(values))], values)
 
 
-def only(made: Group, **options: float) -> Example | Dropped:
+def only(made: Group, **options: Any) -> Example | Dropped:
     (result,) = best_worst(made, **options)
     return result
 
 
-def chosen_and_rejected(made: Group, **options: float) -> tuple[str, str]:
+def chosen_and_rejected(made: Group, **options: Any) -> tuple[str, str]:
     example = only(made, **options)
     assert isinstance(example, Example)
     return example.member("chosen").response_id, example.member("rejected").response_id
@@ -177,3 +178,13 @@ def test_a_pair_is_made_exactly_where_two_scores_are_apart_by_more_than_the_marg
     assert isinstance(result, Example) == apart
     if isinstance(result, Example):
         assert [member.numbers["score"] for member in result.members] == [max(known), min(known)]
+
+
+def test_an_answer_needs_as_many_valid_judgments_as_asked_for() -> None:
+    answers = [response("a"), response("b"), response("c")]
+    said = group(answers, [5.0, 4.0, 1.0])
+    again = (score("b", 2.0), score("c", 3.0), score("a", None), score("a", float("nan")))
+    asked_twice = Group(prompts=said.prompts, responses=said.responses, judgments=(*said.judgments, *again))
+    assert chosen_and_rejected(asked_twice) == ("a", "c")
+    assert chosen_and_rejected(asked_twice, min_judgments=2) == ("b", "c")
+    assert only(asked_twice, min_judgments=3) == Dropped("fewer than two scored answers")

@@ -10,16 +10,18 @@ EMPTY = Group(prompts=(Prompt.of((Message(role="user", content="?"),)),))
 
 
 def test_rules_declare_what_they_write_and_read() -> None:
-    assert {name: (found.roles, found.reads_given) for name, found in rules().items()} == {
-        "best_worst": (("chosen", "rejected"), False),
-        "given": (("chosen", "rejected"), True),
-    }
+    pairs = {name for name, found in rules().items() if found.roles == ("chosen", "rejected")}
+    assert rules().keys() - pairs == {"first_bad_steps", "instructed", "own_answer", "threshold_labels", "unpaired"}
+    given = {name for name, found in rules().items() if found.reads_given}
+    assert given == {"clear_pairs", "given", "goal_labelled", "not_outdone", "unpaired"}
+    fitted = {name: set(found.fit) for name, found in rules().items() if found.fit}
+    assert fitted == {"clear_pairs": {"min_evidence"}, "dice": {"alpha"}, "length_corrected": {"alpha"}}
 
 
 def test_a_rule_is_applied_with_its_options() -> None:
     rule = find_rule("best_worst", "here")
     options = rule.checked({"min_margin": 0.5}, "here")
-    assert options.model_dump() == {"min_margin": 0.5, "length_penalty": 0.0}
+    assert options.model_dump() == {"min_margin": 0.5, "length_penalty": 0.0, "min_judgments": 1}
     assert list(rule.apply(EMPTY, options)) == list(best_worst(EMPTY, min_margin=0.5))
 
 
@@ -30,19 +32,19 @@ def test_a_rule_is_applied_with_its_options() -> None:
             "best_worst",
             {"min_margn": 1},
             "pairs.min_margn is not an option of best_worst. Did you mean 'min_margin'? "
-            "Known: length_penalty, min_margin.",
+            "Known: length_penalty, min_judgments, min_margin.",
         ),
         (
             "best_worst",
             {"min_margin": -1},
             "pairs.min_margin: Input should be greater than or equal to 0, found -1. "
-            "best_worst takes min_margin, length_penalty.",
+            "best_worst takes min_margin, length_penalty, min_judgments.",
         ),
         (
             "best_worst",
             {"length_penalty": "fitted"},
             "pairs.length_penalty: Input should be a valid number, found 'fitted'. "
-            "best_worst takes min_margin, length_penalty.",
+            "best_worst takes min_margin, length_penalty, min_judgments.",
         ),
         ("given", {"min_margin": 1}, "pairs.min_margin is not an option of given. It takes no options."),
     ],
@@ -60,5 +62,5 @@ def test_an_unknown_rule_is_an_error_that_names_the_nearest() -> None:
         find_rule("best_wurst", "mine.yaml: pairs.rule")
     assert str(raised.value) == (
         "mine.yaml: pairs.rule is 'best_wurst', which is not a rule. Did you mean 'best_worst'? "
-        "Known: best_worst, given."
+        f"Known: {', '.join(sorted(rules()))}."
     )

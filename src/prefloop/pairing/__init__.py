@@ -1,20 +1,67 @@
 """Rules: pure functions from groups to examples or derived prompts, and what they share. Never imports torch."""
 
+from prefloop.pairing.all_pairs import all_pairs
 from prefloop.pairing.best_worst import best_worst
+from prefloop.pairing.corrupted import corrupted_numbers, wrong_choices
+from prefloop.pairing.edited import edited
+from prefloop.pairing.ensemble import ensemble
 from prefloop.pairing.given import given
+from prefloop.pairing.goals import goal_labelled
 from prefloop.pairing.groups import finished, member, pair, scores
-from prefloop.pairing.registry import Dropped, Rule, find_rule, rule, rules
+from prefloop.pairing.kept_pairs import clear_pairs, not_outdone
+from prefloop.pairing.length_corrected import dice, length_corrected
+from prefloop.pairing.online import iid, max_max, max_min, max_min_length, max_random
+from prefloop.pairing.own_answer import own_answer
+from prefloop.pairing.prompted import instructed, prompted
+from prefloop.pairing.registry import Dropped, Rule, SetConstant, find_rule, rule, rules
+from prefloop.pairing.self_play import self_play
+from prefloop.pairing.siblings import siblings
+from prefloop.pairing.step_pairs import better_steps, first_bad_steps
+from prefloop.pairing.teacher import teacher
+from prefloop.pairing.tournament import tournament
+from prefloop.pairing.unpaired import threshold_labels, unpaired
+from prefloop.pairing.win_rates import win_rates
+from prefloop.pairing.worst_of_k import worst_of_k
 
 __all__ = [
     "Dropped",
     "Rule",
+    "SetConstant",
+    "all_pairs",
     "best_worst",
+    "better_steps",
+    "clear_pairs",
+    "corrupted_numbers",
+    "dice",
+    "edited",
+    "ensemble",
     "find_rule",
     "finished",
+    "first_bad_steps",
     "given",
+    "goal_labelled",
+    "iid",
+    "instructed",
+    "length_corrected",
+    "max_max",
+    "max_min",
+    "max_min_length",
+    "max_random",
     "member",
+    "not_outdone",
+    "own_answer",
     "pair",
+    "prompted",
     "rule",
     "rules",
     "scores",
+    "self_play",
+    "siblings",
+    "teacher",
+    "threshold_labels",
+    "tournament",
+    "unpaired",
+    "win_rates",
+    "worst_of_k",
+    "wrong_choices",
 ]

@@ -16,6 +16,7 @@ def best_worst(
     *,
     min_margin: Annotated[float, Field(ge=0)] = 0.0,
     length_penalty: float = 0.0,
+    min_judgments: Annotated[int, Field(ge=1)] = 1,
 ) -> Iterator[Example | Dropped]:
     """The best against the worst answer by score (the on-policy recipe of SimPO, arXiv:2405.14734, and RLHFlow).
 
@@ -25,8 +26,10 @@ def best_worst(
         group: a prompt with its answers and their scores.
         min_margin: score that the best must be ahead by, exclusive, after the length penalty.
         length_penalty: score taken off a token before answers are compared (RLHFlow's `max_min_p`).
+        min_judgments: valid scores that an answer needs to be compared, of which the mean counts (Self-Rewarding
+            Language Models, arXiv:2401.10020, asks for three).
     """
-    raw = scores(group)
+    raw = scores(group, min_judgments)
     ranked = {subject: score - length_penalty * group.by_id[subject].num_tokens for subject, score in raw.items()}
     if len(ranked) < 2:
         yield Dropped("fewer than two scored answers")

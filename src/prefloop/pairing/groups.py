@@ -1,23 +1,25 @@
 """What rules share: scores of a group's answers, the examples made of them, and filters."""
 
 from dataclasses import replace
+from math import isnan
 
 from prefloop.records import Example, Group, Member, Response, Role, digest
 
 
-def scores(group: Group) -> dict[str, float]:
+def scores(group: Group, min_judgments: int = 1) -> dict[str, float]:
     """Mean score of each response over the valid judgments of kind `score`, in the order of the responses.
 
-    Only scores overall: what a judge says of one aspect, such as honesty, is not a verdict on the answer.
+    Only scores overall: what a judge says of one aspect, such as honesty, is not a verdict on the answer. None and NaN
+    are no scores; an answer with fewer than `min_judgments` of them has none.
     """
     said: dict[str, list[float]] = {response.response_id: [] for response in group.responses}
     for judgment in group.judgments:
         if judgment.kind != "score" or judgment.aspect != "overall":
             continue
         for subject, value in zip(judgment.subjects, judgment.values, strict=True):
-            if value is not None and subject in said:
+            if value is not None and not isnan(value) and subject in said:
                 said[subject].append(value)
-    return {subject: sum(values) / len(values) for subject, values in said.items() if values}
+    return {subject: sum(values) / len(values) for subject, values in said.items() if len(values) >= min_judgments}
 
 
 def finished(group: Group) -> Group:

@@ -1,5 +1,6 @@
 """Pure numerics of evaluation and selection: arrays in, numbers with their uncertainty out. Never imports torch."""
 
+from prefloop.statistics.best_of_n import best_of_n, kl_best_of_n
 from prefloop.statistics.bootstrap import ClusteredEstimate, cluster_bootstrap, clustered_mean
 from prefloop.statistics.kl import KlEstimate, k1, k2, k3, kl_estimate
 from prefloop.statistics.logistic import LengthSlope, LogisticFit, length_slope, soft_logistic
@@ -32,6 +33,7 @@ __all__ = [
     "Statistic",
     "WinRate",
     "at_equal_lengths",
+    "best_of_n",
     "cluster_bootstrap",
     "clustered_mean",
     "clustered_statistic",
@@ -39,6 +41,7 @@ __all__ = [
     "k1",
     "k2",
     "k3",
+    "kl_best_of_n",
     "kl_estimate",
     "length_controlled",
     "length_controlled_glm",

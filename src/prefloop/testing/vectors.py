@@ -58,6 +58,7 @@ from prefloop.testing.round_readings import (
     spo_fields,
     sure_labels,
 )
+from prefloop.testing.selection_readings import SELECTIONS, ByOperation
 
 Status = Literal["pass", "fail", "computed", "unknown"]
 TOLERANCE = 1e-9
@@ -93,6 +94,7 @@ TDPO = switch("variant", {"tdpo1": "tdpo1", "tdpo2": "tdpo2"}, default="tdpo2")
 """Both files of TDPO say by the same flag which of the two is meant."""
 
 METHODS: Mapping[str, Compute] = {
+    **SELECTIONS,
     "asft": by_objective(switch("variant", {"one_stage": "asft", "align": "asft_align"}, default="one_stage")),
     "bmc": by_objective(
         switch("ref_weights", {"policy": "bmc", "own": "bmc_own_weights"}, default="policy"), extra=bmc_fields
@@ -271,7 +273,7 @@ def verify_file(path: Path) -> FileResult:
     errors: dict[str, float] = {}
     for case in _cases(path):
         where = f"{path.name}: {case.name}"
-        if case.op is not None:
+        if case.op is not None and not isinstance(compute, ByOperation):
             raise DataError(f"{where}: op is '{case.op}', expected none.")
         computed[case.name] = compute(case, where)
         if case.expected:

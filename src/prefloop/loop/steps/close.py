@@ -79,7 +79,7 @@ def _training(work: Work) -> Iterator[dict[str, float]]:
 
 
 def _fit_warnings(work: Work) -> Iterator[str]:
-    for artifact in work.artifact.inputs["trained"]:
+    for artifact in work.artifact.inputs["steps"]:
         fitted = work.paths[artifact.identity] / "fitted.json"
         if fitted.is_file():
             fits = json.loads(fitted.read_text(encoding="utf-8"))

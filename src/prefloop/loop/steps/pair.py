@@ -1,7 +1,8 @@
 """Step type `pair`: a rule over groups."""
 
+import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from prefloop.config import PairStep, StepConfig
 from prefloop.errors import DataError
@@ -9,7 +10,7 @@ from prefloop.loop.artifact import Inputs
 from prefloop.loop.scope import Scope
 from prefloop.loop.steps.work import VALIDATION, StepType, Work, nearest
 from prefloop.pairing import Dropped, find_rule, finished
-from prefloop.records import Example, Judgment, Prompt, Record, Response, grouped, shard_name, write_records
+from prefloop.records import Example, Group, Judgment, Prompt, Record, Response, grouped, shard_name, write_records
 
 
 def make_pairs(work: Work) -> Mapping[str, float]:
@@ -20,8 +21,13 @@ def make_pairs(work: Work) -> Mapping[str, float]:
     """
     settings = work.settings
     assert isinstance(settings, PairStep)
-    makes = "examples" if find_rule(settings.rule, "rule").writes is Example else "prompts"
-    counts = _applied(work, settings, makes)
+    rule = find_rule(settings.rule, "rule")
+    makes = "examples" if rule.writes is Example else "prompts"
+    fits = rule.fitted(lambda: _groups(work, settings), rule.checked(settings.options, work.artifact.step))
+    if fits:
+        (work.out / "fitted.json").write_text(json.dumps(fits, indent=1) + "\n", encoding="utf-8")
+    constants: dict[str, float] = {name: found["value"] for name, found in fits.items()}
+    counts = _applied(work, settings, makes, constants)
     if not counts[makes]:
         why = ", ".join(
             f"{reason.removeprefix('dropped: ')} {count}"
@@ -34,7 +40,7 @@ def make_pairs(work: Work) -> Mapping[str, float]:
             "Raise samples.num_samples, samples.temperature or samples.max_new_tokens, "
             f"or set {work.artifact.step}.finished_only=false."
         )
-    held = _applied(work, settings, makes, VALIDATION)
+    held = _applied(work, settings, makes, constants, VALIDATION)
     if held["groups"] and not held[makes]:
         raise DataError(
             f"{work.artifact.place}/{work.artifact.step}: no usable pair in the {held['groups']} prompts kept for "
@@ -43,23 +49,20 @@ def make_pairs(work: Work) -> Mapping[str, float]:
     return {**counts, **({f"validation {makes}": held[makes]} if held["groups"] else {})}
 
 
-def _applied(work: Work, settings: PairStep, makes: str, part: str = ".") -> Counter[str]:
+def _applied(
+    work: Work, settings: PairStep, makes: str, constants: Mapping[str, float], part: str = "."
+) -> Counter[str]:
     """Writes what the rule makes of every group of a part, and counts."""
     rule = find_rule(settings.rule, "rule")
     options = rule.checked(settings.options, work.artifact.step)
     counts: Counter[str] = Counter({"groups": 0, makes: 0})
     for shard in range(work.num_shards("prompts", part)):
         made: list[Record] = []
-        groups = grouped(
-            work.records("prompts", Prompt, shard, part),
-            work.records("responses", Response, shard, part),
-            work.records("judgments", Judgment, shard, part),
-        )
-        for group in groups:
+        for group in _shard_groups(work, shard, part):
             usable = finished(group) if settings.finished_only else group
             counts["groups"] += 1
             counts["cut answers"] += len(group.responses) - len(usable.responses)
-            for result in rule.apply(usable, options):
+            for result in rule.apply(usable, options, constants):
                 if isinstance(result, Dropped):
                     counts[f"dropped: {result.reason}"] += 1
                 else:
@@ -67,6 +70,21 @@ def _applied(work: Work, settings: PairStep, makes: str, part: str = ".") -> Cou
         counts[makes] += len(made)
         write_records(work.out / part / shard_name(shard), made)
     return counts
+
+
+def _shard_groups(work: Work, shard: int, part: str) -> Iterator[Group]:
+    return grouped(
+        work.records("prompts", Prompt, shard, part),
+        work.records("responses", Response, shard, part),
+        work.records("judgments", Judgment, shard, part),
+    )
+
+
+def _groups(work: Work, settings: PairStep) -> Iterator[Group]:
+    """All groups that a rule's constants are fitted on: those for training, without cut answers where so asked."""
+    for shard in range(work.num_shards("prompts")):
+        for group in _shard_groups(work, shard, "."):
+            yield finished(group) if settings.finished_only else group
 
 
 def _inputs(_name: str, settings: StepConfig, scope: Scope) -> Inputs:

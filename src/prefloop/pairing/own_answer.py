@@ -1,0 +1,63 @@
+"""Best against worst of a given pair and the policy's own answer, which the loss reads as well (SELM)."""
+
+from collections.abc import Iterator, Sequence
+from math import isnan
+
+from prefloop.pairing.combination import extremes, mean
+from prefloop.pairing.groups import member, pair
+from prefloop.pairing.registry import Dropped, rule
+from prefloop.records import Example, Group
+
+
+def by_rank(ranks: Sequence[float | None]) -> tuple[int, int] | None:
+    """The first of the lowest ranks (1 is the best) against the first of the highest; None where all are equal."""
+    return extremes([None if rank is None else -rank for rank in ranks])
+
+
+def mean_ranks(group: Group) -> dict[str, float]:
+    """Mean rank of each answer over the rankings that name it, in the order of the responses."""
+    said: dict[str, list[float]] = {response.response_id: [] for response in group.responses}
+    for judgment in group.judgments:
+        if judgment.kind == "ranking" and judgment.aspect == "overall":
+            for subject, value in zip(judgment.subjects, judgment.values, strict=True):
+                if value is not None and not isnan(value) and subject in said:
+                    said[subject].append(value)
+    return {subject: mean(ranks) for subject, ranks in said.items() if ranks}
+
+
+@rule(writes=Example, roles=("chosen", "rejected", "response"))
+def own_answer(group: Group) -> Iterator[Example | Dropped]:
+    """Best against worst by rank of the given answers and the policy's own, which is a third member (SELM).
+
+    The own answer comes first among equals, then the given ones in their order (arXiv:2405.19332).
+
+    Args:
+        group: a prompt with one sampled answer, given ones, and a ranking of them.
+    """
+    own = [response for response in group.responses if response.step != "given"]
+    if len(own) != 1:
+        yield Dropped("not exactly one own answer")
+        return
+    ranks = mean_ranks(group)
+    ordered = [*own, *(response for response in group.responses if response.step == "given")]
+    found = by_rank([ranks.get(response.response_id) for response in ordered])
+    if own[0].response_id not in ranks or len(ranks) < 2:
+        yield Dropped("fewer than two ranked answers" if own[0].response_id in ranks else "own answer without rank")
+    elif found is None:
+        yield Dropped("tie")
+    elif ordered[found[0]].text == ordered[found[1]].text:
+        yield Dropped("same text")
+    else:
+        chosen, rejected = (ordered[index] for index in found)
+        made = pair(
+            group,
+            member("chosen", chosen, rank=ranks[chosen.response_id]),
+            member("rejected", rejected, rank=ranks[rejected.response_id]),
+            why=f"own_answer: own answer is {_place(found)} of {len(ranks)}",
+        )
+        yield made.model_copy(update={"members": (*made.members, member("response", own[0]))})
+
+
+def _place(found: tuple[int, int]) -> str:
+    """The own answer has index 0."""
+    return {0: "the best", 1: "the worst"}.get(found.index(0) if 0 in found else 2, "between best and worst")

@@ -1,0 +1,197 @@
+"""Edited tokens, rewritten segments, corrupted answers."""
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from hypothesis import given as all_of
+from hypothesis import strategies as st
+
+from prefloop.pairing import corrupted_numbers, edited, wrong_choices
+from prefloop.pairing.corrupted import NUMBER, corrupted_number, edit_distance, relative_edit_distance
+from prefloop.pairing.edits import diff_masks, spans_of
+from prefloop.pairing.segments import ReplayBuffer, moving_average, segment_range, splice
+from prefloop.records import Example, Group, Judgment
+
+Build = Callable[..., Group]
+Read = Callable[..., list[str]]
+TOKENS = st.lists(st.integers(0, 4), max_size=8)
+
+
+def test_one_edit_in_a_long_answer_marks_one_token() -> None:
+    """With difflib's heuristic for popular elements it would mark half of them."""
+    draw = random.Random(1)
+    tokens = [draw.randrange(20) for _ in range(250)]
+    chosen, rejected = diff_masks([*tokens[:100], 77, *tokens[101:]], tokens)
+    assert (sum(chosen), sum(rejected), chosen[100]) == (1, 1, 1)
+
+
+@all_of(TOKENS, TOKENS)
+def test_what_is_not_marked_is_the_same_in_both(chosen: list[int], rejected: list[int]) -> None:
+    masks = diff_masks(chosen, rejected)
+    kept = [
+        [token for token, mark in zip(*two, strict=True) if not mark]
+        for two in zip((chosen, rejected), masks, strict=True)
+    ]
+    assert kept[0] == kept[1]
+    assert diff_masks(chosen, chosen) == ([0] * len(chosen), [0] * len(chosen))
+    ignoring = diff_masks(chosen, rejected, {0, 1})
+    assert not any(mark for token, mark in zip(chosen, ignoring[0], strict=True) if token in {0, 1})
+    assert sum(end - start for start, end in spans_of(masks[0])) == sum(masks[0])
+
+
+def test_a_mask_as_spans() -> None:
+    assert spans_of([1, 1, 0, 1, 0]) == ((0, 2), (3, 4))
+    assert spans_of([0, 1]) == ((1, 2),)
+    assert spans_of([]) == ()
+
+
+def two_versions(build: Build, chosen: list[int] | None, rejected: list[int]) -> Group:
+    group = build([None, None])
+    old, new = group.responses
+    old = old.model_copy(update={"token_ids": tuple(rejected)})
+    new = new.model_copy(update={"token_ids": chosen and tuple(chosen), "parent_id": "a"})
+    return replace(group, responses=(old, new))
+
+
+def test_an_edited_answer_meets_what_it_was_made_of_with_marks(build: Build, read: Read) -> None:
+    group = two_versions(build, [1, 2, 9, 5, 4], [1, 2, 3, 4])
+    (example,) = edited(group)
+    assert isinstance(example, Example)
+    assert read([example]) == ["b>a"]
+    assert [member.marked for member in example.members] == [((2, 4),), ((2, 3),)]
+    (example,) = edited(group, ignored_ids=(9,))
+    assert isinstance(example, Example)
+    assert [member.marked for member in example.members] == [((3, 4),), ((2, 3),)]
+    assert read(list(edited(group, max_edited=0.3))) == ["edited too much"]
+    assert read(list(edited(two_versions(build, [1, 2], [1, 2])))) == ["nothing was edited"]
+    assert read(list(edited(two_versions(build, None, [1, 2])))) == ["answer without tokens"]
+    assert read(list(edited(build([None, None])))) == ["no edited answer"]
+    alone = two_versions(build, [1], [2])
+    assert read(list(edited(replace(alone, responses=alone.responses[1:])))) == ["what was edited is missing"]
+
+
+@pytest.mark.parametrize(
+    ("response", "prompt", "expected"),
+    [(600, 200, (256, (0, 341))), (100, 50, (100, (0, 0))), (258, 9, (256, (0, 0))), (260, 9, (256, (0, 1)))],
+)
+def test_segments_begin_within_the_answer(response: int, prompt: int, expected: object) -> None:
+    limits = {"segment_length": 256, "max_length": 2048, "max_prompt_length": 1792}
+    assert segment_range(response, prompt, **limits) == expected
+
+
+def test_a_long_prompt_leaves_less_room_and_never_a_negative_one() -> None:
+    assert segment_range(600, 150, segment_length=20, max_length=300, max_prompt_length=200) == (20, (0, 130))
+    assert segment_range(600, 900, segment_length=20, max_length=300, max_prompt_length=200) == (20, (0, 80))
+    assert segment_range(600, 900, segment_length=120, max_length=300, max_prompt_length=200) == (120, (0, 0))
+
+
+@all_of(st.lists(st.integers(3, 9), min_size=1, max_size=9), st.data())
+def test_a_splice_keeps_what_stands_in_front_and_behind(tokens: list[int], data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, len(tokens)))
+    generated = data.draw(st.lists(st.integers(3, 9), max_size=4))
+    made = splice(tokens, start, len(generated), generated, eos=2)
+    assert made == tokens[:start] + generated + tokens[start + len(generated) :]
+    ended = splice(tokens, start, 9, [*generated, 2, 5], eos=2)
+    assert ended == [*tokens[:start], *generated, 2]
+    assert splice(tokens, start, 0, [], eos=2) == tokens
+
+
+def test_a_moving_average_follows_or_stays() -> None:
+    assert moving_average([1.0, 2.0], [3.0, 4.0], 0.0) == [3.0, 4.0]
+    assert moving_average([1.0, 2.0], [3.0, 4.0], 1.0) == [1.0, 2.0]
+    assert moving_average([1.0], [3.0], 0.75) == [1.5]
+
+
+@all_of(st.integers(0, 3), st.lists(st.sampled_from("abcdef"), max_size=9))
+def test_a_buffer_never_holds_more_than_its_size(size: int, added: list[str]) -> None:
+    buffer = ReplayBuffer(size)
+    for item in added:
+        buffer.add(item)
+        buffer.count([item, "gone"])
+    assert buffer.items == (added[-size:] if size else [])
+    assert len(buffer.times_drawn) == len(buffer.items)
+    if buffer.items:
+        assert sum(buffer.probabilities()) == pytest.approx(1.0)
+
+
+@all_of(st.text("ab ", max_size=8), st.text("ab ", max_size=8), st.text("ab ", max_size=8))
+def test_edit_distance_is_a_distance(first: str, second: str, third: str) -> None:
+    apart = edit_distance(first, second)
+    assert (apart == 0) == (first == second)
+    assert apart == edit_distance(second, first)
+    assert apart <= edit_distance(first, third) + edit_distance(third, second)
+    assert abs(len(first) - len(second)) <= apart <= max(len(first), len(second))
+
+
+def test_edit_distances_of_words() -> None:
+    assert edit_distance("kitten", "sitting") == 3
+    assert relative_edit_distance("the answer is 4", "the answer is 5 .") == 0.4
+    assert relative_edit_distance("", " ") == 0.0
+
+
+@all_of(st.lists(st.integers(0, 120), min_size=1, max_size=5), st.integers(0, 99))
+def test_one_number_changes_and_never_the_final_one(numbers: list[int], seed: int) -> None:
+    text = " plus ".join(map(str, numbers))
+    made = corrupted_number(text, random.Random(seed))
+    if made is None:
+        assert all(number == numbers[-1] for number in numbers)
+        return
+    found = NUMBER.findall(made)
+    changed = [index for index, (old, new) in enumerate(zip(numbers, found, strict=True)) if str(old) != new]
+    assert len(changed) == 1
+    assert changed[0] < len(numbers) - 1
+    assert len(found[changed[0]]) == len(str(numbers[changed[0]]))
+    assert len(made) == len(text)
+
+
+def test_what_is_no_number_by_itself_is_left_alone() -> None:
+    assert NUMBER.findall("x2 3.5 v1.2.3 7% 12, (4) 5.") == ["3.5", "12", "4", "5"]
+    assert corrupted_number("no number", random.Random(0)) is None
+    assert corrupted_number("only 4", random.Random(0)) is None
+    assert corrupted_number("only 4", random.Random(0), "any") not in (None, "only 4")
+
+
+def test_a_right_answer_meets_its_corrupted_copy(build: Build, read: Read) -> None:
+    text = "Two apples at 15 cents make 30 cents and three pears at 20 make 60, in all 90."
+    group = build([None], steps=["given"], texts=[text])
+    (example,) = corrupted_numbers(group)
+    assert isinstance(example, Example)
+    assert example.member("chosen").text == text
+    wrong = example.member("rejected")
+    assert (wrong.token_ids, example.numbers) == (None, {"edit_distance": pytest.approx(1 / 18)})
+    assert wrong.text.endswith("in all 90.")
+    assert [one for one in corrupted_numbers(group)] == [example]
+    others = {
+        made.member("rejected").text
+        for seed in range(9)
+        for made in corrupted_numbers(group, seed=seed)
+        if isinstance(made, Example)
+    }
+    assert len(others) > 3
+    many = [one for one in corrupted_numbers(group, copies=5) if isinstance(one, Example)]
+    assert len({one.example_id for one in many}) == len(many) > 1
+    assert any(
+        not made.member("rejected").text.endswith("90.")
+        for seed in range(20)
+        for made in corrupted_numbers(group, numbers="any", seed=seed)
+        if isinstance(made, Example)
+    )
+    assert read(list(corrupted_numbers(group, max_distance=0.05))) == ["edit distance too large"]
+    assert read(list(corrupted_numbers(build([None], steps=["given"], texts=["word"])))) == ["no number to change"]
+    assert read(list(corrupted_numbers(build([None])))) == ["no given answer"]
+
+
+def test_the_right_choice_meets_each_wrong_one(build: Build, read: Read) -> None:
+    def choices(*values: float | None) -> Group:
+        names = tuple("abc"[: len(values)])
+        said = Judgment(judge="dataset:arc", kind="label", subjects=names, values=values)
+        return build([None] * len(values), extra=[said], texts=["the sun", "the moon", "a the sun"][: len(values)])
+
+    made = list(wrong_choices(choices(1.0, 0.0, 0.0)))
+    assert read(made) == ["a>b", "a>c"]
+    assert [one.numbers["edit_distance"] for one in made if isinstance(one, Example)] == [0.5, pytest.approx(1 / 3)]
+    assert read(list(wrong_choices(choices(1.0, 1.0, 0.0)))) == ["not exactly one right choice"]
+    assert read(list(wrong_choices(choices(1.0, None)))) == ["no wrong choice"]
+    assert read(list(wrong_choices(choices(0.0, 0.0)))) == ["not exactly one right choice"]
