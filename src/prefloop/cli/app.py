@@ -24,6 +24,10 @@ app = typer.Typer(
 )
 recipes = typer.Typer(help="The shipped recipes: list, show, diff, copy.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(recipes, name="recipes")
+evaluate = typer.Typer(
+    help="Numbers with their uncertainty from judgments on file.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(evaluate, name="evaluate")
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="KEY.KEY=VALUE; may be given again.")]
 MaxLength = Annotated[
     int | None, typer.Option(min=1, help="Longest prompt and answer, in the model's tokens. Default: no limit.")
@@ -35,6 +39,8 @@ TruncationOption = Annotated[
 TemplateKwargs = Annotated[
     str | None, typer.Option(help="Settings of the chat template, as JSON: '{\"enable_thinking\": false}'.")
 ]
+Bootstrap = Annotated[int, typer.Option(min=2, help="Resamples of the bootstrap.")]
+BootstrapSeed = Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result as JSON to a file, or to - .")]
 
 
@@ -299,6 +305,56 @@ def verify(
     write_json(json_file, result)
     if not passed:
         raise typer.Exit(1)
+
+
+@evaluate.command(
+    "alpaca-eval", epilog="Example: prefloop evaluate alpaca-eval mine.jsonl --difficulty d.csv --gamed g.csv"
+)
+def evaluate_alpaca_eval(  # noqa: PLR0913, PLR0917  an option each
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="Judgments, a file a model: JSON lines, or official annotations.", metavar="FILE..."),
+    ],
+    difficulty: Annotated[Path | None, typer.Option(help="instruction_difficulty.csv")] = None,
+    gamed: Annotated[Path | None, typer.Option(help="df_gamed.csv")] = None,
+    variant: Annotated[
+        Literal["full", "noreg", "minimal"] | None,
+        typer.Option(help="Default: as much as the files named above allow."),
+    ] = None,
+    c: Annotated[
+        str, typer.Option("--c", metavar="VALUE|search", help="Inverse L1 penalty; search: 5-fold cross-validation.")
+    ] = "search",
+    by_position: Annotated[
+        bool, typer.Option("--by-position", help="Take difficulties by row number, as the official tool does.")
+    ] = False,
+    order_coin: Annotated[
+        bool,
+        typer.Option("--order-coin", help="Recompute shown order and preference from instruction and top_logprobs."),
+    ] = False,
+    baseline: Annotated[
+        str | None, typer.Option(help="Also give win rates against this one of the files.", metavar="NAME")
+    ] = None,
+    bootstrap: Bootstrap = 1000,
+    seed: BootstrapSeed = 0,
+    json_file: JsonFile = None,
+) -> None:
+    """AlpacaEval 2: win rate and length-controlled win rate against the baseline."""
+    from prefloop.cli.evaluate import alpaca_eval_command
+
+    with human_text(json_file):
+        result = alpaca_eval_command(
+            files,
+            difficulty=difficulty,
+            gamed=gamed,
+            variant=variant,
+            c=c,
+            by_position=by_position,
+            order_coin=order_coin,
+            baseline=baseline,
+            bootstrap=bootstrap,
+            seed=seed,
+        )
+    write_json(json_file, result)
 
 
 def human_text(json_file: Path | None) -> AbstractContextManager[object]:

@@ -1,6 +1,21 @@
 """Pure numerics of evaluation and selection: arrays in, numbers with their uncertainty out. Never imports torch."""
 
-from prefloop.statistics.bootstrap import ClusteredEstimate, cluster_bootstrap, clustered_mean
+from prefloop.statistics.alpaca_eval import (
+    C_GRID,
+    GAMED_WEIGHT,
+    AlpacaRows,
+    GamedRows,
+    Identification,
+    SearchedC,
+    against_another,
+    alpaca_eval_statistic,
+    fit_alpaca_eval,
+    identification,
+    is_baseline,
+    is_extreme_change,
+    search_c,
+)
+from prefloop.statistics.bootstrap import ClusteredEstimate, bca_bootstrap, cluster_bootstrap, clustered_mean
 from prefloop.statistics.kl import KlEstimate, k1, k2, k3, kl_estimate
 from prefloop.statistics.logistic import LengthSlope, LogisticFit, length_slope, soft_logistic
 from prefloop.statistics.paired import (
@@ -10,9 +25,10 @@ from prefloop.statistics.paired import (
     ratio_of_means,
     totals_by_cluster,
 )
-from prefloop.statistics.proportion import wilson_interval
+from prefloop.statistics.proportion import clustered_share, wilson_interval
 from prefloop.statistics.warm_start import warm_length_controlled_statistic
 from prefloop.statistics.winrate import (
+    DEFAULT_C,
     LengthControlled,
     WinRate,
     at_equal_lengths,
@@ -24,18 +40,33 @@ from prefloop.statistics.winrate import (
 )
 
 __all__ = [
+    "C_GRID",
+    "DEFAULT_C",
+    "GAMED_WEIGHT",
+    "AlpacaRows",
     "ClusteredEstimate",
+    "GamedRows",
+    "Identification",
     "KlEstimate",
     "LengthControlled",
     "LengthSlope",
     "LogisticFit",
+    "SearchedC",
     "Statistic",
     "WinRate",
+    "against_another",
+    "alpaca_eval_statistic",
     "at_equal_lengths",
+    "bca_bootstrap",
     "cluster_bootstrap",
     "clustered_mean",
+    "clustered_share",
     "clustered_statistic",
     "detectable_difference",
+    "fit_alpaca_eval",
+    "identification",
+    "is_baseline",
+    "is_extreme_change",
     "k1",
     "k2",
     "k3",
@@ -46,6 +77,7 @@ __all__ = [
     "length_slope",
     "length_terms",
     "ratio_of_means",
+    "search_c",
     "soft_logistic",
     "totals_by_cluster",
     "warm_length_controlled_statistic",
