@@ -357,6 +357,47 @@ def evaluate_alpaca_eval(  # noqa: PLR0913, PLR0917  an option each
     write_json(json_file, result)
 
 
+@evaluate.command("arena", epilog="Example: prefloop evaluate arena battles.jsonl --baseline gpt-4-0314")
+def evaluate_arena_hard(
+    file: Annotated[Path, typer.Argument(help="Battles, or judgments in Arena-Hard's form.")],
+    baseline: Annotated[
+        str | None, typer.Option(help="Scores are against this model. Default: the one in every battle.")
+    ] = None,
+    bootstrap: Annotated[
+        int | None,
+        typer.Option(min=0, help="Resamples; 0: the sandwich's interval. Default: 4000, with a style file 1000."),
+    ] = None,
+    seed: BootstrapSeed = 0,
+    cluster: Annotated[
+        Literal["q", "none"],
+        typer.Option(help="Resample prompts, or single battles as the published intervals do."),
+    ] = "q",
+    style: Annotated[Path | None, typer.Option(help="Style of every answer: lines of q, model and numbers.")] = None,
+    features: Annotated[
+        str | None, typer.Option(help="Columns of the style file, by commas. Default: all.", metavar="A,B")
+    ] = None,
+    style_offset: Annotated[
+        float | None, typer.Option(min=0, help="Features are (a-b)/(a+b+OFFSET); Arena-Hard v0.1 has 1. Default: 0.")
+    ] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Arena-Hard: Bradley-Terry scores against a baseline, with or without control of style."""
+    from prefloop.cli.evaluate import arena_command
+
+    with human_text(json_file):
+        result = arena_command(
+            file,
+            baseline=baseline,
+            bootstrap=bootstrap,
+            seed=seed,
+            clustered=cluster == "q",
+            style=style,
+            features=features,
+            style_offset=style_offset,
+        )
+    write_json(json_file, result)
+
+
 def human_text(json_file: Path | None) -> AbstractContextManager[object]:
     """Where `--json -` has standard output, what people read goes to standard error."""
     return redirect_stdout(sys.stderr) if json_file == Path("-") else nullcontext()

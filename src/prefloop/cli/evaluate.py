@@ -61,6 +61,65 @@ def alpaca_eval_command(
     return result
 
 
+def arena_command(
+    file: Path,
+    *,
+    baseline: str | None,
+    bootstrap: int | None,
+    seed: int,
+    clustered: bool,
+    style: Path | None,
+    features: str | None,
+    style_offset: float | None,
+) -> dict[str, Any]:
+    """Prints every model's score against the baseline.
+
+    Raises:
+        RecipeError: an option cannot be used.
+        DataError: a file cannot be used.
+    """
+    from prefloop.evaluation import ArenaSettings, evaluate_arena, read_battles, read_style
+
+    if style is None and (features is not None or style_offset is not None):
+        raise RecipeError("--features and --style-offset are about a style file. Name it: --style.")
+    if bootstrap == 1:
+        raise RecipeError("--bootstrap is 1, expected 0 or >= 2.")
+    draws = bootstrap if bootstrap is not None else 4000 if style is None else 1000
+    settings = ArenaSettings(
+        baseline=baseline, draws=draws, seed=seed, clustered=clustered, style_offset=style_offset or 0.0
+    )
+    columns = None if features is None else [name.strip() for name in features.split(",")]
+    result = evaluate_arena(
+        read_battles(file, baseline=baseline), settings, None if style is None else read_style(style, columns)
+    )
+    controlled = () if style is None else ("at equal style",)
+    table = Table("model", "score", *controlled, "rating", "battles", "prompts", box=None)
+    for name, one in result["models"].items():
+        equal = () if style is None else (with_interval(one["score_at_equal_style"], one["interval_at_equal_style"]),)
+        table.add_row(
+            name,
+            with_interval(one["score"], one["interval"]),
+            *equal,
+            f"{one['rating']:+.3f}",
+            f"{one['n']:,g}",
+            f"{one['prompts']:,}",
+        )
+    output().print(table)
+    say(_arena_notes(result))
+    return result
+
+
+def _arena_notes(result: Mapping[str, Any]) -> Iterator[str]:
+    yield f"score: percent against {result['baseline']}; in brackets {result['interval_method']}"
+    if result["style"]:
+        yield "with style: score holds it at its mean difference between a and b, as published; at equal style: at none"
+    for name, value in result["style"].items():
+        interval = result["style_intervals"][name]
+        bounds = "unknown" if interval is None else f"{interval[0]:+.3f}, {interval[1]:+.3f}"
+        yield f"{name}: {value:+.3f} [{bounds}] nats a standard deviation (sandwich)"
+    yield from result["warnings"]
+
+
 def _inverse_penalty(text: str) -> float | Literal["search"]:
     if text == "search":
         return "search"

@@ -165,23 +165,36 @@ def bca_bootstrap(
             for start in range(0, count, _CHUNK)
         ]
     )
-    low, high = _bca_bounds(values, left_out, value, level)
+    low, high = bca_bounds(values, -left_out, value, level=level)
     return ClusteredEstimate(value, float(values.std(ddof=1)), (low, high), clusters.size, count)
 
 
-def _bca_bounds(
-    values: Float64[Floats, " resamples"], left_out: Float64[Floats, " clusters"], value: float, level: float
+def bca_bounds(
+    values: Float64[Floats, " resamples"], influence: Float64[Floats, " clusters"], value: float, *, level: float = 0.95
 ) -> tuple[float, float]:
+    """The bounds of `bca_bootstrap`.
+
+    Args:
+        values: The statistic of resamples, >= 2.
+        influence: What each cluster adds to it, up to a common factor and a constant.
+        value: The statistic of all rows.
+        level: Coverage, in (0, 1).
+    """
     # Equal but for rounding: half of them lie below, or a statistic that cannot move would be shifted by its last bit.
     same = np.abs(values - value) <= 1e-9 * max(1.0, abs(value))
     below = float(((values < value) & ~same).mean() + 0.5 * same.mean())
     shift = float(ndtri(min(max(below, 0.5 / values.size), 1.0 - 0.5 / values.size)))
-    influence = left_out.mean() - left_out
-    squares = float((influence**2).sum())
-    acceleration = float((influence**3).sum()) / (6.0 * squares**1.5) if squares > 0 else 0.0
-    moved = shift + ndtri(np.array([0.5 - level / 2, 0.5 + level / 2]))
-    low, high = np.quantile(values, ndtr(shift + moved / np.maximum(1.0 - acceleration * moved, 1e-9)))
-    return float(low), float(high)
+    around = influence - influence.mean()
+    around = around / max(float(np.abs(around).max()), 1e-300)  # so that cubes do not underflow
+    squares = float((around**2).sum())
+    acceleration = float((around**3).sum()) / (6.0 * squares**1.5) if squares > 0 else 0.0
+
+    def bound(tail: float) -> float:
+        moved = shift + float(ndtri(tail))
+        at = np.asarray(ndtr(shift + moved / max(1.0 - acceleration * moved, 1e-9)), np.float64)
+        return float(np.quantile(values, at))
+
+    return bound(0.5 - level / 2), bound(0.5 + level / 2)
 
 
 def _numbered(clusters: Shaped[Labels, " rows"]) -> tuple[Int[NDArray[np.int_], " rows"], int]:
