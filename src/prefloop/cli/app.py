@@ -398,6 +398,51 @@ def evaluate_arena_hard(
     write_json(json_file, result)
 
 
+@evaluate.command(
+    "mt-bench", epilog="Example: prefloop evaluate mt-bench gpt-4_single.jsonl --questions question.jsonl"
+)
+def evaluate_mt_bench(
+    file: Annotated[Path, typer.Argument(help="Judgments of single answers, or of pairs (FastChat's form).")],
+    questions: Annotated[Path | None, typer.Option(help="MT-Bench's questions, for means by category.")] = None,
+    baseline: Annotated[str | None, typer.Option(help="Of pairs: only those with this model. Default: all.")] = None,
+    bootstrap: Bootstrap = 1000,
+    seed: BootstrapSeed = 0,
+    json_file: JsonFile = None,
+) -> None:
+    """MT-Bench: ratings by turn, or wins, losses and ties of pairs that were judged in both orders."""
+    from prefloop.cli.evaluate import mt_bench_command
+
+    with human_text(json_file):
+        result = mt_bench_command(file, questions=questions, baseline=baseline, bootstrap=bootstrap, seed=seed)
+    write_json(json_file, result)
+
+
+@evaluate.command("agreement", epilog="Example: prefloop evaluate agreement judges.jsonl")
+def evaluate_agreement(
+    file: Annotated[Path, typer.Argument(help="Verdicts in both orders beside labels (LLMBar's form).")],
+    json_file: JsonFile = None,
+) -> None:
+    """Judges against labels and against themselves: accuracy, kappa, position consistency, failures."""
+    from prefloop.cli.evaluate import agreement_command
+
+    with human_text(json_file):
+        result = agreement_command(file)
+    write_json(json_file, result)
+
+
+@evaluate.command("reward-bench", epilog="Example: prefloop evaluate reward-bench scores.jsonl")
+def evaluate_reward_bench(
+    file: Annotated[Path, typer.Argument(help="Scores of chosen and rejected answers, best-of-4 and Ties.")],
+    json_file: JsonFile = None,
+) -> None:
+    """RewardBench: subsets, sections, best of four, Ties, calibration."""
+    from prefloop.cli.evaluate import reward_bench_command
+
+    with human_text(json_file):
+        result = reward_bench_command(file)
+    write_json(json_file, result)
+
+
 def human_text(json_file: Path | None) -> AbstractContextManager[object]:
     """Where `--json -` has standard output, what people read goes to standard error."""
     return redirect_stdout(sys.stderr) if json_file == Path("-") else nullcontext()

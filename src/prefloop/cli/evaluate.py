@@ -120,6 +120,115 @@ def _arena_notes(result: Mapping[str, Any]) -> Iterator[str]:
     yield from result["warnings"]
 
 
+def mt_bench_command(
+    file: Path, *, questions: Path | None, baseline: str | None, bootstrap: int, seed: int
+) -> dict[str, Any]:
+    """Prints the table of single ratings, or of pairs.
+
+    Raises:
+        DataError: a file cannot be used.
+    """
+    from prefloop.evaluation import evaluate_mt_bench, read_categories
+
+    categories = None if questions is None else read_categories(questions)
+    result = evaluate_mt_bench(file, categories=categories, baseline=baseline, draws=bootstrap, seed=seed)
+    models: dict[str, dict[str, Any]] = result["models"]
+    if "ratings" in result:
+        table = Table("model", "turn 1", "turn 2", "average", "n", "unparsed", box=None)
+        for name, one in models.items():
+            shown = [with_interval(one[part], one["intervals"][part]) for part in ("turn1", "turn2", "average")]
+            table.add_row(name, *shown, str(one["n"]), str(one["unparsed"]))
+    else:
+        if questions is not None:
+            raise RecipeError("--questions is about ratings of single answers; the file holds pairs.")
+        table = Table("model", "win", "loss", "tie", "win rate", "adjusted", box=None)
+        for name, one in models.items():
+            adjusted = with_interval(one["win_rate_adjusted"], one["interval"])
+            table.add_row(
+                name, *(str(one[key]) for key in ("win", "loss", "tie")), number(one["win_rate"], ".3f"), adjusted
+            )
+    output().print(table)
+    say(_mt_bench_notes(result))
+    return result
+
+
+def _mt_bench_notes(result: Mapping[str, Any]) -> Iterator[str]:
+    yield f"in brackets {result['interval_method']}"
+    if "consistency" in result:
+        yield (
+            f"{result['n']:,} pairs judged in both orders, {result['errors']:,} left out for errors; "
+            f"both orders agree in {number(result['consistency'], '.1%')}; of games with a winner the answer shown "
+            f"first wins {number(result['first_bias'], '+.1%')} more than half"
+        )
+    for name, one in result["models"].items():
+        if "categories" in one:
+            parts = ", ".join(f"{category} {number(mean, '.2f')}" for category, mean in one["categories"].items())
+            yield f"{name}: {parts}"
+    yield from result["warnings"]
+
+
+def agreement_command(file: Path) -> dict[str, Any]:
+    """Prints a line a run.
+
+    Raises:
+        DataError: the file cannot be used.
+    """
+    from prefloop.evaluation import evaluate_agreement
+
+    result = evaluate_agreement(file)
+    table = Table("run", "order 1-2", "order 2-1", "both", "same verdict", "kappa", "first", "unparsed", "n", box=None)
+    for name, one in result["runs"].items():
+        shares = [number(one[part], ".3f") for part in ("acc_ab", "acc_ba", "acc_both", "position_agreement")]
+        others = [number(one[part], ".3f") for part in ("kappa", "first_share")]
+        table.add_row(name, *shares, *others, str(one["unparsed"]), str(one["n"]))
+    output().print(table)
+    worst = max(
+        high - low for one in result["runs"].values() for low, high in (bounds for bounds in one["intervals"].values())
+    )
+    say(
+        [
+            "shares of verdicts: right by order, right in both, equal in both, for the answer shown first",
+            f"intervals ({result['interval_method']}) are in --json; the widest is {worst:.3f} wide",
+        ]
+    )
+    return result
+
+
+def reward_bench_command(file: Path) -> dict[str, Any]:
+    """Prints sections and subsets of every case.
+
+    Raises:
+        DataError: the file cannot be used.
+    """
+    from prefloop.evaluation import evaluate_reward_bench
+
+    result = evaluate_reward_bench(file)
+    for place, case in enumerate(result["cases"], start=1):
+        say(_reward_bench_lines(place, case))
+    return result
+
+
+def _reward_bench_lines(place: int, case: Mapping[str, Any]) -> Iterator[str]:
+    yield f"case {place}"
+    if "expected_sections" in case:
+        parts = ", ".join(f"{name} {value:.4f}" for name, value in case["expected_sections"].items())
+        yield f"  overall {case['expected_overall_four_sections']:.4f}: {parts}"
+        for name, value in case["expected_subset_accuracy"].items():
+            yield (
+                f"  {name}: {with_interval(value, case['subset_intervals'][name])} of {case['n'][name]:,}, "
+                f"{case['subset_ties'][name]:.1%} equal scores, log loss {case['log_loss'][name]:.3f} nats, "
+                f"calibration error {case['calibration_error'][name]:.3f}"
+            )
+        yield f"  in brackets {case['interval_method']}"
+        if case["not_in_a_section"]:
+            yield f"  in no section: {', '.join(case['not_in_a_section'])}"
+    if "expected_best_of_4" in case:
+        yield f"  best of four: {number(case['best_of_4_score'], '.4f')} of {len(case['expected_best_of_4']):,}"
+    if "expected_ties" in case:
+        ties = case["expected_ties"]
+        yield f"  ties: {ties['score']:.4f} (tied {ties['tied_accuracy']:.4f}, ref {ties['ref_accuracy']:.4f})"
+
+
 def _inverse_penalty(text: str) -> float | Literal["search"]:
     if text == "search":
         return "search"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from prefloop.data.compressed import to_read, to_write
 from prefloop.errors import DataError
 from prefloop.evaluation.alpaca_protocol import DRAW, is_switched, listed_logprobs, preference_of, prob_first
-from prefloop.evaluation.lines import Line, read_lines
+from prefloop.evaluation.lines import Line, read_json, read_lines
 from prefloop.statistics import GAMED_WEIGHT, GamedRows
 
 
@@ -174,11 +174,7 @@ def read_annotations(path: Path) -> list[dict[str, Any]]:
     Raises:
         DataError: it is not such a list.
     """
-    with to_read(path) as file:
-        try:
-            found: Any = json.loads(file.read())
-        except ValueError as error:
-            raise DataError(f"{path.name}: is not JSON: {error}. Get the file again.") from None
+    found = read_json(path)
     if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
         raise DataError(f"{path.name}: is no list of objects, as annotations and outputs of AlpacaEval are.")
     return found

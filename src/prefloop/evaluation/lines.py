@@ -1,12 +1,13 @@
 """Files of judgments as lines, each with its place, and their columns with the error that names it."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from prefloop.data.compressed import ENDINGS
+from prefloop.data.compressed import ENDINGS, to_read
 from prefloop.data.files import READERS, rows_of_file
 from prefloop.data.problems import CODES
 from prefloop.errors import DataError
@@ -88,6 +89,21 @@ def read_lines(path: Path) -> tuple[Line, ...]:
     if not lines:
         raise DataError(f"{path.name}: has no row. Name a file of judgments.")
     return tuple(lines)
+
+
+def read_json(path: Path) -> Any:
+    """The one JSON value of a file, which may be compressed.
+
+    Raises:
+        DataError: it is none.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file. Name a file of judgments.")
+    try:
+        with to_read(path) as file:
+            return json.loads(file.read())
+    except (EOFError, OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path.name}: is not JSON: {error}. Get the file again.") from None
 
 
 def stem(path: Path) -> str:

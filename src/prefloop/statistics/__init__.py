@@ -1,5 +1,17 @@
 """Pure numerics of evaluation and selection: arrays in, numbers with their uncertainty out. Never imports torch."""
 
+from prefloop.statistics.agreement import (
+    OrderedAgreement,
+    absolute_agreement,
+    cohen_kappa,
+    expected_agreement,
+    judge_bias,
+    judge_variance,
+    ordered_agreement,
+    prefers_list,
+    prefers_longer,
+    zero_one_agreement,
+)
 from prefloop.statistics.alpaca_eval import (
     C_GRID,
     GAMED_WEIGHT,
@@ -30,6 +42,15 @@ from prefloop.statistics.bradley_terry import (
     score_interval,
     standardised,
 )
+from prefloop.statistics.frontier import (
+    area_under_envelope,
+    best_of_n_distribution,
+    best_of_n_kl,
+    best_of_n_mean,
+    envelope,
+    exact_kl,
+    reward_at_kl,
+)
 from prefloop.statistics.kl import KlEstimate, k1, k2, k3, kl_estimate
 from prefloop.statistics.logistic import LengthSlope, LogisticFit, length_slope, soft_logistic
 from prefloop.statistics.paired import (
@@ -40,6 +61,15 @@ from prefloop.statistics.paired import (
     totals_by_cluster,
 )
 from prefloop.statistics.proportion import clustered_share, wilson_interval
+from prefloop.statistics.reward_model import (
+    PairAccuracy,
+    TiesRow,
+    TiesScore,
+    best_of_score,
+    pair_accuracy,
+    section_scores,
+    ties_score,
+)
 from prefloop.statistics.warm_start import warm_length_controlled_statistic
 from prefloop.statistics.winrate import (
     DEFAULT_C,
@@ -68,26 +98,42 @@ __all__ = [
     "LengthControlled",
     "LengthSlope",
     "LogisticFit",
+    "OrderedAgreement",
+    "PairAccuracy",
     "SearchedC",
     "Statistic",
+    "TiesRow",
+    "TiesScore",
     "WinRate",
+    "absolute_agreement",
     "against_another",
     "alpaca_eval_statistic",
     "analytic_interval",
+    "area_under_envelope",
     "at_equal_lengths",
     "bca_bootstrap",
+    "best_of_n_distribution",
+    "best_of_n_kl",
+    "best_of_n_mean",
+    "best_of_score",
     "bradley_terry",
     "cluster_bootstrap",
     "clustered_mean",
     "clustered_share",
     "clustered_statistic",
+    "cohen_kappa",
     "detectable_difference",
+    "envelope",
+    "exact_kl",
+    "expected_agreement",
     "fit_alpaca_eval",
     "graph_of",
     "identification",
     "influences",
     "is_baseline",
     "is_extreme_change",
+    "judge_bias",
+    "judge_variance",
     "k1",
     "k2",
     "k3",
@@ -98,15 +144,23 @@ __all__ = [
     "length_slope",
     "length_terms",
     "normalised_differences",
+    "ordered_agreement",
+    "pair_accuracy",
+    "prefers_list",
+    "prefers_longer",
     "ratio_of_means",
     "resampled",
+    "reward_at_kl",
     "sandwich",
     "score_interval",
     "search_c",
+    "section_scores",
     "soft_logistic",
     "standardised",
+    "ties_score",
     "totals_by_cluster",
     "warm_length_controlled_statistic",
     "wilson_interval",
     "win_rate",
+    "zero_one_agreement",
 ]
