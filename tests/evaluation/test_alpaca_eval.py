@@ -6,6 +6,7 @@ import json
 import math
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from prefloop.evaluation import (
 )
 from prefloop.evaluation.alpaca_eval import Settings, score
 from prefloop.evaluation.alpaca_files import Judged
+from prefloop.statistics import length_controlled
 
 RUNNER = CliRunner()
 PUBLISHED = Path(__file__).resolve().parents[2].parent / "shared" / "evaluation" / "data" / "alpacaeval"
@@ -399,6 +401,17 @@ def test_options_that_a_variant_does_not_read_are_said(tmp_path: Path) -> None:
     assert "the variant minimal does not read --difficulty\n" in result.output
 
 
+def test_a_plot_shows_every_model_with_its_interval(tmp_path: Path) -> None:
+    files = [written(tmp_path, some_rows(), f"{name}.jsonl") for name in ("one & only", "other")]
+    found = evaluated(*files, "--c", "2", "--plot", tmp_path / "plot.svg")["models"]
+    root = ElementTree.parse(tmp_path / "plot.svg").getroot()
+    names = [node.text for node in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"one & only", "other", "length-controlled win rate, percent"} <= set(names)
+    said = [node.text for node in root.iter("{http://www.w3.org/2000/svg}title")]
+    low, high = found["other"]["lc_interval"]
+    assert f"other: {found['other']['length_controlled_winrate']:.2f} [{low:.2f}, {high:.2f}]" in said
+
+
 def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
@@ -459,7 +472,10 @@ def test_printed_intervals_cover_the_truth_as_often_as_stated() -> None:
         return baseline, model, 1 / (1 + np.exp(-slope * np.tanh((baseline - model) / scale) - theta))
 
     baseline, model, prob = drawn(np.random.default_rng(5), 400_000)
-    population = score(Judged("all", prob, (baseline, model), None, None), Settings("minimal", c=1e6, draws=2)).result
+    truth = {
+        "win_rate": 100 * prob.mean(),
+        "length_controlled_winrate": length_controlled(prob, baseline, model, c=1e6).length_controlled_winrate,
+    }
     covered = np.zeros(2)
     generator = np.random.default_rng(1)
     for number in range(600):
@@ -472,5 +488,5 @@ def test_printed_intervals_cover_the_truth_as_often_as_stated() -> None:
             (("interval", "win_rate"), ("lc_interval", "length_controlled_winrate"))
         ):
             low, high = found[interval]
-            covered[place] += low <= population[rate] <= high
+            covered[place] += low <= truth[rate] <= high
     assert np.all((covered / 600 >= 0.93) & (covered / 600 <= 0.97)), covered / 600

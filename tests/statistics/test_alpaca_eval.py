@@ -300,6 +300,26 @@ def test_identification_equals_second_differences_of_the_profile_likelihood() ->
     assert identification(rows, fit).log_likelihood_drop == pytest.approx(-curvature / 2, rel=1e-3)
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_variance_inflation_is_the_ratio_of_two_variances(variant: str) -> None:
+    """Of the win rate at equal lengths, with the length coefficient fitted and with it known."""
+    rows = VARIANTS[variant](replace(_rows(), length_model=3 * _rows().length_model))
+    fit = fit_alpaca_eval(rows, c=2.8)
+    lengths = length_terms(rows.length_baseline, rows.length_model, np.ones(ROWS))
+    features, weights = np.column_stack([lengths, rows.covariates]), np.ones(ROWS)
+    if rows.gamed is not None:
+        theirs = np.column_stack([rows.gamed.lengths, rows.gamed.difficulty, np.zeros(2 * ROWS)])
+        features, weights = np.concatenate([features, theirs]), np.append(weights, np.full(2 * ROWS, 0.1))
+    prob = _sigmoid(features @ np.array([fit.length, *fit.covariates]))
+    information = features.T @ (features * (weights * prob * (1 - prob))[:, None])
+    at_equal = _sigmoid(rows.covariates @ np.array(fit.covariates))
+    gradient = ((at_equal * (1 - at_equal))[:, None] * rows.covariates).mean(0)
+    fitted = np.append(0.0, gradient) @ np.linalg.solve(information, np.append(0.0, gradient))
+    known = gradient @ np.linalg.solve(information[1:, 1:], gradient)
+    assert identification(rows, fit).variance_inflation == pytest.approx(fitted / known, rel=1e-9)
+    assert fitted / known > 1.1
+
+
 def test_a_model_that_is_always_shorter_by_one_ratio_is_weakly_identified() -> None:
     generator = np.random.default_rng(0)
     baseline = generator.uniform(900, 1100, size=300)

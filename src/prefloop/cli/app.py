@@ -41,6 +41,7 @@ TemplateKwargs = Annotated[
 ]
 Bootstrap = Annotated[int, typer.Option(min=2, help="Resamples of the bootstrap.")]
 BootstrapSeed = Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")]
+PlotFile = Annotated[Path | None, typer.Option("--plot", help="Draw values and intervals into this SVG file.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result as JSON to a file, or to - .")]
 
 
@@ -336,10 +337,11 @@ def evaluate_alpaca_eval(  # noqa: PLR0913, PLR0917  an option each
     ] = None,
     bootstrap: Bootstrap = 1000,
     seed: BootstrapSeed = 0,
+    plot: PlotFile = None,
     json_file: JsonFile = None,
 ) -> None:
     """AlpacaEval 2: win rate and length-controlled win rate against the baseline."""
-    from prefloop.cli.evaluate import alpaca_eval_command
+    from prefloop.cli.evaluate import alpaca_eval_command, write_plot
 
     with human_text(json_file):
         result = alpaca_eval_command(
@@ -354,6 +356,7 @@ def evaluate_alpaca_eval(  # noqa: PLR0913, PLR0917  an option each
             bootstrap=bootstrap,
             seed=seed,
         )
+    write_plot(plot, result)
     write_json(json_file, result)
 
 
@@ -379,10 +382,11 @@ def evaluate_arena_hard(
     style_offset: Annotated[
         float | None, typer.Option(min=0, help="Features are (a-b)/(a+b+OFFSET); Arena-Hard v0.1 has 1. Default: 0.")
     ] = None,
+    plot: PlotFile = None,
     json_file: JsonFile = None,
 ) -> None:
     """Arena-Hard: Bradley-Terry scores against a baseline, with or without control of style."""
-    from prefloop.cli.evaluate import arena_command
+    from prefloop.cli.evaluate import arena_command, write_plot
 
     with human_text(json_file):
         result = arena_command(
@@ -395,6 +399,7 @@ def evaluate_arena_hard(
             features=features,
             style_offset=style_offset,
         )
+    write_plot(plot, result)
     write_json(json_file, result)
 
 
@@ -407,13 +412,15 @@ def evaluate_mt_bench(
     baseline: Annotated[str | None, typer.Option(help="Of pairs: only those with this model. Default: all.")] = None,
     bootstrap: Bootstrap = 1000,
     seed: BootstrapSeed = 0,
+    plot: PlotFile = None,
     json_file: JsonFile = None,
 ) -> None:
     """MT-Bench: ratings by turn, or wins, losses and ties of pairs that were judged in both orders."""
-    from prefloop.cli.evaluate import mt_bench_command
+    from prefloop.cli.evaluate import mt_bench_command, write_plot
 
     with human_text(json_file):
         result = mt_bench_command(file, questions=questions, baseline=baseline, bootstrap=bootstrap, seed=seed)
+    write_plot(plot, result)
     write_json(json_file, result)
 
 

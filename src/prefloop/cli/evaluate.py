@@ -229,6 +229,35 @@ def _reward_bench_lines(place: int, case: Mapping[str, Any]) -> Iterator[str]:
         yield f"  ties: {ties['score']:.4f} (tied {ties['tied_accuracy']:.4f}, ref {ties['ref_accuracy']:.4f})"
 
 
+PLOTTED = {
+    "length_controlled_winrate": ("lc_interval", "length-controlled win rate, percent", 50.0),
+    "win_rate_adjusted": ("interval", "win rate with ties as half", 0.5),
+    "score": ("interval", "score, percent against the baseline", 50.0),
+    "average": ("average", "mean rating", None),
+    "win_rate": ("interval", "win rate, percent", 50.0),
+}
+"""What is drawn of a model: the first of these that it has, with its interval, the axis, and where no one wins."""
+
+
+def write_plot(file: Path | None, result: Mapping[str, Any]) -> None:
+    """Draws the models of a result where `--plot` says; those without the value are left out."""
+    if file is None:
+        return
+    from prefloop.report import NamedValue, interval_plot
+
+    models: dict[str, dict[str, Any]] = result["models"]
+    key = next((key for key in PLOTTED if any(one.get(key) is not None for one in models.values())), None)
+    if key is None:
+        raise RecipeError(f"--plot {file}: no model has a value to draw.")
+    where, axis, reference = PLOTTED[key]
+    rows: list[NamedValue] = []
+    for name, one in models.items():
+        interval = one.get("intervals", one).get(where)
+        if one[key] is not None:
+            rows.append(NamedValue(name, one[key], None if interval is None else (interval[0], interval[1])))
+    file.write_text(interval_plot(rows, axis, reference=reference), encoding="utf-8")
+
+
 def _inverse_penalty(text: str) -> float | Literal["search"]:
     if text == "search":
         return "search"
