@@ -21,6 +21,7 @@ from prefloop.evaluation import (
     read_style,
     verdict,
 )
+from prefloop.statistics import Battles, bradley_terry, resampled
 
 RUNNER = CliRunner()
 PUBLISHED = Path(__file__).resolve().parents[2].parent / "shared" / "evaluation" / "data" / "arena_hard"
@@ -196,6 +197,43 @@ def test_options_have_their_effects(tmp_path: Path) -> None:
     other = evaluated(file, "--baseline", "x")
     assert other["models"]["base"]["score"] == pytest.approx(100 - plain["models"]["x"]["score"], abs=1e-9)
     assert other["models"]["x"]["interval"] == [50, 50]
+
+
+def test_the_row_wise_interval_is_percentiles_of_resampled_battles(tmp_path: Path) -> None:
+    rows = some_battles(models=("base", "x"))
+    outcomes = {"model_a": 1.0, "tie": 0.5, "model_b": 0.0}
+    data = Battles(
+        np.zeros(30, int),
+        np.ones(30, int),
+        np.array([outcomes[row["winner"]] for row in rows]),
+        np.array([float(row["n"]) for row in rows]),
+        np.arange(30),
+        np.zeros((30, 0)),
+        2,
+    )
+    draws = resampled(data, bradley_terry(data), clustered=False, draws=300, seed=4)
+    expected = 100 / (1 + np.exp(-np.quantile(draws[:, 1] - draws[:, 0], [0.025, 0.975])))
+    found = evaluated(written(tmp_path, rows), "--cluster", "none", "--seed", "4", "--bootstrap", "300")
+    assert found["models"]["x"]["interval"] == pytest.approx(expected.tolist(), abs=1e-9)
+
+
+@pytest.mark.parametrize("options", [(), ("--bootstrap", "0"), ("--cluster", "none")])
+def test_neighbours_of_the_table_are_compared_on_the_same_battles(tmp_path: Path, options: tuple[str, ...]) -> None:
+    """y wins the 60 of 120 prompts that x wins, and 15 more: by prompt the difference is 1 or 0."""
+    rows = [
+        battle(number, "base", model, "model_b" if number % 2 or (model == "y" and number % 8 == 0) else "model_a")
+        for number in range(120)
+        for model in ("x", "y")
+    ]
+    (pair,) = evaluated(written(tmp_path, rows), *options)["paired"]
+    assert (pair["model"], pair["against"]) == ("y", "x")
+    assert pair["difference"] == pytest.approx(12.5, abs=1e-9)
+    variance = 0.5 * 0.5 + 0.625 * 0.375 if "none" in options else 0.125 * 0.875
+    assert pair["standard_error"] == pytest.approx(100 * math.sqrt(variance / 120), abs=1e-6)
+    assert pair["detectable_difference"] == pytest.approx(2.8016 * pair["standard_error"], rel=1e-4)
+    low, high = pair["interval"]
+    assert low < 12.5 < high
+    assert high - low == pytest.approx(2 * 1.96 * pair["standard_error"], rel=0.15)
 
 
 def test_style_by_its_definition(tmp_path: Path) -> None:

@@ -101,6 +101,18 @@ def test_the_average_is_over_rows_not_turns_and_failures_are_counted(tmp_path: P
     assert one["intervals"]["turn2"] is None  # one question
 
 
+def test_two_models_are_compared_on_the_questions_that_both_have(tmp_path: Path) -> None:
+    """Differences 2, 4 and 0 by question; the fourth question is the other model's alone."""
+    rows = [judged(number, 1, f"[[{value}]]", "x") for number, value in enumerate([3, 5, 4])]
+    rows += [judged(number, 1, f"[[{value}]]", "y") for number, value in enumerate([5, 9, 4, 1])]
+    (pair,) = evaluated(written(tmp_path, rows))["paired"]
+    assert (pair["model"], pair["against"], pair["n"], pair["difference"]) == ("y", "x", 3, pytest.approx(2.0))
+    assert pair["standard_error"] == pytest.approx(2 / 3**0.5, abs=1e-9)  # s = 2
+    assert pair["detectable_difference"] == pytest.approx(2.8016 * 2 / 3**0.5, abs=1e-3)
+    low, high = pair["interval"]
+    assert low <= 2 <= high
+
+
 def test_a_turn_without_ratings_has_no_mean(tmp_path: Path) -> None:
     one = evaluated(written(tmp_path, [judged(1, 1, "[[5]]"), judged(1, 2, "?")]))["models"]["mine"]
     assert (one["turn1"], one["turn2"], one["average"]) == (5.0, None, 5.0)

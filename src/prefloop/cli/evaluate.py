@@ -113,6 +113,7 @@ def _arena_notes(result: Mapping[str, Any]) -> Iterator[str]:
     yield f"score: percent against {result['baseline']}; in brackets {result['interval_method']}"
     if result["style"]:
         yield "with style: score holds it at its mean difference between a and b, as published; at equal style: at none"
+    yield from paired_lines(result["paired"], " points")
     for name, value in result["style"].items():
         interval = result["style_intervals"][name]
         bounds = "unknown" if interval is None else f"{interval[0]:+.3f}, {interval[1]:+.3f}"
@@ -154,6 +155,7 @@ def mt_bench_command(
 
 def _mt_bench_notes(result: Mapping[str, Any]) -> Iterator[str]:
     yield f"in brackets {result['interval_method']}"
+    yield from paired_lines(result.get("paired", ()), "")
     if "consistency" in result:
         yield (
             f"{result['n']:,} pairs judged in both orders, {result['errors']:,} left out for errors; "
@@ -286,15 +288,21 @@ def _alpaca_notes(
     if unread:
         yield f"the variant {variant} does not read {' and '.join(unread)}"
     yield from warnings_of(models)
-    for one in paired:
-        yield (
-            f"{one['model']} against {one['against']} on {one['n']:,} shared instructions: "
-            f"{with_interval(one['difference'], one['interval'], sign='+')} points; "
-            f"{one['detectable_difference']:.2f} would have been found in 80 % of cases"
-        )
+    yield from paired_lines(paired, " points")
     for name, one in models.items():
         for opponent, rate in one.get("against", {}).items():
             yield f"{name} against {opponent} at equal lengths: {number(rate, '.2f')} %"
+
+
+def paired_lines(paired: Sequence[Mapping[str, Any]], unit: str) -> Iterator[str]:
+    """Differences of models on the same prompts, with what could have been seen."""
+    for one in paired:
+        shared = f" on {one['n']:,} shared prompts" if "n" in one else ""
+        yield (
+            f"{one['model']} against {one['against']}{shared}: "
+            f"{with_interval(one['difference'], one['interval'], sign='+')}{unit}; "
+            f"{one['detectable_difference']:.2f} would have been found in 80 % of cases"
+        )
 
 
 def warnings_of(models: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

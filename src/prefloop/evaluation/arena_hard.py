@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from prefloop.statistics import (
     BradleyTerry,
     Graph,
     analytic_interval,
+    bca_bounds,
     bradley_terry,
+    detectable_difference,
     graph_of,
     influences,
     normalised_differences,
@@ -40,6 +43,9 @@ VERDICTS: Mapping[str, tuple[float, int]] = {
     "B<<A": (1.0, 3),
 }
 """What a verdict says: outcome for the answer shown as A, and how many battles it counts as."""
+
+Z95 = 1.959963984540054
+"""The normal distribution's quantile at 97.5 %."""
 
 _DOUBLE, _SINGLE = re.compile(r"\[\[([AB<>=]+)\]\]"), re.compile(r"\[([AB<>=]+)\]")
 _FENCE = re.compile(r"```.*?```", re.DOTALL)
@@ -258,6 +264,7 @@ def evaluate_arena(
         )
     return {
         "models": models,
+        "paired": scored.neighbours([name for name in models if name != baseline], names),
         "style": dict(zip(columns, fit.style.tolist(), strict=True)),
         "style_intervals": {name: scored.style(index) for index, name in enumerate(columns)},
         "baseline": baseline,
@@ -338,13 +345,51 @@ class _Scored:
         low, high = wilson_interval(float(won[0]), int(np.unique(data.clusters[mine]).size))
         return 100.0 * low, 100.0 * high
 
+    def neighbours(self, ranked: Sequence[str], names: Sequence[str]) -> list[dict[str, Any]]:
+        """Each model against the next one of the table, on the same battles: the difference of their scores."""
+        found = [self._against(names.index(one), names.index(other)) for one, other in pairwise(ranked)]
+        named = zip(pairwise(ranked), found, strict=True)
+        return [{"model": one, "against": other, **said} for (one, other), said in named if said is not None]
+
+    def _against(self, one: int, other: int) -> dict[str, Any] | None:
+        """None where the uncertainty of either is unknown: of a single prompt, or apart from the baseline's group."""
+        groups = self.graph.groups
+        if not self.known or groups[one] != groups[self.base] or groups[other] != groups[self.base]:
+            return None
+        sides = [self._scores(self.fit.ratings[None], index) for index in (one, other)]
+        influence = self._influence(one) - self._influence(other)
+        value, error = float(sides[0][0] - sides[1][0]), float(np.sqrt((influence**2).sum()))
+        if self.draws is None:
+            low, high = value - Z95 * error, value + Z95 * error
+        else:
+            draws = self._scores(self.draws, one) - self._scores(self.draws, other)
+            draws = draws[~np.isnan(draws)]
+            ends = (0.025, 0.975)
+            clustered = self.settings.clustered
+            low, high = bca_bounds(draws, influence, value) if clustered else np.quantile(draws, ends)
+        return {
+            "difference": value,
+            "standard_error": error,
+            "interval": [float(low), float(high)],
+            "detectable_difference": detectable_difference(error),
+        }
+
+    def _scores(self, ratings: NDArray[np.float64], index: int) -> NDArray[np.float64]:
+        """Percent against the baseline, of each line of ratings."""
+        return 100.0 / (1.0 + np.exp(ratings[:, self.base] - ratings[:, index]))
+
+    def _influence(self, index: int) -> NDArray[np.float64]:
+        """What each cluster adds to a model's score, to first order."""
+        share = self._scores(self.fit.ratings[None], index)[0] / 100.0
+        return 100.0 * share * (1.0 - share) * (self.influences[:, index] - self.influences[:, self.base])
+
     def style(self, column: int) -> list[float] | None:
         """Interval of a feature's coefficient."""
         value, place = float(self.fit.style[column]), self.data.models + column
         if not self.known:
             return None
         error = float(np.sqrt((self.influences[:, place] ** 2).sum()))
-        return [value - 1.959964 * error, value + 1.959964 * error]
+        return [value - Z95 * error, value + Z95 * error]
 
 
 def _graph_warnings(names: Sequence[str], graph: Graph, fit: BradleyTerry) -> list[str]:

@@ -7,11 +7,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from prefloop.errors import DataError
 from prefloop.evaluation.lines import Line, read_lines
 from prefloop.evaluation.uncertainty import INTERVAL, interval_or_none
-from prefloop.statistics import bca_bootstrap, clustered_share
+from prefloop.statistics import (
+    bca_bootstrap,
+    clustered_share,
+    clustered_statistic,
+    detectable_difference,
+    totals_by_cluster,
+)
 
 REFERENCE_CATEGORIES = frozenset({"math", "reasoning", "coding"})
 """Their answers are graded beside a reference answer."""
@@ -106,6 +113,7 @@ def _single(lines: Sequence[Line], categories: Mapping[str, str] | None, *, draw
     return {
         "ratings": ratings,
         "models": {name: _model(rows, categories, draws=draws, seed=seed) for name, rows in sorted(by_model.items())},
+        "paired": list(_compared(by_model, draws=draws, seed=seed)),
         "interval_method": INTERVAL,
         "warnings": list(_wrong_prompts(lines, categories or {})),
     }
@@ -129,6 +137,43 @@ def _model(
             known.setdefault(_category(line, categories), []).append((line, value))
         found["categories"] = {name: _mean(part) for name, part in sorted(known.items())}
     return found
+
+
+def _compared(
+    by_model: Mapping[str, Sequence[tuple[Line, float]]], *, draws: int, seed: int
+) -> Iterable[dict[str, Any]]:
+    """Difference of mean ratings to the first model's, on the questions that both were rated on."""
+    names = sorted(by_model)
+    columns = {
+        name: [(str(line.given("question_id")), value) for line, value in by_model[name] if value >= 0]
+        for name in names
+    }
+    for name in names[1:]:
+        shared = np.array(sorted({key for key, _ in columns[names[0]]} & {key for key, _ in columns[name]}))
+        if shared.size < 2:
+            continue
+        totals = np.hstack([_totals(columns[one], shared) for one in (name, names[0])])
+        estimate = clustered_statistic(
+            lambda total: total[..., 0] / total[..., 1] - total[..., 2] / total[..., 3],
+            totals,
+            rows=int(totals[:, [1, 3]].sum()),
+            seed=seed,
+            draws=draws,
+        )
+        yield {
+            "model": name,
+            "against": names[0],
+            "difference": estimate.value,
+            "standard_error": estimate.standard_error,
+            "interval": list(estimate.interval),
+            "detectable_difference": detectable_difference(estimate.standard_error),
+            "n": estimate.clusters,
+        }
+
+
+def _totals(rows: Sequence[tuple[str, float]], questions: NDArray[Any]) -> NDArray[np.float64]:
+    keys, values = zip(*rows, strict=True)
+    return totals_by_cluster(np.column_stack([values, np.ones(len(values))]), np.array(keys), questions)
 
 
 def _mean(rows: Sequence[tuple[Line, float]]) -> float | None:

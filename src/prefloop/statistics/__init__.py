@@ -27,7 +27,13 @@ from prefloop.statistics.alpaca_eval import (
     is_extreme_change,
     search_c,
 )
-from prefloop.statistics.bootstrap import ClusteredEstimate, bca_bootstrap, cluster_bootstrap, clustered_mean
+from prefloop.statistics.bootstrap import (
+    ClusteredEstimate,
+    bca_bootstrap,
+    bca_bounds,
+    cluster_bootstrap,
+    clustered_mean,
+)
 from prefloop.statistics.bradley_terry import (
     Battles,
     BradleyTerry,
@@ -112,6 +118,7 @@ __all__ = [
     "area_under_envelope",
     "at_equal_lengths",
     "bca_bootstrap",
+    "bca_bounds",
     "best_of_n_distribution",
     "best_of_n_kl",
     "best_of_n_mean",
