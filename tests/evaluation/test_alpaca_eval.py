@@ -204,6 +204,7 @@ def test_difficulties_go_by_index_and_by_position_only_when_asked(tmp_path: Path
     options = ("--difficulty", table, "--c", "100")
     shifted = written(tmp_path, [{**each, "index": each["index"] - 5} for each in some_rows()[5:]], "shifted.jsonl")
     by_index, by_position = one(file, *options), one(file, *options, "--by-position")
+    assert (by_index["difficulty_by"], by_position["difficulty_by"]) == ("index", "row number")
     assert by_position["coefficients"] == one(shifted, *options)["coefficients"]
     assert by_position["coefficients"]["difficulty"] != pytest.approx(by_index["coefficients"]["difficulty"], abs=1e-3)
 
@@ -231,6 +232,7 @@ def test_annotation_files_are_read_and_matched_by_instruction(tmp_path: Path) ->
     write_annotations(file, rows[::-1])
     options = ("--difficulty", a_difficulty_file(tmp_path, range(40), texts=True))
     found, expected = one(file, *options), one(written(tmp_path, lines), *options)
+    assert found["difficulty_by"] == "instruction"
     for name in ("win_rate", "avg_length"):
         assert found[name] == pytest.approx(expected[name], abs=1e-12)
     assert one(file, *options, "--c", "2")["coefficients"] == pytest.approx(

@@ -169,7 +169,8 @@ def test_markdown_is_counted_outside_of_fences() -> None:
 def test_scores_are_the_mean_outcomes_and_n_and_labels_weigh(tmp_path: Path) -> None:
     rows = [
         battle(0, "base", "x", "model_b", 3),
-        battle(0, "base", "x", "tie (bothbad)"),
+        battle(0, "base", "x", "tie (bothbad)", 0.5),
+        battle(0, "base", "x", "both_bad", 0.5),
         battle(1, "base", "x", "model_a", 2),
         battle(1, "x", "base", "A>>B"),
         {"q": "q2", "a": "base", "b": "x", "winner": "tie"},

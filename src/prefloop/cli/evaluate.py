@@ -285,6 +285,9 @@ def _alpaca_notes(
 ) -> Iterator[str]:
     method = next(iter(models.values()))["interval_method"]
     yield f"percent against the baseline; variant {variant}; in brackets {method}"
+    for how in dict.fromkeys(one["difficulty_by"] for one in models.values()):
+        if how is not None:
+            yield f"difficulties by {how}"
     if unread:
         yield f"the variant {variant} does not read {' and '.join(unread)}"
     yield from warnings_of(models)

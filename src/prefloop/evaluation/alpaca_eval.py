@@ -98,6 +98,15 @@ def numbered(judged: Judged, settings: Settings) -> NDArray[np.int64]:
     return rows
 
 
+def _numbered_by(judged: Judged, settings: Settings) -> str | None:
+    """How `numbered` found the difficulties; None where they are not used."""
+    if settings.difficulties is None or settings.variant == "minimal":
+        return None
+    if settings.by_position or (judged.indices is None and not settings.difficulties.numbers):
+        return "row number"
+    return "instruction" if judged.indices is None else "index"
+
+
 def alpaca_rows(judged: Judged, settings: Settings) -> AlpacaRows | None:
     """What the length-controlled fit takes; None where lengths are unknown.
 
@@ -153,7 +162,12 @@ def score(judged: Judged, settings: Settings) -> Scored:
     else:
         fit, controlled = _controlled(rows, settings, judged.name)
         result |= controlled
-    result |= {"variant": settings.variant, "interval_method": INTERVAL, "warnings": _warnings(judged, result)}
+    result |= {
+        "difficulty_by": _numbered_by(judged, settings),
+        "variant": settings.variant,
+        "interval_method": INTERVAL,
+        "warnings": _warnings(judged, result),
+    }
     if judged.switched is not None:
         stored = [None if isnan(value) else 1.0 + value for value in judged.preferences.tolist()]
         result |= {"switched": list(judged.switched), "preference": stored}

@@ -138,7 +138,7 @@ def _battle(line: Line) -> Battle:
         weight *= times
     elif winner in {"model_a", "model_b"}:
         outcome = float(winner == "model_a")
-    elif winner.startswith("tie"):
+    elif winner.startswith("tie") or winner in {"bothbad", "both_bad"}:
         outcome = 0.5
     else:
         raise line.wrong("winner", "model_a, model_b, tie, or a label such as A>>B")
