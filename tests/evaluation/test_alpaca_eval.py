@@ -273,6 +273,13 @@ def test_all_wins_have_an_interval_that_leaves_room(tmp_path: Path) -> None:
     assert found["length_controlled_winrate"] > 99
 
 
+def test_rows_without_lengths_have_a_win_rate_alone(tmp_path: Path) -> None:
+    found = one(written(tmp_path, [{"index": number, "preference": 1.5 + number / 10} for number in range(5)]))
+    assert (found["win_rate"], found["length_controlled_winrate"]) == (pytest.approx(70.0), None)
+    assert (found["avg_length"], found["coefficients"]) == (None, None)
+    assert found["warnings"] == ["the rows have no lengths: length cannot be controlled for"]
+
+
 def test_one_row_has_no_interval(tmp_path: Path) -> None:
     found = one(written(tmp_path, [row(0, 1.7)]), "--c", "100")
     assert found["win_rate"] == pytest.approx(70.0)

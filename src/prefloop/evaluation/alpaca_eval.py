@@ -236,6 +236,8 @@ def _warnings(judged: Judged, result: Mapping[str, Any]) -> list[str]:
     if judged.one_answer:
         found.append("every instruction got the same answer: a constant answer can win without being good")
     controlled, sure = result["length_controlled_winrate"], result["identification"]
+    if controlled is None:
+        found.append("the rows have no lengths: length cannot be controlled for")
     if controlled is not None and is_extreme_change(result["win_rate"], controlled):
         found.append(f"control of length moves the win rate far, from {result['win_rate']:.2f} to {controlled:.2f}")
     if sure is None:
