@@ -112,7 +112,7 @@ def test_results_are_plain_json() -> None:
             "best_of_n",
             {"n": 3},
             {"proxy": [1.0, 2.0]},
-            "it: cannot be read (ValueError: n = 3, expected",
+            "it: cannot be read (ValueError: n is 3, expected",
         ),
         (
             "online_dpo_selection",

@@ -24,6 +24,10 @@ app = typer.Typer(
 )
 recipes = typer.Typer(help="The shipped recipes: list, show, diff, copy.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(recipes, name="recipes")
+evaluate = typer.Typer(
+    help="Numbers with their uncertainty from judgments on file.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(evaluate, name="evaluate")
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="KEY.KEY=VALUE; may be given again.")]
 MaxLength = Annotated[
     int | None, typer.Option(min=1, help="Longest prompt and answer, in the model's tokens. Default: no limit.")
@@ -35,6 +39,9 @@ TruncationOption = Annotated[
 TemplateKwargs = Annotated[
     str | None, typer.Option(help="Settings of the chat template, as JSON: '{\"enable_thinking\": false}'.")
 ]
+Bootstrap = Annotated[int, typer.Option(min=2, help="Resamples of the bootstrap.")]
+BootstrapSeed = Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")]
+PlotFile = Annotated[Path | None, typer.Option("--plot", help="Draw values and intervals into this SVG file.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result as JSON to a file, or to - .")]
 
 
@@ -317,6 +324,148 @@ def verify(
     write_json(json_file, result)
     if not passed:
         raise typer.Exit(1)
+
+
+@evaluate.command(
+    "alpaca-eval", epilog="Example: prefloop evaluate alpaca-eval mine.jsonl --difficulty d.csv --gamed g.csv"
+)
+def evaluate_alpaca_eval(  # noqa: PLR0913, PLR0917  an option each
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="Judgments, a file a model: JSON lines, or official annotations.", metavar="FILE..."),
+    ],
+    difficulty: Annotated[Path | None, typer.Option(help="instruction_difficulty.csv")] = None,
+    gamed: Annotated[Path | None, typer.Option(help="df_gamed.csv")] = None,
+    variant: Annotated[
+        Literal["full", "noreg", "minimal"] | None,
+        typer.Option(help="Default: as much as the files named above allow."),
+    ] = None,
+    c: Annotated[
+        str, typer.Option("--c", metavar="VALUE|search", help="Inverse L1 penalty; search: 5-fold cross-validation.")
+    ] = "search",
+    by_position: Annotated[
+        bool, typer.Option("--by-position", help="Take difficulties by row number, as the official tool does.")
+    ] = False,
+    order_coin: Annotated[
+        bool,
+        typer.Option("--order-coin", help="Recompute shown order and preference from instruction and top_logprobs."),
+    ] = False,
+    baseline: Annotated[
+        str | None, typer.Option(help="Also give win rates against this one of the files.", metavar="NAME")
+    ] = None,
+    bootstrap: Bootstrap = 1000,
+    seed: BootstrapSeed = 0,
+    plot: PlotFile = None,
+    json_file: JsonFile = None,
+) -> None:
+    """AlpacaEval 2: win rate and length-controlled win rate against the baseline."""
+    from prefloop.cli.evaluate import alpaca_eval_command, write_plot
+
+    with human_text(json_file):
+        result = alpaca_eval_command(
+            files,
+            difficulty=difficulty,
+            gamed=gamed,
+            variant=variant,
+            c=c,
+            by_position=by_position,
+            order_coin=order_coin,
+            baseline=baseline,
+            bootstrap=bootstrap,
+            seed=seed,
+        )
+    write_plot(plot, result)
+    write_json(json_file, result)
+
+
+@evaluate.command("arena", epilog="Example: prefloop evaluate arena battles.jsonl --baseline gpt-4-0314")
+def evaluate_arena_hard(
+    file: Annotated[Path, typer.Argument(help="Battles, or judgments in Arena-Hard's form.")],
+    baseline: Annotated[
+        str | None, typer.Option(help="Scores are against this model. Default: the one in every battle.")
+    ] = None,
+    bootstrap: Annotated[
+        int | None,
+        typer.Option(min=0, help="Resamples; 0: the sandwich's interval. Default: 4000, with a style file 1000."),
+    ] = None,
+    seed: BootstrapSeed = 0,
+    cluster: Annotated[
+        Literal["q", "none"],
+        typer.Option(help="Resample prompts, or single battles as the published intervals do."),
+    ] = "q",
+    style: Annotated[Path | None, typer.Option(help="Style of every answer: lines of q, model and numbers.")] = None,
+    features: Annotated[
+        str | None, typer.Option(help="Columns of the style file, by commas. Default: all.", metavar="A,B")
+    ] = None,
+    style_offset: Annotated[
+        float | None, typer.Option(min=0, help="Features are (a-b)/(a+b+OFFSET); Arena-Hard v0.1 has 1. Default: 0.")
+    ] = None,
+    plot: PlotFile = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Arena-Hard: Bradley-Terry scores against a baseline, with or without control of style."""
+    from prefloop.cli.evaluate import arena_command, write_plot
+
+    with human_text(json_file):
+        result = arena_command(
+            file,
+            baseline=baseline,
+            bootstrap=bootstrap,
+            seed=seed,
+            clustered=cluster == "q",
+            style=style,
+            features=features,
+            style_offset=style_offset,
+        )
+    write_plot(plot, result)
+    write_json(json_file, result)
+
+
+@evaluate.command(
+    "mt-bench", epilog="Example: prefloop evaluate mt-bench gpt-4_single.jsonl --questions question.jsonl"
+)
+def evaluate_mt_bench(
+    file: Annotated[Path, typer.Argument(help="Judgments of single answers, or of pairs (FastChat's form).")],
+    questions: Annotated[Path | None, typer.Option(help="MT-Bench's questions, for means by category.")] = None,
+    baseline: Annotated[str | None, typer.Option(help="Of pairs: only those with this model. Default: all.")] = None,
+    bootstrap: Bootstrap = 1000,
+    seed: BootstrapSeed = 0,
+    plot: PlotFile = None,
+    json_file: JsonFile = None,
+) -> None:
+    """MT-Bench: ratings by turn, or wins, losses and ties of pairs that were judged in both orders."""
+    from prefloop.cli.evaluate import mt_bench_command, write_plot
+
+    with human_text(json_file):
+        result = mt_bench_command(file, questions=questions, baseline=baseline, bootstrap=bootstrap, seed=seed)
+    write_plot(plot, result)
+    write_json(json_file, result)
+
+
+@evaluate.command("agreement", epilog="Example: prefloop evaluate agreement judges.jsonl")
+def evaluate_agreement(
+    file: Annotated[Path, typer.Argument(help="Verdicts in both orders beside labels (LLMBar's form).")],
+    json_file: JsonFile = None,
+) -> None:
+    """Judges against labels and against themselves: accuracy, kappa, position consistency, failures."""
+    from prefloop.cli.evaluate import agreement_command
+
+    with human_text(json_file):
+        result = agreement_command(file)
+    write_json(json_file, result)
+
+
+@evaluate.command("reward-bench", epilog="Example: prefloop evaluate reward-bench scores.jsonl")
+def evaluate_reward_bench(
+    file: Annotated[Path, typer.Argument(help="Scores of chosen and rejected answers, best-of-4 and Ties.")],
+    json_file: JsonFile = None,
+) -> None:
+    """RewardBench: subsets, sections, best of four, Ties, calibration."""
+    from prefloop.cli.evaluate import reward_bench_command
+
+    with human_text(json_file):
+        result = reward_bench_command(file)
+    write_json(json_file, result)
 
 
 def human_text(json_file: Path | None) -> AbstractContextManager[object]:

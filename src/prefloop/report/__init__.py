@@ -5,6 +5,7 @@ from prefloop.report.compare_page import comparison_path, write_comparison
 from prefloop.report.compare_table import arms_table, comparison_table
 from prefloop.report.compare_wording import comparison_caveats, comparison_meaning
 from prefloop.report.figures import with_coarse_interval
+from prefloop.report.intervals import NamedValue, interval_plot
 from prefloop.report.page import page_of, write_report
 from prefloop.report.read import RunView, read_run
 from prefloop.report.table import TABLE_CAPTION, RoundRow, TextTable, closing_table, round_rows, text_table
@@ -12,6 +13,7 @@ from prefloop.report.wording import headline
 
 __all__ = [
     "TABLE_CAPTION",
+    "NamedValue",
     "RoundRow",
     "RunComparison",
     "RunView",
@@ -23,6 +25,7 @@ __all__ = [
     "comparison_path",
     "comparison_table",
     "headline",
+    "interval_plot",
     "page_of",
     "read_comparison",
     "read_run",

@@ -1,8 +1,14 @@
-"""The uncertainty of a share of independent rows."""
+"""The uncertainty of a share: of independent rows, and of rows in clusters."""
 
+from dataclasses import replace
 from math import sqrt
 
+import numpy as np
+from jaxtyping import Float64, Shaped
 from scipy.special import ndtri
+
+from prefloop.statistics.bootstrap import ClusteredEstimate, Labels, bca_bootstrap
+from prefloop.statistics.logistic import Floats
 
 
 def wilson_interval(share: float, count: int, *, level: float = 0.95) -> tuple[float, float]:
@@ -30,3 +36,41 @@ def wilson_interval(share: float, count: int, *, level: float = 0.95) -> tuple[f
     half = z * sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
     scale = 1 + z**2 / count
     return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+
+
+def clustered_share(
+    values: Float64[Floats, " rows"],
+    clusters: Shaped[Labels, " rows"],
+    *,
+    seed: int,
+    draws: int = 1000,
+    level: float = 0.95,
+) -> ClusteredEstimate:
+    """Mean of numbers in [0, 1], such as preferences or right answers, with a BCa interval over clusters.
+
+    Where all are 0, or all are 1, resamples cannot vary, and the interval is Wilson's for as many rows as there are
+    clusters.
+
+    Args:
+        values: In [0, 1], one a row.
+        clusters: What rows vary together with, such as their prompt.
+        seed: The same seed draws the same clusters.
+        draws: Number of resamples, >= 2.
+        level: Coverage, in (0, 1).
+
+    Returns:
+        The estimate, as a share. With a single cluster its uncertainty is unknown: standard error and interval NaN.
+
+    Raises:
+        ValueError: there are no rows, or a value is out of range.
+    """
+    if not bool(np.all((values >= 0) & (values <= 1))):
+        raise ValueError("values must be in [0, 1]")
+
+    def means(weights: Float64[Floats, "resamples rows"]) -> Float64[Floats, " resamples"]:
+        return (weights @ values) / weights.sum(-1)
+
+    found = bca_bootstrap(means, clusters, seed=seed, draws=draws, level=level)
+    if found.clusters > 1 and found.value in {0.0, 1.0}:
+        return replace(found, interval=wilson_interval(found.value, found.clusters, level=level))
+    return found

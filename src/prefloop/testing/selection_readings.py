@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 from math import isnan
 from typing import Any
 
+import numpy as np
+
 from prefloop.errors import DataError
 from prefloop.pairing.combination import Combine, combined, extremes
 from prefloop.pairing.edits import diff_masks
@@ -32,7 +34,7 @@ from prefloop.pairing.tree import Child, PathNode, back_up, node_value, puct, si
 from prefloop.pairing.win_rates import labels_of_matrix, labels_of_scores
 from prefloop.pairing.worst_of_k import worst_of_k_samples
 from prefloop.records import Message
-from prefloop.statistics import best_of_n, kl_best_of_n
+from prefloop.statistics import best_of_n_kl, best_of_n_mean
 from prefloop.testing.cases import Compute, Fields, VectorCase
 from prefloop.testing.games import prompted_optimum, self_play_optimum, soft_policy_iteration
 
@@ -257,7 +259,12 @@ def _ensemble_select(hyper: Values, inputs: Values) -> Fields:
 
 
 def _best_of_n(hyper: Values, inputs: Values) -> Fields:
-    return {name: best_of_n(inputs["proxy"], inputs[name], hyper["n"]) for name in ("proxy", "gold") if name in inputs}
+    proxy = np.array(inputs["proxy"], dtype=np.float64)
+    return {
+        name: best_of_n_mean(np.array(inputs[name], dtype=np.float64), hyper["n"], ranked_by=proxy)
+        for name in ("proxy", "gold")
+        if name in inputs
+    }
 
 
 # ---------------------------------------------------------------------------------------------------------- procedures
@@ -401,7 +408,7 @@ SELECTIONS: Mapping[str, Compute] = {
         {
             "aggregate": _aggregated,
             "best_of_n": _best_of_n,
-            "kl_best_of_n": lambda hyper, _: kl_best_of_n(hyper["n"]),
+            "kl_best_of_n": lambda hyper, _: best_of_n_kl(hyper["n"]),
             "select": _ensemble_select,
         }
     ),

@@ -1,0 +1,15 @@
+"""How results say their uncertainty: numbers that JSON can hold, and the name of the interval."""
+
+from math import isfinite
+
+INTERVAL = "95 %, BCa bootstrap over prompts"
+
+
+def finite(value: float) -> float | None:
+    """A number, or None where there is none."""
+    return value if isfinite(value) else None
+
+
+def interval_or_none(bounds: tuple[float, float]) -> list[float] | None:
+    """Both bounds, or None where either is unknown."""
+    return list(bounds) if all(map(isfinite, bounds)) else None

@@ -1,0 +1,136 @@
+"""Reward against KL: the upper envelope of a method's points, and best-of-n, which every method is held against."""
+
+from collections.abc import Sequence
+from math import lgamma, log
+
+import numpy as np
+from jaxtyping import Float64, Int
+from numpy.typing import NDArray
+from scipy.special import gammaln
+
+from prefloop.statistics.logistic import Floats
+
+
+def envelope(kl: Float64[Floats, " points"], reward: Float64[Floats, " points"]) -> Int[NDArray[np.int64], " kept"]:
+    """Numbers of the points that no other one dominates, by rising KL.
+
+    A point is dominated by one with no more KL and no less reward; of equal points the first is kept.
+
+    Raises:
+        ValueError: there are no points, or one is not a number.
+    """
+    if kl.size == 0 or not bool(np.all(np.isfinite(kl)) and np.all(np.isfinite(reward))):
+        raise ValueError("points must be numbers, and at least one")
+    kept: list[int] = []
+    for index in np.lexsort((np.arange(kl.size), -reward, kl)):
+        if not kept or reward[index] > reward[kept[-1]]:
+            kept.append(int(index))
+    return np.array(kept, np.int64)
+
+
+def reward_at_kl(
+    kl: Float64[Floats, " points"], reward: Float64[Floats, " points"], at: Sequence[float]
+) -> Float64[Floats, " at"]:
+    """Reward at given KL, linear between points of the envelope; NaN below its first and beyond its last point."""
+    kept = envelope(kl, reward)
+    return np.interp(np.array(at, np.float64), kl[kept], reward[kept], left=np.nan, right=np.nan)
+
+
+def area_under_envelope(kl: Float64[Floats, " points"], reward: Float64[Floats, " points"], *, up_to: float) -> float:
+    """Integral of the envelope from its first point to a KL, in reward times nats.
+
+    Beyond its last point the envelope goes on level: a policy that is there may be kept.
+
+    Raises:
+        ValueError: `up_to` lies before the first point.
+    """
+    kept = envelope(kl, reward)
+    x, y = kl[kept], reward[kept]
+    if up_to < x[0]:
+        raise ValueError(f"up_to is {up_to}, and the envelope begins at {x[0]}")
+    inside = x < up_to
+    x = np.append(x[inside], up_to)
+    y = np.append(y[inside], np.interp(up_to, kl[kept], y))
+    return float(np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2))
+
+
+def best_of_n_kl(n: int) -> float:
+    """KL of the best of n samples to their source, log n - (n - 1)/n nats: exact without ties, an upper bound with.
+
+    Raises:
+        ValueError: n < 1.
+    """
+    if n < 1:
+        raise ValueError(f"n is {n}, expected >= 1")
+    return log(n) - (n - 1) / n
+
+
+def best_of_n_distribution(
+    probabilities: Float64[Floats, " answers"], rewards: Float64[Floats, " answers"], n: int
+) -> Float64[Floats, " answers"]:
+    r"""Distribution of the best of n independent samples of a discrete policy.
+
+        P(best is y) = (F(y)^n - F(y-)^n) * p(y) / (F(y) - F(y-))
+
+    with F(y) = P(reward <= r(y)) and F(y-) = P(reward < r(y)): of equally good answers the first sampled is taken.
+
+    Args:
+        probabilities: Of the policy, summing to 1.
+        rewards: Of the answers.
+        n: Samples, >= 1.
+
+    Raises:
+        ValueError: the probabilities are none, or n < 1.
+    """
+    if n < 1 or not bool(np.all(probabilities >= 0)) or abs(float(probabilities.sum()) - 1.0) > 1e-9:
+        raise ValueError("probabilities must be >= 0 and sum to 1, and n >= 1")
+    _, rank = np.unique(rewards, return_inverse=True)
+    mass = np.bincount(rank, weights=probabilities)
+    until = np.minimum(np.cumsum(mass), 1.0)
+    before = np.concatenate([[0.0], until[:-1]])
+    won = until**n - before**n
+    return probabilities * np.where(mass > 0, won / np.where(mass > 0, mass, 1.0), 0.0)[rank]
+
+
+def exact_kl(
+    log_p: Float64[Floats, "*#batch outcomes"], log_q: Float64[Floats, "*#batch outcomes"]
+) -> Float64[Floats, "*batch"]:
+    """KL(p || q) in nats from log-probabilities of all outcomes; outcomes that p never has add 0.
+
+    Over the vocabulary at each position of sampled answers and summed over positions, it is the Rao-Blackwellised
+    estimate of the sequences' KL: unbiased, never negative, with less variance than the log-ratio.
+    """
+    present = np.isfinite(log_p)
+    gaps = np.where(present, log_p, 0.0) - np.where(present, log_q, 0.0)
+    return np.asarray((np.where(present, np.exp(log_p), 0.0) * gaps).sum(-1))
+
+
+def best_of_n_mean(
+    values: Float64[Floats, " samples"], n: int, *, ranked_by: Float64[Floats, " samples"] | None = None
+) -> float:
+    r"""Unbiased estimate of the expected value of the best of n samples, from N >= n samples of one prompt.
+
+        sum_i C(i - 1, n - 1) / C(N, n) * value of the i-th smallest
+
+    the mean over all subsets of size n. Samples that are ranked equal share their places.
+
+    Args:
+        values: What is averaged, such as a gold reward.
+        n: How many are drawn, 1 <= n <= N.
+        ranked_by: What the best is chosen by, such as a proxy reward; the values themselves by default.
+
+    Raises:
+        ValueError: n is out of range.
+    """
+    count = values.size
+    if not 1 <= n <= count:
+        raise ValueError(f"n is {n}, expected 1 to {count}, the number of samples")
+    ranks = np.arange(1, count + 1, dtype=np.float64)
+    weights = np.zeros(count)
+    at = ranks >= n
+    chosen = gammaln(ranks[at]) - gammaln(ranks[at] - n + 1) - lgamma(n)
+    weights[at] = np.exp(chosen - (lgamma(count + 1) - lgamma(n + 1) - lgamma(count - n + 1)))
+    key = values if ranked_by is None else ranked_by
+    _, place, sizes = np.unique(key, return_inverse=True, return_counts=True)
+    shared = np.add.reduceat(weights, np.concatenate([[0], np.cumsum(sizes)[:-1]])) / sizes
+    return float((shared[place] * values).sum())

@@ -1,0 +1,193 @@
+"""`prefloop evaluate agreement` and `reward-bench` against published numbers; rule-verified accuracy."""
+
+import gzip
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from prefloop.cli.app import app
+from prefloop.errors import DataError, PrefloopError
+from prefloop.evaluation import final_number, is_right, verified_accuracy
+from prefloop.evaluation.reward_bench import EXAMPLE_COUNTS, SECTIONS
+from prefloop.statistics import wilson_interval
+
+RUNNER = CliRunner()
+SHARED = Path(__file__).resolve().parents[2].parent / "shared"
+published = pytest.mark.skipif(not SHARED.is_dir(), reason=f"the published files are not at {SHARED}")
+
+
+def evaluated(command: str, file: Path) -> dict[str, Any]:
+    result = RUNNER.invoke(app, ["evaluate", command, str(file), "--json", "-"])
+    if isinstance(result.exception, PrefloopError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def written(folder: Path, rows: list[dict[str, Any]], name: str = "judges.jsonl") -> Path:
+    file = folder / name
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return file
+
+
+def run(gold: Any, ab: Any, ba: Any, evaluator: str = "mine") -> dict[str, Any]:
+    return {"subset": "natural", "evaluator": evaluator, "gold": gold, "order_ab": ab, "order_ba": ba}
+
+
+@published
+def test_every_published_judge() -> None:
+    folder = SHARED / "evaluation" / "data" / "llmbar_judges"
+    runs = evaluated("agreement", folder / "judges.jsonl.gz")["runs"]
+    expected = json.loads((folder / "expected.json").read_text())
+    assert set(runs) == set(expected)
+    for name, numbers in expected.items():
+        for field, value in numbers.items():
+            assert runs[name][field] == pytest.approx(value, abs=1e-15), (name, field)
+    assert sum(one["unparsed"] for one in runs.values()) == 2
+
+
+def test_a_run_by_hand(tmp_path: Path) -> None:
+    one = evaluated("agreement", written(tmp_path, [run([1, 2, 1, 2], ["1", "2", "1", 2], [1, "2 ", "2", None])]))
+    one = one["runs"]["natural|mine"]
+    assert (one["acc_ab"], one["acc_ba"], one["acc_both"], one["position_agreement"]) == (1.0, 0.5, 0.5, 0.5)
+    assert (one["unparsed"], one["n"]) == (1, 4)
+    assert one["kappa"] == pytest.approx((6 / 8 - (4 * 3 + 4 * 4) / 64) / (1 - 28 / 64), abs=1e-12)
+    assert one["intervals"]["acc_ab"] == pytest.approx(wilson_interval(1.0, 4))
+
+
+def test_no_verdict_at_all_has_no_first_share(tmp_path: Path) -> None:
+    one = evaluated("agreement", written(tmp_path, [run([1], ["?"], ["?"])]))["runs"]["natural|mine"]
+    assert (one["first_share"], one["acc_ab"], one["unparsed"]) == (None, 0.0, 2)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (run([1, 2], ["1"], ["1", "2"]), "order_ab is ['1'], expected a list with one entry an item"),
+        (run([], [], []), "gold is [], expected a list"),
+        (run([1, 3], ["1", "1"], ["1", "2"]), "gold is [1, 3], expected labels 1 and 2."),
+        ({"subset": "natural"}, "has no evaluator; its columns are subset."),
+    ],
+)
+def test_bad_runs_are_one_line(tmp_path: Path, row: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        evaluated("agreement", written(tmp_path, [row]))
+    assert message in str(caught.value)
+
+
+def test_a_run_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"judges.jsonl:2: the run natural\|mine stands twice"):
+        evaluated("agreement", written(tmp_path, [run([1], ["1"], ["1"])] * 2))
+
+
+@published
+def test_every_published_reward_model_case() -> None:
+    file = SHARED / "evaluation" / "data" / "rewardbench" / "vectors.json"
+    given = json.loads(file.read_text())
+    assert {name: list(subsets) for name, subsets in SECTIONS.items()} == given["sections"]
+    assert dict(EXAMPLE_COUNTS) == given["example_counts"]
+    found = evaluated("reward-bench", file)["cases"]
+    assert len(found) == len(given["cases"]) == 3
+    for one, case in zip(found, given["cases"], strict=True):
+        assert one["seed"] == case["seed"]
+        assert one["expected_best_of_4"] == case["expected_best_of_4"]
+        for field in ("expected_subset_accuracy", "expected_sections", "expected_ties"):
+            assert one[field] == pytest.approx(case[field], abs=1e-12), field
+        assert one["expected_overall_four_sections"] == pytest.approx(case["expected_overall_four_sections"], abs=1e-12)
+
+
+def test_lines_of_pairs_are_one_case(tmp_path: Path) -> None:
+    rows = [
+        {"subset": "hep-cpp", "chosen": 1.0, "rejected": 0.5},
+        {"subset": "hep-cpp", "chosen": 1.0, "rejected": 1.0},
+        {"subset": "math-prm", "chosen": 2, "rejected": 0},
+        {"subset": "own", "chosen": 2, "rejected": 0},
+    ]
+    (one,) = evaluated("reward-bench", written(tmp_path, rows))["cases"]
+    assert one["expected_subset_accuracy"] == {"hep-cpp": 0.5, "math-prm": 1.0, "own": 1.0}
+    assert one["subset_ties"]["hep-cpp"] == 0.5
+    assert one["expected_sections"]["Reasoning"] == pytest.approx((0.5 * 164 + 984) / (164 + 984), abs=1e-12)
+    assert one["expected_overall_four_sections"] == pytest.approx(one["expected_sections"]["Reasoning"] / 4, abs=1e-12)
+    assert one["not_in_a_section"] == ["own"]
+    assert one["subset_intervals"]["hep-cpp"] == pytest.approx(wilson_interval(0.5, 2))
+
+
+def test_sections_of_ones_own(tmp_path: Path) -> None:
+    file = tmp_path / "mine.json"
+    case = {"pairs": [["a", 1, 0], ["b", 0, 1]]}
+    file.write_text(json.dumps({"sections": {"S": ["a", "b"]}, "example_counts": {"a": 3, "b": 1}, "cases": [case]}))
+    assert evaluated("reward-bench", file)["cases"][0]["expected_sections"] == {"S": 0.75}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "has no cases"),
+        ("{", "is not JSON"),
+        ('{"cases": [{"ties": [{"id": "ref:0", "num_correct": 2, "scores": [1, 2]}]}]}', "ref:0 has 2 correct of 2"),
+        ('{"cases": [{"pairs": [["a", 1]]}]}', "mine.json, case 1: cannot be scored"),
+    ],
+)
+def test_bad_cases_are_one_line(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "mine.json"
+    file.write_text(text)
+    with pytest.raises(DataError) as caught:
+        evaluated("reward-bench", file)
+    assert message in str(caught.value)
+
+
+def test_what_people_read(tmp_path: Path) -> None:
+    file = written(tmp_path, [{"subset": "own", "chosen": 2, "rejected": 0}] * 4)
+    lines = RUNNER.invoke(app, ["evaluate", "reward-bench", str(file)]).output.splitlines()
+    assert lines[0] == "case 1"
+    assert lines[2].startswith("  own: 1.00 [0.51, 1.00] of 4, 0.0% equal scores, log loss 0.127 nats")
+    assert lines[-1] == "  in no section: own"
+    judges = written(tmp_path, [run([1, 2], ["1", "2"], ["1", "2"])])
+    table = RUNNER.invoke(app, ["evaluate", "agreement", str(judges)]).output.splitlines()
+    assert table[1].split() == ["natural|mine", "1.000", "1.000", "1.000", "1.000", "1.000", "0.500", "0", "2"]
+
+
+@published
+def test_the_rule_gives_all_5276_flags_of_gsm8k() -> None:
+    right = total = 0
+    with gzip.open(SHARED / "data" / "gsm8k_model_solutions.jsonl.gz", "rt") as lines:
+        for line in lines:
+            problem = json.loads(line)
+            for name in ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification"):
+                solution = problem[name]
+                assert is_right(solution["solution"], problem["ground_truth"]) is solution["is_correct"]
+                right += solution["is_correct"]
+                total += 1
+    assert (right, total) == (286 + 515 + 458 + 742, 5276)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("so 3 + 4\nA: 1,234", 1234.0),
+        ("A: 5 or 6", 6.0),
+        ("A: 5\nno, A: -7.50", -7.5),
+        ("A: .5", 0.5),
+        ("A: $18.", 18.0),
+        ("A: none", None),
+        ("18", None),
+    ],
+)
+def test_final_numbers(text: str, number: float | None) -> None:
+    assert final_number(text) == number
+
+
+def test_accuracy_by_rule_is_over_prompts() -> None:
+    answers = ["A: 1", "A: 2", "A: x", "A: 3"]
+    found = verified_accuracy(
+        answers, ["#### 1", "#### 1", "#### 3", "#### 3"], ["p", "p", "q", "q"], reference_marker="####"
+    )
+    assert (found.accuracy, found.without_number, found.n) == (0.5, 1, 4)
+    assert found.interval == (0.5, 0.5)  # either prompt has one right answer
+    assert math.isnan(verified_accuracy(answers[:2], ["A: 1"] * 2, ["p", "p"]).interval[0])
+    with pytest.raises(ValueError, match="reference 2 has no number behind 'A:'"):
+        verified_accuracy(answers[:2], ["A: 1", "B: 1"], ["p", "p"])
