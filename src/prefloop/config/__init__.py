@@ -2,6 +2,17 @@
 
 from prefloop.config.base import Config, LengthHeld, Options, ScaledFit, check_options, is_mapping, options_class
 from prefloop.config.gate import CollapseMonitor, GateConfig, LengthMonitor, MonitorsConfig
+from prefloop.config.judges import (
+    ExactMatchJudge,
+    FinalNumberJudge,
+    JudgeConfig,
+    LengthWindowJudge,
+    LongerJudge,
+    PythonJudge,
+    RegexJudge,
+    ShorterJudge,
+    VaderJudge,
+)
 from prefloop.config.load import Composition, LoadedRecipe, compose_recipe, load_recipe, recipe_layers, shipped_recipes
 from prefloop.config.provenance import Difference, Sourced, as_yaml, differences, sourced
 from prefloop.config.recipe import MachineConfig, ModelConfig, Recipe, at_round
@@ -10,7 +21,6 @@ from prefloop.config.steps import (
     CloseStep,
     DataStep,
     EvaluateStep,
-    JudgeConfig,
     JudgeStep,
     LocalSamplerConfig,
     LoraConfig,
@@ -19,12 +29,10 @@ from prefloop.config.steps import (
     PromptsStep,
     ReadingStep,
     SampleStep,
-    ShorterJudge,
     SourceConfig,
     StepConfig,
     TokensStep,
     TrainStep,
-    VaderJudge,
     ValidationShare,
     ValidationSource,
     as_known_now,
@@ -39,13 +47,17 @@ __all__ = [
     "DataStep",
     "Difference",
     "EvaluateStep",
+    "ExactMatchJudge",
+    "FinalNumberJudge",
     "GateConfig",
     "JudgeConfig",
     "JudgeStep",
     "LengthHeld",
     "LengthMonitor",
+    "LengthWindowJudge",
     "LoadedRecipe",
     "LocalSamplerConfig",
+    "LongerJudge",
     "LoraConfig",
     "MachineConfig",
     "ModelConfig",
@@ -54,8 +66,10 @@ __all__ = [
     "Options",
     "PairStep",
     "PromptsStep",
+    "PythonJudge",
     "ReadingStep",
     "Recipe",
+    "RegexJudge",
     "SampleStep",
     "ScaledFit",
     "ShorterJudge",

@@ -7,35 +7,7 @@ from pydantic import Discriminator, Field, JsonValue, Tag, ValidationError, mode
 
 from prefloop.config.base import Config, Options, is_mapping
 from prefloop.config.gate import GateConfig, MonitorsConfig
-
-
-class VaderJudge(Config):
-    """Sentence sentiment by VADER, with flaws that can be planted."""
-
-    type: Literal["vader"]
-    unit: Literal["sentence", "text"] = "sentence"
-    """`sentence` is the mean over sentences, nearly free of length; `text` scores the answer as one piece."""
-    length_bias: float = 0.0
-    """Planted flaw: score added a token."""
-    negate: bool = False
-    """Planted flaw: the sentiment counts the wrong way round."""
-
-    def truth(self) -> "VaderJudge | None":
-        """The same judge without its planted flaws; None where it has none."""
-        return VaderJudge(type="vader", unit=self.unit) if self.length_bias or self.negate else None
-
-
-class ShorterJudge(Config):
-    """Prefers the shorter answer: a control for length bias."""
-
-    type: Literal["shorter"]
-
-    def truth(self) -> None:
-        """It has no planted flaw."""
-        return
-
-
-JudgeConfig = Annotated[VaderJudge | ShorterJudge, Field(discriminator="type")]
+from prefloop.config.judges import JudgeConfig
 
 
 class StepConfig(Config):

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from prefloop.config.steps import JudgeConfig
+from prefloop.config.judges import JudgeConfig
 
 SUITES = {"everyday": "everyday:heldout"}
 """Shipped suites and their prompt sets."""

@@ -1,7 +1,7 @@
 """Judges: they only ask and record."""
 
+from prefloop.judging.make import check_judge, make_judge, read_from_outside
 from prefloop.judging.protocol import Ask, Judge, Verdict
 from prefloop.judging.record import ask_each, judgments
-from prefloop.judging.rules import Shorter, Vader, make_judge
 
-__all__ = ["Ask", "Judge", "Shorter", "Vader", "Verdict", "ask_each", "judgments", "make_judge"]
+__all__ = ["Ask", "Judge", "Verdict", "ask_each", "check_judge", "judgments", "make_judge", "read_from_outside"]

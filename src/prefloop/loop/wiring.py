@@ -6,9 +6,10 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from prefloop.config import DataStep, LoadedRecipe, PairStep, PromptsStep, Recipe, StepConfig, TrainStep
+from prefloop.config import DataStep, JudgeStep, LoadedRecipe, PairStep, PromptsStep, Recipe, StepConfig, TrainStep
 from prefloop.data import prompts_of_turn
 from prefloop.errors import PrefloopError, RecipeError, did_you_mean
+from prefloop.judging import check_judge
 from prefloop.loop.artifact import Artifact, Place
 from prefloop.loop.data_set import survey
 from prefloop.loop.gate import Decision
@@ -92,6 +93,13 @@ def check_data(name: str, settings: StepConfig, place: str, recipe: Recipe) -> N
     survey(name, settings, recipe)
 
 
+def check_judgments(name: str, settings: StepConfig, place: str, recipe: Recipe) -> None:
+    """The judge can be asked."""
+    del name, place, recipe
+    assert isinstance(settings, JudgeStep)
+    check_judge(settings.judge)
+
+
 def check_pair(name: str, settings: StepConfig, place: str, recipe: Recipe) -> None:
     """The rule exists, its options fit, and what it reads is there to be read."""
     del name
@@ -151,6 +159,7 @@ def check_roles(settings: TrainStep, artifact: Artifact, place: str, recipe: Rec
 CHECKS: dict[str, Callable[[str, StepConfig, str, Recipe], None]] = {
     "prompts": check_prompts,
     "data": check_data,
+    "judge": check_judgments,
     "pair": check_pair,
     "train": check_train,
 }

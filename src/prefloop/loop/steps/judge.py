@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from prefloop.config import JudgeStep, StepConfig
-from prefloop.judging import ask_each, judgments, make_judge
+from prefloop.config import JudgeStep, Recipe, StepConfig
+from prefloop.judging import ask_each, judgments, make_judge, read_from_outside
 from prefloop.loop.artifact import Inputs
 from prefloop.loop.scope import Scope
 from prefloop.loop.steps.work import StepType, Work, nearest
@@ -32,4 +32,9 @@ def _inputs(_name: str, settings: StepConfig, scope: Scope) -> Inputs:
     return {"prompts": tuple(prompts.values()), "responses": responses}
 
 
-JUDGE = StepType(make_judgments, _inputs, holds=lambda _settings: {Judgment: "."})
+def _external(_name: str, settings: StepConfig, _recipe: Recipe) -> Mapping[str, str]:
+    assert isinstance(settings, JudgeStep)
+    return read_from_outside(settings.judge)
+
+
+JUDGE = StepType(make_judgments, _inputs, holds=lambda _settings: {Judgment: "."}, external=_external)
