@@ -10,6 +10,7 @@ from prefloop.config.judges import (
     LongerJudge,
     PythonJudge,
     RegexJudge,
+    RewardModelJudge,
     ShorterJudge,
     VaderJudge,
 )
@@ -70,6 +71,7 @@ __all__ = [
     "ReadingStep",
     "Recipe",
     "RegexJudge",
+    "RewardModelJudge",
     "SampleStep",
     "ScaledFit",
     "ShorterJudge",

@@ -111,6 +111,16 @@ class PythonJudge(JudgeSettings):
     prompt and one answer."""
 
 
+class RewardModelJudge(JudgeSettings):
+    """A reward model: a sequence-classification model with one label, which reads prompt and answer."""
+
+    type: Literal["reward_model"]
+    model: str
+    """A directory with config.json, or `org/name@revision` on the Hub. Its own chat template writes conversations."""
+    center: float = 0.0
+    """Subtracted from every score: its mean on answers that are neither good nor bad, so that 0 divides them."""
+
+
 JudgeConfig = Annotated[
     VaderJudge
     | ShorterJudge
@@ -119,6 +129,7 @@ JudgeConfig = Annotated[
     | RegexJudge
     | ExactMatchJudge
     | FinalNumberJudge
-    | PythonJudge,
+    | PythonJudge
+    | RewardModelJudge,
     Field(discriminator="type"),
 ]

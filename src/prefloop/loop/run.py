@@ -24,7 +24,7 @@ from prefloop.loop.rounds import rounds
 from prefloop.loop.scope import Scope
 from prefloop.loop.stage import LOCK, Stage, locked
 from prefloop.loop.steps import Resources
-from prefloop.loop.wiring import check_until, identity_of, model_artifact, rehearse
+from prefloop.loop.wiring import check_until, fetch_judges, identity_of, model_artifact, rehearse
 from prefloop.policy import check_model, resolve_model
 
 
@@ -71,6 +71,7 @@ def run_recipe(
         raise RecipeError(f"{loaded.where}: machine.device is cuda, but torch sees no CUDA device. Use auto or cpu.")
     rehearse(loaded)
     transformers_logging.disable_progress_bar()
+    fetch_judges(recipe)
     check_model(recipe.model.path)
     progress.note(f"model: {recipe.model.path}")
     source = resolve_model(recipe.model.path)

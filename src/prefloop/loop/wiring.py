@@ -6,10 +6,19 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from prefloop.config import DataStep, JudgeStep, LoadedRecipe, PairStep, PromptsStep, Recipe, StepConfig, TrainStep
+from prefloop.config import (
+    DataStep,
+    JudgeStep,
+    LoadedRecipe,
+    PairStep,
+    PromptsStep,
+    Recipe,
+    StepConfig,
+    TrainStep,
+)
 from prefloop.data import prompts_of_turn
 from prefloop.errors import PrefloopError, RecipeError, did_you_mean
-from prefloop.judging import check_judge
+from prefloop.judging import check_judge, fetch_judge
 from prefloop.loop.artifact import Artifact, Place
 from prefloop.loop.data_set import survey
 from prefloop.loop.gate import Decision
@@ -77,6 +86,14 @@ def rehearse(loaded: LoadedRecipe) -> None:
         lambda artifact: (artifact.place.round or 0) < REHEARSED_ROUNDS, rounds(recipe, scope, Rehearsal(loaded.where))
     ):
         pass
+
+
+def fetch_judges(recipe: Recipe) -> None:
+    """Downloads the judges' models that a recipe names, so that their content is known (ModelError where it fails)."""
+    for name in recipe.names():
+        settings = recipe.step(name, 0)
+        if isinstance(settings, JudgeStep):
+            fetch_judge(settings.judge)
 
 
 def check_prompts(name: str, settings: StepConfig, place: str, recipe: Recipe) -> None:
