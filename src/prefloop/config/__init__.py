@@ -5,6 +5,7 @@ from prefloop.config.gate import CollapseMonitor, GateConfig, LengthMonitor, Mon
 from prefloop.config.judges import (
     ExactMatchJudge,
     FinalNumberJudge,
+    HumanJudge,
     JudgeConfig,
     LengthWindowJudge,
     LongerJudge,
@@ -51,6 +52,7 @@ __all__ = [
     "ExactMatchJudge",
     "FinalNumberJudge",
     "GateConfig",
+    "HumanJudge",
     "JudgeConfig",
     "JudgeStep",
     "LengthHeld",

@@ -1,7 +1,7 @@
 """Judges that a recipe can name, by `type`, each with its own fields."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -10,6 +10,14 @@ from prefloop.config.base import Config
 
 class JudgeSettings(Config):
     """What all judges have."""
+
+    kept: ClassVar[bool] = False
+    """Its answers are kept one by one, because they come from outside the program."""
+
+    @property
+    def price_of_a_call(self) -> float:
+        """US dollars."""
+        return 0.0
 
     def truth(self) -> "VaderJudge | None":
         """The same judge without its planted flaws; None where it has none."""
@@ -99,6 +107,7 @@ class FinalNumberJudge(JudgeSettings):
 class PythonJudge(JudgeSettings):
     """A user's own function, which returns a number for an answer: the higher, the better. None is no verdict."""
 
+    kept: ClassVar[bool] = True
     type: Literal["python"]
     function: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
     """`module:name`, found where the command runs or where Python finds modules. Its file is part of what it is: when
@@ -109,6 +118,39 @@ class PythonJudge(JudgeSettings):
     batch: Annotated[int, Field(ge=1)] | None = None
     """Call it with a list of so many prompts and a list of as many answers, at most; it returns a list. None: with one
     prompt and one answer."""
+    price: Annotated[float, Field(ge=0)] = 0.0
+    """US dollars that one answer costs, for `plan` and `max_cost`."""
+
+    @property
+    def price_of_a_call(self) -> float:
+        """US dollars."""
+        return self.price
+
+
+class HumanJudge(JudgeSettings):
+    """People, who answer in a file: `prefloop judge RUN --answers FILE`."""
+
+    kept: ClassVar[bool] = True
+    type: Literal["human"]
+    question: str = "How good is this answer?"
+    """What they are asked of every answer."""
+    lowest: float = 1.0
+    """The worst that they can say."""
+    highest: float = 5.0
+    """The best that they can say."""
+    price: Annotated[float, Field(ge=0)] = 0.0
+    """US dollars that one answer costs, for `plan` and `max_cost`."""
+
+    @property
+    def price_of_a_call(self) -> float:
+        """US dollars."""
+        return self.price
+
+    @model_validator(mode="after")
+    def _is_a_scale(self) -> "HumanJudge":
+        if self.lowest >= self.highest:
+            raise ValueError(f"from {self.lowest:g} to {self.highest:g} is no scale")
+        return self
 
 
 class RewardModelJudge(JudgeSettings):
@@ -129,6 +171,7 @@ JudgeConfig = Annotated[
     | RegexJudge
     | ExactMatchJudge
     | FinalNumberJudge
+    | HumanJudge
     | PythonJudge
     | RewardModelJudge,
     Field(discriminator="type"),

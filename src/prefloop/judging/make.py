@@ -9,6 +9,7 @@ import torch
 from prefloop.config import (
     ExactMatchJudge,
     FinalNumberJudge,
+    HumanJudge,
     JudgeConfig,
     LengthWindowJudge,
     LongerJudge,
@@ -18,6 +19,7 @@ from prefloop.config import (
     ShorterJudge,
     VaderJudge,
 )
+from prefloop.judging.human import Human
 from prefloop.judging.protocol import Judge
 from prefloop.judging.python_function import PythonFunction, function_of, source_of
 from prefloop.judging.reward_model import (
@@ -38,6 +40,7 @@ RULES: Mapping[type, Callable[[Any], Judge]] = {
     ExactMatchJudge: exact_match,
     FinalNumberJudge: lambda _config: final_number(),
     PythonJudge: PythonFunction,
+    HumanJudge: Human,
 }
 """By the class of a configuration: what makes the judge of it, where that needs no model."""
 

@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, SupportsFloat
 
+from pydantic import JsonValue
+
 from prefloop.config import PythonJudge
 from prefloop.errors import DataError, RecipeError
 from prefloop.judging.protocol import Ask, Verdict
@@ -33,6 +35,11 @@ class PythonFunction:
     def function(self) -> Callable[..., Any]:
         """The user's function."""
         return function_of(self.config)
+
+    def seen(self, ask: Ask) -> JsonValue:
+        """What the function is called with."""
+        prompt, answer = self._shown(ask)
+        return [one if isinstance(one, str) else one.model_dump(mode="json") for one in (prompt, answer)]
 
     def judge(self, asks: Sequence[Ask]) -> Iterator[tuple[int, Verdict]]:
         """What the function says of each answer, in calls of one or of so many."""
