@@ -1,9 +1,12 @@
 .DEFAULT_GOAL := help
-.PHONY: help quickstart quickstart-plain test test-all mutations check format install
+.PHONY: help quickstart quickstart-plain bench test test-all mutations check format install
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
 export PYTHON
+
+PAIRS ?= everyday_pairs
+SMOLLM2 = --model builtin:smollm2-135m-instruct --data $(PAIRS)
 
 INSTALLED := .venv/.installed
 INSTALLED_DEV := .venv/.installed-dev
@@ -24,6 +27,19 @@ test: $(INSTALLED_DEV)  ## the unmarked tests and the short ones marked recipes,
 
 test-all: $(INSTALLED_DEV)  ## every test that this machine can run
 	.venv/bin/pytest -m "$(if $(HAS_GPU),,not gpu)"
+
+bench: $(INSTALLED_DEV)  ## training beside TRL 1.16, in an environment that this makes (PAIRS=hh_harmless_test.jsonl.gz for real ones)
+	benchmarks/trl_environment.sh
+	.venv/bin/python benchmarks/same_steps.py build/trl/bin/python
+	.venv/bin/python benchmarks/same_steps.py build/trl/bin/python $(SMOLLM2) --pairs 16 --epochs 1 --rate 1e-5
+	.venv/bin/python benchmarks/float32.py --data $(PAIRS) --trl-python build/trl/bin/python
+	.venv/bin/python benchmarks/curves.py tokens --data $(PAIRS) --threads 2
+	.venv/bin/python benchmarks/curves.py products --data $(PAIRS) --threads 2
+	.venv/bin/python benchmarks/curves.py vocabulary --frozen-head
+	.venv/bin/python benchmarks/curves.py vocabulary
+	.venv/bin/python benchmarks/curves.py answers
+	.venv/bin/python benchmarks/train_speed.py $(PAIRS) --trl-python build/trl/bin/python
+	.venv/bin/python benchmarks/train_speed.py $(PAIRS) --trl-python build/trl/bin/python --lora
 
 mutations: $(INSTALLED_DEV)  ## changes the objectives one operator, sign or constant at a time: what sees it?
 	nice .venv/bin/python scripts/mutate_objectives.py

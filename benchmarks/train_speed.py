@@ -42,7 +42,7 @@ from prefloop.training import (
     tokenised,
 )
 from prefloop.training.columns import column
-from prefloop.training.engine import functionals_of
+from prefloop.training.loss import functionals_of
 
 MODEL = "builtin:smollm2-135m-instruct"
 BATCH, MAX_LENGTH, RATE, TOKENS_PER_BATCH = 4, 1024, 1e-6, 2048

@@ -133,7 +133,7 @@ def test_a_share_that_keeps_nothing_is_an_error(tmp_path: Path) -> None:
         ("data.source=[{source: a, cap: 0}]", "data.source.cap: Input should be greater than or equal to 1, found 0."),
         ("data.validation={share: 1.5}", "data.validation.share: Input should be less than 1, found 1.5."),
         ("data.validation={share: 0.1, source: a}", "data.validation.share is not a setting."),
-        ("data={source: [{source: a}], format: trl}", "data: Value error, in a list of sources `format` stands beside"),
+        ("data={source: [{source: a}], format: trl}", "data: in a list of sources `format` stands beside"),
     ],
 )
 def test_a_wrong_setting_says_where(override: str, message: str) -> None:

@@ -12,21 +12,22 @@ import pytest
 from prefloop.cli.plan import plan_command
 from prefloop.config import load_recipe
 from prefloop.errors import DataError
-from prefloop.loop import Plan, Progress, RunResult, plan_recipe
+from prefloop.loop import Plan, Progress, RunResult, plan_recipe, run_recipe
 from prefloop.loop.rounds import rounds
 from prefloop.loop.scope import Scope
 from prefloop.loop.stage import Stage
 from prefloop.loop.steps import Resources
 from prefloop.loop.wiring import model_artifact
-from prefloop.policy import resolve_model
+from prefloop.policy import resolve_model, workbench
 
 from .conftest import SMALL, stable_files
 
 SmallRun = Callable[..., RunResult]
+VALIDATED = ("data.validation={share: 0.3}", "policy={eval_steps: 1, metric_for_best_model: eval_loss}")
 
 
 def plan_of(run: Path, *overrides: str, recipe: str = "loop.tiny") -> Plan:
-    return plan_recipe(load_recipe(recipe, (*SMALL, *overrides)), run)
+    return plan_recipe(load_recipe(recipe, (*(SMALL if recipe == "loop.tiny" else ()), *overrides)), run)
 
 
 def counts(plan: Plan, kind: str) -> dict[str, dict[str, int]]:
@@ -120,6 +121,21 @@ def test_full_fine_tuning_holds_a_second_copy_and_lora_an_adapter(tmp_path: Path
     assert "adapter" not in full
 
 
+@pytest.mark.parametrize(("optimizer", "moments"), [("adamw", 2), ("rmsprop", 1)])
+def test_memory_and_disk_follow_what_the_optimiser_remembers(optimizer: str, moments: int, tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, f"policy.optimizer={optimizer}")
+    held = {part.name: part for need in plan.needs if need.work == "training" for part in need.parts}["optimiser"]
+    (kept,) = (part for part in plan.disk if part.name == "checkpoints")
+
+    assert held.bytes == moments * 4 * 213_216
+    assert held.formula == f"213,216 trained weights x {moments} ({optimizer}'s moments) x 4 bytes"
+    assert kept.bytes == 2 * (1 + moments) * 4 * 213_216
+    three = plan_of(tmp_path, f"policy.optimizer={optimizer}", "machine.keep_last=3").disk
+    assert [part.bytes for part in three if part.name == "checkpoints"] == [2 * kept.bytes]
+    choosing = plan_of(tmp_path, f"policy.optimizer={optimizer}", *VALIDATED, recipe="offline.tiny").disk
+    assert [part.bytes for part in choosing if part.name == "checkpoints"] == [3 * kept.bytes // 2]
+
+
 def test_what_was_predicted_stands_beside_what_came_out(small_run: SmallRun) -> None:
     done = small_run()
 
@@ -157,6 +173,33 @@ def test_the_dry_pass_is_skipped_when_nothing_is_left_to_train(
         assert ("dry pass of the largest micro-batch" in capsys.readouterr().err) is is_dry
 
 
+@pytest.mark.slow
+def test_what_would_not_fit_otherwise_has_its_layers_computed_again(
+    small_run: SmallRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    passes: list[str] = []
+    recomputed_layers = workbench.recomputed_layers
+    monkeypatch.setattr(workbench, "recomputed_layers", lambda base: passes.append("again") or recomputed_layers(base))
+    plain = small_run().run
+    assert not passes
+    monkeypatch.setattr("prefloop.loop.appraisal.available_memory", lambda: 10**6)
+    loaded = load_recipe("loop.tiny", SMALL)
+    run_recipe(loaded, tmp_path / "scarce", Progress())
+    assert "memory: round-00/policy would not fit: layers are computed again" in capsys.readouterr().err
+    assert len(passes) == 2  # the dry pass, and the train step
+    assert stable_files(tmp_path / "scarce") == stable_files(plain)
+    (need,) = (need for need in plan_of(tmp_path / "plan").needs if need.work == "training")
+    assert need.recompute
+    assert need.shape.endswith(", layers computed again")
+    assert {"layer inputs"} < {part.name for part in need.parts}
+    (need,) = (
+        need
+        for need in plan_of(tmp_path / "no", "machine.gradient_checkpointing=false").needs
+        if need.work == "training"
+    )
+    assert not need.recompute
+
+
 OUT_OF_MEMORY = """
 import resource
 import sys
@@ -175,7 +218,13 @@ main()
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of the address space are Linux's")
 @pytest.mark.slow
 def test_what_does_not_fit_is_one_line_before_anything_is_written(tmp_path: Path) -> None:
-    greedy = ["machine.tokens_per_batch=100000", "samples.max_new_tokens=1500", "machine.threads=1", "rounds=1"]
+    greedy = [
+        "machine.gradient_checkpointing=false",
+        "machine.tokens_per_batch=100000",
+        "samples.max_new_tokens=1500",
+        "machine.threads=1",
+        "rounds=1",
+    ]
     settings = [word for setting in greedy for word in ("--set", setting)]
 
     done = subprocess.run(
@@ -213,7 +262,7 @@ def test_the_command_prints_the_plan_and_writes_it_as_json(tmp_path: Path) -> No
     )
 
     assert "loop.tiny in here: 21 steps, 0 of them done; model builtin:tiny" in done.stdout
-    assert "213,216 trained weights x 2 moments x 4 bytes" in done.stdout
+    assert "213,216 trained weights x 2 (adamw's moments) x 4 bytes" in done.stdout
     plan = json.loads(out.read_text())
     assert plan.keys() == {"recipe", "run", "model", "steps", "needs", "available", "disk", "unknown"}
     assert [file.name for file in tmp_path.iterdir()] == ["plan.json"]

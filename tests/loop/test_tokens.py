@@ -55,16 +55,50 @@ def test_what_is_left_out_is_said(small_run: SmallRun, capsys: pytest.CaptureFix
     assert left_out
 
 
-def test_a_run_shows_first_what_its_policy_had_most_wrong(small_run: SmallRun) -> None:
+def test_a_run_shows_first_what_its_policy_has_most_wrong(
+    small_run: SmallRun, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = small_run(until="policy").run
     lines = (run / POLICY / "margins.jsonl").read_text().splitlines()
-    margins = {one["example_id"]: one["margin"] for one in map(json.loads, lines)}
+    margins = {one["example_id"]: one for one in map(json.loads, lines)}
 
-    shown = inspect_command(str(run), tokens=ModelTokens(), rows=1, worst=3)["rows"]
+    found = inspect_command(str(run), tokens=ModelTokens(), rows=1, worst=3)
+    shown, said = found["rows"], capsys.readouterr().out
 
-    worst = sorted(margins.items(), key=lambda item: item[1])[:3]
-    assert [(one["where"], one["margin"]) for one in shown] == worst
+    worst = sorted(margins.values(), key=lambda one: one["after"])[:3]
+    names = ("margin", "before", "after")
+    assert [{"example_id": one["where"], **{name: one[name] for name in names}} for one in shown] == worst
+    assert all(one["before"] == 0 for one in margins.values())  # the reference is the policy that it started from
     assert [row["name"] for row in shown[0]["rows"]] == ["chosen", "rejected"]
+    behind = sum(one["after"] < 0 for one in margins.values())
+    assert [found[name] for name in ("pairs", "measured", "behind_before", "behind_after", "fell")] == [
+        len(margins),
+        len(margins),
+        0,
+        behind,
+        behind,
+    ]
+    assert f"ahead in 0 and is in {behind}; the chosen one lost ground in {behind}" in " ".join(said.split())
+    first = shown[0]
+    margin = f"+0.00 nats before, {first['margin']:+.2f} nats when last trained on, {first['after']:+.2f} nats after"
+    assert f"{first['where']}, margin {margin}" in said
+
+
+def test_margins_of_runs_that_measured_neither_before_nor_after_are_shown_too(
+    small_run: SmallRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = small_run("policy.measured_margins=0", until="policy").run
+    lines = [json.loads(line) for line in (run / POLICY / "margins.jsonl").read_text().splitlines()]
+    assert all(line.keys() == {"example_id", "margin"} for line in lines)
+
+    found = inspect_command(str(run), tokens=ModelTokens(), rows=1, worst=2)
+
+    worst = sorted(lines, key=lambda line: line["margin"])[:2]
+    assert [one["where"] for one in found["rows"]] == [line["example_id"] for line in worst]
+    assert "measured" not in found
+    assert f"{worst[0]['example_id']}, margin {worst[0]['margin']:+.2f} nats when last trained on\n" in (
+        capsys.readouterr().out
+    )
 
 
 def test_a_shown_row_is_its_text_with_brackets_by_what_counts(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from peft import get_peft_model
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from prefloop.config import LoraConfig
 from prefloop.policy import (
@@ -26,20 +28,29 @@ from prefloop.policy import (
     resolve_model,
     response_logps,
 )
+from prefloop.policy.checkpointing import recomputed_layers
 from prefloop.policy.memory import (
     LOGIT_COPIES_TRAINING,
     activations,
     adapter,
     batch_logits,
+    bfloat16_copies,
     gradients,
     kv_cache,
+    micro_batch,
     optimizer_state,
     weights,
 )
+from prefloop.policy.workbench import adapter_config
 from prefloop.sampling import columns_of
 from prefloop.sampling.cache import RoomyLayer, roomy_cache
 
 ADAPTERS = [None, LoraConfig(r=8)]
+OPTIONS = [
+    LoraConfig(r=8, use_dora=True),
+    LoraConfig(r=8, dropout=0.2),
+    LoraConfig(r=8, use_dora=True, dropout=0.2),
+]
 
 
 class LiveBytes(TorchDispatchMode):
@@ -116,15 +127,16 @@ def rows_of(shape: Padded) -> list[TokenRow]:
 
 
 @pytest.mark.parametrize("lora", ADAPTERS)
+@pytest.mark.parametrize(("name", "kind"), [("adamw", torch.optim.AdamW), ("rmsprop", torch.optim.RMSprop)])
 def test_weights_adapter_gradients_and_moments_are_exact(
-    lora: LoraConfig | None, bench: Workbench, source: ModelSource
+    lora: LoraConfig | None, bench: Workbench, source: ModelSource, name: str, kind: type[torch.optim.Optimizer]
 ) -> None:
     facts = model_facts(source.directory, lora)
 
     with bench.for_training(PolicyFiles("start", source.directory), lora, seed=0) as trainable:
         everything = sum(parameter.nbytes for parameter in trainable.model.parameters())
         trained = list(trainable.parameters().values())
-        optimizer = torch.optim.AdamW(trained)
+        optimizer = kind(trained)
         response_logps(trainable.model, rows_of(Padded(4, 30, 10))).sum().backward()
         optimizer.step()
 
@@ -132,7 +144,7 @@ def test_weights_adapter_gradients_and_moments_are_exact(
         assert weights(facts, 1, "").bytes == own_weights
         assert gradients(facts).bytes == sum(parameter.grad.nbytes for parameter in trained)
         moments = [value for state in optimizer.state.values() for key, value in state.items() if key != "step"]
-        assert optimizer_state(facts).bytes == sum(moment.nbytes for moment in moments)
+        assert optimizer_state(facts, name).bytes == sum(moment.nbytes for moment in moments)
 
 
 @pytest.mark.parametrize("lora", ADAPTERS)
@@ -182,6 +194,74 @@ def test_the_peak_of_trees_is_within_a_tenth(
 
     assert predicted == pytest.approx(measured.peak, rel=0.1)
     assert facts.trees
+
+
+WIDE = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 4, "num_key_value_heads": 2}
+DEEP = {"hidden_size": 128, "intermediate_size": 352, "num_hidden_layers": 6, "num_key_value_heads": 4}
+
+
+@pytest.mark.parametrize("lora", ADAPTERS)
+@pytest.mark.parametrize("dimensions", [WIDE, DEEP], ids=["wide", "deep"])
+@pytest.mark.parametrize("shape", [Padded(6, 300, 30), Padded(16, 125, 48, shared=60), None], ids=str)
+def test_the_peak_where_layers_are_computed_again_is_within_a_tenth(
+    shape: Padded | None, dimensions: Mapping[str, int], lora: LoraConfig | None, tmp_path: Path
+) -> None:
+    """Without LoRA the gradients of layers that have been passed come to it."""
+    config = LlamaConfig(vocab_size=821, num_attention_heads=4, **dimensions)
+    config.save_pretrained(tmp_path)
+    facts = model_facts(tmp_path, lora)
+    base: Any = AutoModelForCausalLM.from_config(config).eval()
+    model: Any = base if lora is None else get_peft_model(base.requires_grad_(False), adapter_config(lora)).eval()
+    rows = rows_of(shape or Padded(12, 130, 60))
+    if shape is None or shape.shared:  # whole prompts, or what all begin with
+        alike = 60 if shape else 65
+        begun = rows[0].prompt_ids[:alike]
+        rows = [TokenRow(begun + row.prompt_ids[alike:], row.answer_ids, row.counted) for row in rows]
+    forest = Forest.of([(*row.prompt_ids, *row.answer_ids) for row in rows])
+    batch = shape.shape if shape else BatchShape.of_forest(forest, sum(len(row.answer_ids) for row in rows), facts)
+    predicted = sum(part.bytes for part in micro_batch(facts, batch, recompute=True))
+    with recomputed_layers(base), LiveBytes(model) as measured:
+        scores = response_logps(model, rows) if shape else TreeScores.of(model, rows).token_logps()
+        scores.sum().backward()
+    most = 1.1 * predicted + (0 if lora else gradients(facts).bytes)
+    assert 0.9 * predicted < measured.peak < most
+    assert predicted < 0.8 * sum(part.bytes for part in micro_batch(facts, batch))
+
+
+@pytest.mark.parametrize("lora", OPTIONS, ids=["dora", "dropout", "both"])
+@pytest.mark.parametrize("shape", [Padded(16, 125, 48), Padded(6, 300, 30)], ids=str)
+def test_options_of_the_adapter_are_in_it(
+    lora: LoraConfig, shape: Padded, bench: Workbench, source: ModelSource
+) -> None:
+    facts = model_facts(source.directory, lora)
+    predicted = sum(part.bytes for part in micro_batch(facts, shape.shape))
+    with (
+        bench.for_training(PolicyFiles("start", source.directory), lora, seed=0) as trainable,
+        LiveBytes(trainable.model) as measured,
+        trainable.dropout(0),
+    ):
+        response_logps(trainable.model, rows_of(shape)).sum().backward()
+        assert adapter(facts).bytes == sum(weight.nbytes for weight in trainable.parameters().values())
+    assert predicted == pytest.approx(measured.peak, rel=0.1)
+
+
+@pytest.mark.parametrize("lora", ADAPTERS)
+@pytest.mark.parametrize("shape", [Padded(16, 125, 48), Padded(6, 300, 30)], ids=str)
+def test_with_bfloat16_layers_the_peak_is_a_bound(
+    lora: LoraConfig | None, shape: Padded, bench: Workbench, source: ModelSource
+) -> None:
+    facts = model_facts(source.directory, lora)
+    parts = (
+        activations(facts, shape.shape),
+        batch_logits(facts, shape.shape, LOGIT_COPIES_TRAINING),
+        bfloat16_copies(facts),
+    )
+    with (
+        bench.for_training(PolicyFiles("start", source.directory), lora, 0, "bfloat16") as trainable,
+        LiveBytes(trainable.model) as measured,
+    ):
+        response_logps(trainable.model, rows_of(shape)).sum().backward()
+    assert 0.7 < measured.peak / sum(part.bytes for part in parts) < 1
 
 
 def test_a_shared_beginning_passes_once(bench: Workbench, source: ModelSource) -> None:

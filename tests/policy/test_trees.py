@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
+from torch.nn.attention import flex_attention as flex
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
@@ -181,7 +182,8 @@ def test_what_is_worth_sharing_is_shared_at_every_level() -> None:
 @pytest.mark.parametrize("window", [None, 7])
 def test_the_mask_is_that_of_each_row_alone(window: int | None) -> None:
     forest = Forest.of([(*row.prompt_ids, *row.answer_ids) for row in ROWS])
-    dense = forest.dense(window)
+    everything = torch.arange(len(forest))
+    dense = forest.sees(everything, everything, window)
     seen = torch.zeros_like(dense)
     for number in range(len(ROWS)):
         places = forest.places(number)
@@ -208,6 +210,19 @@ def test_every_family_says_of_each_row_what_it_says_of_it_alone(family: str) -> 
         assert not scores.logps[number, len(own) :].any()
     assert logps.tolist() == pytest.approx([float(own.sum()) for own, _, _ in expected], abs=within)
     assert prompts.tolist() == pytest.approx([float(expected[row][2]) for row in (0, 3, 7)], abs=within)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_says_the_same_with_flex_attention(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Uncompiled: its kernels know no float64, and none for heads as narrow as these."""
+    monkeypatch.setattr(flex, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True)
+    monkeypatch.setattr("prefloop.policy.tree_attention.compiled_flex_attention", lambda: flex.flex_attention)
+    model = model_of(family).requires_grad_(False)
+    segments = TreeScores.of(model, ROWS)
+    monkeypatch.setattr("prefloop.policy.tree_attention._has_kernel", lambda *_: True)
+    monkeypatch.delattr("prefloop.policy.tree_attention._AlongPaths")
+    blocks = TreeScores.of(model, ROWS)
+    torch.testing.assert_close(blocks.hidden, segments.hidden, rtol=0, atol=IN_FLOAT32.get(family, EXACT))
 
 
 def gradient(loss: Tensor, model: Any) -> dict[str, Tensor]:

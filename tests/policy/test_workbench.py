@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
@@ -166,6 +167,22 @@ def test_continuing_trains_the_same_adapter_on(bench: Workbench, start: PolicyFi
         assert torch.equal(logits(model), trained)
 
 
+def test_a_trained_adapter_drops_what_the_recipe_says_now(bench: Workbench, start: PolicyFiles, tmp_path: Path) -> None:
+    policy, _ = trained_adapter(bench, start, tmp_path)
+    with bench.for_training(policy, LORA.model_copy(update={"dropout": 0.5}), seed=0) as trainable, torch.no_grad():
+        still = logits(trainable.model)
+        with trainable.dropout(0):
+            assert not torch.allclose(logits(trainable.model), still, atol=1e-2)
+        assert torch.equal(logits(trainable.model), still)
+
+
+def test_rank_stabilised_the_update_is_larger_by_the_root_of_the_rank(bench: Workbench, start: PolicyFiles) -> None:
+    for lora, scale in ((LORA, 8 / 4), (LORA.model_copy(update={"use_rslora": True}), 8 / 4**0.5)):
+        with bench.for_training(start, lora, seed=0) as trainable:
+            layers = [module for module in trainable.model.modules() if isinstance(module, LoraLayer)]
+            assert {layer.scaling["default"] for layer in layers} == {scale}
+
+
 def test_the_seed_alone_decides_a_fresh_adapter(bench: Workbench, start: PolicyFiles) -> None:
     def fresh(seed: int) -> dict[str, Tensor]:
         with bench.for_training(start, LORA, seed) as trainable:
@@ -238,6 +255,11 @@ def test_a_saved_full_model_is_an_ordinary_directory(bench: Workbench, start: Po
             LoraConfig(r=4, alpha=16),
             "policy.lora has r 4 and alpha 16, but the adapter that is trained on has r 4 and alpha 8. "
             "An adapter keeps its shape over the rounds.",
+        ),
+        (
+            LoraConfig(r=4, alpha=8, use_dora=True),
+            "policy.lora has use_dora True and use_rslora False, but the adapter that is trained on has use_dora False "
+            "and use_rslora False. An adapter keeps its shape over the rounds.",
         ),
         (
             LoraConfig(r=4, alpha=8, targets=("q_proj",)),

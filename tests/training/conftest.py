@@ -11,7 +11,7 @@ from prefloop.config import ObjectiveConfig, TrainStep
 from prefloop.objectives import find_objective
 from prefloop.policy import ChatCodec, EncodingSettings, ModelSource, PolicyFiles, Workbench, resolve_model
 from prefloop.records import Example, Member, Message, Prompt
-from prefloop.training import BlockOfRound, Budget, TokenExample, TrainRequest, tokenised
+from prefloop.training import ROWS, BlockOfRound, Budget, TokenExample, TrainRequest, tokenised
 
 ANSWERS = (
     ("I love it.", "It was a terrible day, and I hate the rain."),
@@ -77,9 +77,10 @@ def request_for(source: ModelSource, examples: list[TokenExample], tmp_path: Pat
             objective=ObjectiveConfig(name="dpo"),
             learning_rate=changed.get("learning_rate", 1e-3),
             epochs=2,
-            batch_size=4,
+            batch_size=changed.get("batch_size", 4),
             lora=changed.get("lora"),
-            weight_decay=0.01,
+            **({"optimizer": "rmsprop"} if changed.get("optimizer") == "rmsprop" else {"weight_decay": 0.01}),
+            precision=changed.get("precision", "float32"),
         )
         return TrainRequest(
             settings=settings,
@@ -93,6 +94,9 @@ def request_for(source: ModelSource, examples: list[TokenExample], tmp_path: Pat
             scratch=scratch,
             budget=changed.get("budget", Budget(100)),
             checkpoint_steps=changed.get("checkpoint_steps", 2),
+            keep_last=changed.get("keep_last", 1),
+            layout=changed.get("layout", ROWS),
+            recompute=changed.get("recompute", False),
         )
 
     return build

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from prefloop.config import LoraConfig
+from prefloop.config import LoraConfig, TrainStep
 from prefloop.policy import ModelSource, TokenRow, Workbench, model_facts
 from prefloop.training import (
     ROWS,
@@ -117,6 +117,21 @@ def test_it_really_goes_backward_through_the_adapter(
     dry_pass(answers(request.examples), request.objective, request.settings, bench, request.start)
 
     assert seen == [(14, 14)]
+
+
+@pytest.mark.parametrize(("optimizer", "moments"), [("adamw", 2), ("rmsprop", 1)])
+def test_it_holds_the_moments_of_the_optimiser(
+    optimizer: str, moments: int, bench: Workbench, request_for: RequestFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = request_for("dry", lora=LoraConfig(r=4, alpha=8))
+    told = TrainStep.model_validate({**request.settings.model_dump(), "optimizer": optimizer, "weight_decay": 0.0})
+    held: list[int] = []
+    real = torch.full_like
+    monkeypatch.setattr("torch.full_like", lambda *args: held.append(args[0].numel()) or real(*args))
+
+    dry_pass(answers(request.examples), request.objective, told, bench, request.start)
+
+    assert sum(held) == moments * model_facts(request.start.directory, told.lora).num_trained
 
 
 def test_the_largest_pass_has_the_longest_answers(source: ModelSource, examples: list[TokenExample]) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from prefloop.config import LoraConfig
+from prefloop.config import LoraConfig, TrainStep
 from prefloop.errors import CheckFailedError, DataError
 from prefloop.objectives import find_objective
 from prefloop.policy import PolicyFiles, Workbench, response_logps
@@ -35,6 +35,7 @@ from prefloop.training.checkpoint import (
     save_checkpoint,
     state_tensors,
 )
+from prefloop.training.optimizers import optimizer_for
 
 LORA = LoraConfig(r=4, alpha=8.0)
 BOTH = pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
@@ -56,6 +57,10 @@ def killed_at(what: str, done: int) -> Callable[[str, int, int], None]:
 def weights_file(folder: Path) -> bytes:
     (file,) = folder.glob("*model.safetensors")
     return file.read_bytes()
+
+
+def with_settings(request: TrainRequest, **changed: Any) -> TrainStep:
+    return TrainStep.model_validate({**request.settings.model_dump(), **changed})
 
 
 def scores(bench: Workbench, policy: PolicyFiles, examples: Sequence[TokenExample]) -> dict[str, torch.Tensor]:
@@ -151,7 +156,7 @@ def test_optimiser_and_schedule_go_on_over_the_blocks_of_a_round(
         for key, values in json.loads(next(first.scratch.glob("ref-scores-*.json")).read_text(encoding="utf-8")).items()
     }
     with bench.for_training(start, lora, seed=1) as trainable:
-        optimizer = torch.optim.AdamW(trainable.parameters().values(), lr=1e-3, weight_decay=0.01, fused=True)
+        optimizer = optimizer_for(trainable.parameters(), first.settings)
         engine = PlainEngine(
             trainable,
             LossOfPlan(first.objective, {"beta": 0.1}, data, {"ref": frozen}),
@@ -168,6 +173,25 @@ def test_optimiser_and_schedule_go_on_over_the_blocks_of_a_round(
             assert metrics[number]["loss"] == expected["loss"]
         trainable.save(tmp_path / "through")
     assert weights_file(tmp_path / "second" / "model") == weights_file(tmp_path / "through")
+
+
+def test_steps_of_warm_up_are_counted_over_the_blocks_of_a_round(
+    request_for: RequestFor, bench: Workbench, tmp_path: Path
+) -> None:
+    """Four steps a block: the second of two begins where the first ended, though killed on its way."""
+
+    def told(request: TrainRequest) -> TrainRequest:
+        return replace(request, settings=with_settings(request, warmup_steps=6, warmup=None, schedule="constant"))
+
+    first = told(request_for("first", block=BlockOfRound(0, 2, None)))
+    rates = [line["learning_rate"] for line in train(first, bench, tmp_path / "first" / "model", silent)]
+    (state,) = (tmp_path / "first").glob("checkpoint-*/state.safetensors")
+    middle = PolicyFiles("middle", tmp_path / "first" / "model")
+    second = told(request_for("second", block=BlockOfRound(1, 2, state), start=middle, references={"ref": first.start}))
+    with pytest.raises(KeyboardInterrupt):
+        train(second, bench, tmp_path / "second" / "model", killed_at("train", 3))
+    rates += [line["learning_rate"] for line in train(second, bench, tmp_path / "second" / "model", silent)]
+    assert rates == pytest.approx([1e-3 * (number + 0.5) / 6 for number in range(6)] + [1e-3, 1e-3], rel=1e-12)
 
 
 def test_kept_reference_scores_are_not_computed_again(

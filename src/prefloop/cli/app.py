@@ -286,6 +286,24 @@ def convert(
     write_json(json_file, result)
 
 
+@app.command(epilog="Example: prefloop export runs/quickstart models/mine --merged")
+def export(
+    policy: Annotated[Path, typer.Argument(help="A run folder, or the directory of a policy.", metavar="RUN|POLICY")],
+    out: Annotated[Path, typer.Argument(help="The model directory to write.")],
+    merged: Annotated[bool, typer.Option("--merged", "--merge", help="Write an adapter as a whole model.")] = False,
+    round_number: Annotated[
+        int | None, typer.Option("--round", min=0, help="Of the run. Default: the last that was not refused.")
+    ] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Write a trained policy for other tools: as an adapter, or merged into a whole model."""
+    from prefloop.cli.export import export_command
+
+    with human_text(json_file):
+        result = export_command(policy, out, round_number, merged=merged)
+    write_json(json_file, result)
+
+
 @app.command("import-gguf", epilog="Example: prefloop import-gguf model.gguf models/mine")
 def import_gguf(
     file: Annotated[Path, typer.Argument(help="A GGUF file.")],

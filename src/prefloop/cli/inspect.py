@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from prefloop.policy import ChatCodec, TokenRow
     from prefloop.records import Example
 
+MEASURED = (
+    "{measured} of {pairs} pairs were measured before and after training: the rejected answer was ahead in "
+    "{behind_before} and is in {behind_after}; the chosen one lost ground in {fell}"
+)
 LEGEND = "(each token) in brackets: (is read)  [counts in the loss]; line breaks are shown as \\n"
 COLOURS = {(True, False): "green", (True, True): "bold green", (False, False): "dim", (False, True): "dim cyan"}
 """By whether a token counts and whether it is a control token."""
@@ -52,42 +56,66 @@ class ShownExample:
     left_out: str | None = None
     warned: tuple[str, ...] = ()
     margin: float | None = None
-    """Nats by which the policy had the chosen answer ahead when it was last trained on it."""
+    """Nats by which the policy had the chosen answer ahead when it was last trained on it, each answer less the
+    reference's where there is one."""
+    before: float | None = None
+    """The same of the policy from which the train step started, where it was measured."""
+    after: float | None = None
+    """The same of the policy that the train step wrote, where it was measured."""
 
 
 def inspect_command(what: str, *, tokens: ModelTokens, rows: int, worst: int | None) -> dict[str, Any]:
     """Shows rows of a data set or of a run."""
     from prefloop.loop.journal import FILE
 
+    heads, figures = [LEGEND], {}
     if (Path(what) / FILE).is_file():
         tokens.require_unused("a run has a model and settings of its own. Leave it out.")
-        shown = list(_of_run(Path(what), rows, worst))
+        shown, figures = _of_run(Path(what), rows, worst)
+        if figures:
+            heads.append(MEASURED.format(**figures))
     else:
         if worst is not None:
             raise RecipeError("--worst: needs a run, whose policy has seen the pairs. Name its folder.")
         if (codec := tokens.codec()) is None:
             raise RecipeError("--model: is missing. Name the model whose tokens are shown, such as builtin:tiny.")
         shown = list(_of_data(what, codec, tokens, rows))
-    say([LEGEND, *(line for example in shown for line in said(example))])
-    return {"what": what, "rows": [_as_json(example) for example in shown]}
+    say([*heads, *(line for example in shown for line in said(example))])
+    return {"what": what, **figures, "rows": [_as_json(example) for example in shown]}
 
 
-def _of_run(run: Path, rows: int, worst: int | None) -> Iterator[ShownExample]:
+def _of_run(run: Path, rows: int, worst: int | None) -> tuple[list[ShownExample], dict[str, int]]:
+    """The examples of a run, and what is to be counted of all that were measured before and after."""
     from prefloop.loop.tokens_of_run import tokens_of_run
+    from prefloop.training import Margin
 
     found = tokens_of_run(run)
     order = list(range(len(found.examples)))
     if worst is not None:
         if not found.margins:
             raise RecipeError(f"--worst: {found.path} trained on no pairs, so that no answer could be ahead.")
-        order.sort(key=lambda number: found.margins[found.examples.example_ids[number]])
+        ids = found.examples.example_ids
+        order.sort(key=lambda number: found.margins.get(ids[number], Margin(example_id=ids[number])).rank)
+    shown: list[ShownExample] = []
     for number in order[: rows if worst is None else worst]:
         one = found.examples[number]
-        yield ShownExample(
-            where=one.example_id,
-            rows=tuple(_row(role, row, found.codec) for role, row in one.rows.items()),
-            margin=found.margins.get(one.example_id),
+        known = found.margins.get(one.example_id, Margin(example_id=one.example_id))
+        of_roles = tuple(_row(role, row, found.codec) for role, row in one.rows.items())
+        shown.append(
+            ShownExample(one.example_id, of_roles, margin=known.margin, before=known.before, after=known.after)
         )
+    measured = [
+        (one.before, one.after) for one in found.margins.values() if one.before is not None and one.after is not None
+    ]
+    if not measured:
+        return shown, {}
+    return shown, {
+        "pairs": len(order),
+        "measured": len(measured),
+        "behind_before": sum(before < 0 for before, _ in measured),
+        "behind_after": sum(after < 0 for _, after in measured),
+        "fell": sum(after < before for before, after in measured),
+    }
 
 
 def _of_data(name: str, codec: "ChatCodec", tokens: ModelTokens, rows: int) -> Iterator[ShownExample]:
@@ -142,9 +170,10 @@ def said(example: ShownExample) -> Iterator[Text]:
     """An example in lines."""
     from prefloop.data import CODES
 
-    margin = "" if example.margin is None else f", margin {example.margin:+.2f} nats"
+    margins = {"before": example.before, "when last trained on": example.margin, "after": example.after}
+    known = ", ".join(f"{value:+.2f} nats {when}" for when, value in margins.items() if value is not None)
     yield Text()
-    yield Text(f"{example.where}{margin}", style="bold")
+    yield Text(f"{example.where}{', margin ' if known else ''}{known}", style="bold")
     for code in (*((example.left_out,) if example.left_out else ()), *example.warned):
         yield Text(f"  {code}: {CODES[code].meaning}")
     for row in example.rows:

@@ -307,6 +307,8 @@ def _first(error: ValidationError, prefix: str, kind: type[Config]) -> str:
         context = found.get("ctx", {})
         tag, expected = str(context["tag"]), str(context["expected_tags"]).replace("'", "").split(", ")
         return f"{shown}.type is '{tag}'. {did_you_mean(tag, expected)}"
+    if found["type"] == "value_error" and is_mapping(found["input"]):  # of several fields together
+        return f"{shown}: {found['msg'].removeprefix('Value error, ')}"
     return f"{shown}: {found['msg']}, found {found['input']!r}."
 
 

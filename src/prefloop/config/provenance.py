@@ -11,7 +11,7 @@ from pydantic import BaseModel, TypeAdapter
 from prefloop.config.base import Config, is_mapping
 from prefloop.config.load import SET, TOP_LEVEL, Composition
 from prefloop.config.margin import GAMMA, RATIO
-from prefloop.config.recipe import Recipe
+from prefloop.config.recipe import SAME_NUMBER, Recipe
 from prefloop.config.steps import STEP_CLASSES
 from prefloop.config.suite import loop_defaults
 
@@ -144,7 +144,8 @@ def _filled(value: Any, kind: Any) -> Any:
     config = _class_of(value, kind)
     if config is None:
         return value
-    names = [*value, *(name for name in config.model_fields if name not in value)]
+    said_otherwise = {other for key, other in SAME_NUMBER if value.get(key) is not None}
+    names = [*value, *(name for name in config.model_fields if name not in {*value, *said_otherwise})]
     return {
         name: _filled(value[name] if name in value else _default(config, name), _annotation(config, name))
         for name in names

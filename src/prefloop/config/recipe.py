@@ -29,17 +29,24 @@ class MachineConfig(Config):
 
     threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads; None: one a core."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    """Where models are held; `auto` takes the first of these that torch sees."""
     tokens_per_batch: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Tokens that pass through the model at once in training; the optimiser step does not depend on it. An example that
     has more passes answer by answer, at the price of a second pass; with `auto` it passes alone, whole."""
     layout: Literal["auto", "rows"] = "auto"
     """How training lays answers out: `rows` pads them, one behind each prompt; `auto` passes what begins alike once and
     pads nothing, where the model takes that. The optimiser step is the same but for rounding."""
+    gradient_checkpointing: bool | Literal["auto"] = "auto"
+    """Whether layers keep only what they read and compute the rest again going backward: a third slower, far less
+    memory, the same numbers. `auto` where the memory that `plan` prints would not be enough otherwise."""
     rows: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Answers that are decoded together."""
     checkpoint_steps: Annotated[int, Field(ge=1)] = 10
     """Optimiser steps between checkpoints: what a crash in training can cost."""
+    keep_last: Annotated[int, Field(ge=1)] = 1
+    """Checkpoints that are kept while a train step runs. Should the newest be damaged, training goes on from the one
+    before it; without any it begins again."""
 
 
 class Recipe(Config):
@@ -116,7 +123,7 @@ DISCRIMINATORS = ("type", "name", "rule")
 KINDS_OF_FIT = ("fitted", "length_ratio")
 """Keys that say how a number is found: another one takes the place of the old one and of what belonged to it."""
 
-SAME_NUMBER = ((GAMMA, RATIO), (RATIO, GAMMA))
+SAME_NUMBER = ((GAMMA, RATIO), (RATIO, GAMMA), ("warmup", "warmup_steps"), ("warmup_steps", "warmup"))
 """Keys that say one number in two ways: the one takes the place of the other."""
 
 REPLACED_WHOLE = frozenset({"references", "reads"})

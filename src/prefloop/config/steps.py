@@ -214,6 +214,10 @@ class ObjectiveConfig(Config):
         return {"name": value.get("name"), "options": {key: v for key, v in value.items() if key != "name"}}
 
 
+Precision = Literal["float32", "bfloat16"]
+"""In which a model's layers compute."""
+
+
 class LoraConfig(Config):
     """One low-rank adapter on every linear layer (arXiv:2106.09685)."""
 
@@ -222,6 +226,17 @@ class LoraConfig(Config):
     """Rank."""
     alpha: Annotated[int, Field(ge=1)] = 32
     """Scale: the update is multiplied by alpha / r."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of what an adapter reads that is set to zero in optimiser steps; scores, checks and validation never drop.
+    Drawn anew for each micro-batch, so that another budget of tokens or another layout draws other zeros."""
+    use_dora: bool = False
+    """DoRA (arXiv:2402.09353): the size of each weight column is trained apart from its direction."""
+    quantize: Literal["nf4"] | None = None
+    """`nf4` holds the frozen base in 4 bits while the adapter is trained and its references are scored (QLoRA,
+    arXiv:2305.14314). It needs a CUDA GPU and `pip install prefloop[qlora]`. Sampling and export merge into the whole
+    base."""
+    use_rslora: bool = False
+    """The update is multiplied by alpha / sqrt(r) instead (arXiv:2312.03732)."""
     targets: str | tuple[str, ...] = "all-linear"
     """Names of the layers that get an adapter."""
     adapter: Literal["continue"] = "continue"
@@ -250,6 +265,10 @@ class TokensStep(TokenSettings):
     type: Literal["tokens"]
 
 
+OF_ADAMW = {"weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon"}
+"""Fields that mean something to no other optimiser."""
+
+
 class TrainStep(TokenSettings):
     """One train step: an objective on a round's examples."""
 
@@ -257,6 +276,7 @@ class TrainStep(TokenSettings):
     aliases: ClassVar[Mapping[str, str]] = {
         "num_train_epochs": "epochs",
         "lr": "learning_rate",
+        "optim": "optimizer",
         "warmup_ratio": "warmup",
         "train_batch_size": "batch_size",
         "lr_scheduler_type": "schedule",
@@ -264,6 +284,7 @@ class TrainStep(TokenSettings):
         "truncation_mode": "truncation",
     }
     alias_values: ClassVar[Mapping[str, Mapping[str, str]]] = {
+        "optim": {"adamw_torch": "adamw", "adamw_torch_fused": "adamw", "rmsprop": "rmsprop"},
         "truncation_mode": {"keep_start": "cut_response", "keep_end": "cut_prompt_left"},
     }
     type: Literal["train"]
@@ -276,11 +297,21 @@ class TrainStep(TokenSettings):
     references: dict[str, str] = Field(default_factory=dict[str, str])
     """Model name of the quantity grammar -> policy: {ref: round_start}."""
     learning_rate: Annotated[float, Field(gt=0)] = 5e-7
-    """Peak rate of AdamW. 5e-7 is for full fine-tuning; LoRA wants 1e-5 to 5e-4."""
+    """Peak rate. 5e-7 is for full fine-tuning; LoRA wants 1e-5 to 5e-4."""
+    optimizer: Literal["adamw", "rmsprop"] = "adamw"
+    """RMSprop has half of AdamW's memory, no momentum and no weight decay; DPO and SPPO were published with it."""
+    adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """AdamW's decay of its running mean of gradients, a step."""
+    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """AdamW's decay of its running mean of squared gradients, a step."""
+    adam_epsilon: Annotated[float, Field(gt=0)] = 1e-8
+    """What AdamW adds to the root of the mean of squared gradients before it divides by it."""
     schedule: Literal["constant", "linear", "cosine"] = "linear"
     """What follows the warm-up: hold, or fall to zero."""
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of the steps in which the rate rises linearly."""
+    warmup: Annotated[float, Field(ge=0, lt=1)] | None = 0.1
+    """Share of the round's optimiser steps in which the rate rises linearly; None where `warmup_steps` counts them."""
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    """Optimiser steps of a round, over all of its blocks, in which the rate rises linearly; None takes the share."""
     epochs: Annotated[int, Field(ge=1)] = 1
     """Passes over the round's examples."""
     batch_size: Annotated[int, Field(ge=1)] = 64
@@ -288,9 +319,51 @@ class TrainStep(TokenSettings):
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     """Gradients with a larger global norm are scaled down to it."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """Decoupled, on all trained weights."""
+    """AdamW's, decoupled: a step takes away `learning_rate * weight_decay` of a weight. Norms and biases, which have
+    one dimension, do not decay; embeddings, matrices and adapters do."""
     lora: LoraConfig | None = None
     """None trains all weights."""
+    precision: Precision = "float32"
+    """Of the model's layers, for policy and references alike. `bfloat16` is several times faster on GPUs made for it;
+    weights, their gradients, the head and all log-probabilities stay float32. It changes results on every device, so
+    that it belongs to the step and not to the machine."""
+    eval_steps: Annotated[int, Field(ge=1)] | None = None
+    """Optimiser steps from one measurement of the validation examples to the next; the last step is measured too. None
+    measures before and after training only."""
+    metric_for_best_model: Literal["eval_loss", "eval_rewards/accuracies", "eval_rewards/margins"] | None = None
+    """Of the steps that are measured, the policy is the one after which this was smallest (loss) or largest (the
+    others), the first of equal ones. None takes the last step."""
+    early_stopping_patience: Annotated[int, Field(ge=1)] | None = None
+    """Training ends after so many measurements in a row that were not the best. None takes all steps."""
+    measured_margins: Annotated[int, Field(ge=0)] = 64
+    """So many pairs are scored once more by the policy as training ends, and by the one it started from where that is
+    no reference: those whose chosen answer was least ahead when last trained on. `prefloop inspect RUN --worst 20`
+    shows them. 0 scores none."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_warmup(cls, value: Any) -> Any:
+        if not is_mapping(value) or value.get("warmup_steps") is None:
+            return value
+        if value.get("warmup") is not None:
+            raise ValueError("warmup and warmup_steps both say how long the rate rises. Keep one of them.")
+        return {**value, "warmup": None}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TrainStep":
+        if self.warmup is None and self.warmup_steps is None:
+            raise ValueError("warmup is null, which says nothing. Give a share (0 for none), or warmup_steps.")
+        if self.metric_for_best_model is not None and self.eval_steps is None:
+            raise ValueError("metric_for_best_model needs eval_steps, which says how often it is measured. Add it.")
+        if self.early_stopping_patience is not None and self.metric_for_best_model is None:
+            raise ValueError("early_stopping_patience needs metric_for_best_model, which says what is best. Add it.")
+        of_adamw = self.model_dump(include=OF_ADAMW, exclude_defaults=True)
+        if of_adamw and self.optimizer != "adamw":
+            raise ValueError(
+                f"{', '.join(of_adamw)}: of AdamW alone, but optimizer is {self.optimizer}. "
+                "Remove it, or set optimizer: adamw."
+            )
+        return self
 
 
 class EvaluateStep(StepConfig):

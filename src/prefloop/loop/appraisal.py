@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 
@@ -17,10 +17,9 @@ from prefloop.loop.needs import Need, checkpoints, policies, records, sampling_n
 from prefloop.loop.steps.evaluate import KL_TOKENS_PER_BATCH
 from prefloop.loop.steps.train import layout_of
 from prefloop.policy import BatchShape, ChatCodec, ModelFacts, Part, model_facts
+from prefloop.policy.memory import MOMENTS
 from prefloop.policy.model_files import CONVERSATION_FILES
 from prefloop.sampling import DEFAULT_ROWS
-
-CHECKPOINTS_AT_ONCE = 2
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,11 @@ class Appraiser:
                 if lora not in adapters[:number]:
                     facts, count = self.facts(lora), adapters.count(lora)
                     parts.append(policies(facts, description_bytes=described, count=count))
-                    parts.append(checkpoints(facts, at_once=CHECKPOINTS_AT_ONCE))
+                    steps = [step for step in self.trained if step.lora == lora]
+                    moments = max(MOMENTS[step.optimizer] for step in steps)
+                    best = any(step.metric_for_best_model is not None for step in steps)
+                    at_once = self.recipe.machine.keep_last + 1 + best
+                    parts.append(checkpoints(facts, moments=moments, at_once=at_once))
         return tuple(parts)
 
     def facts(self, lora: LoraConfig | None) -> ModelFacts:
@@ -115,7 +118,20 @@ class Appraiser:
         scoring = scoring_need(
             facts, self.program, shape, merged=bool(self._lora(references)), adapted=bool(self._lora(references))
         )
-        return max(training_need(facts, self.program, shape), scoring, key=lambda need: need.bytes)
+        training = training_need(facts, self.program, shape, settings.optimizer, precision=settings.precision)
+        if self._recomputes(training, facts):
+            training = training_need(
+                facts, self.program, shape, settings.optimizer, precision=settings.precision, recompute=True
+            )
+        largest = max(training, scoring, key=lambda need: need.bytes)
+        return replace(largest, recompute=training.recompute)
+
+    def _recomputes(self, need: Need, facts: ModelFacts) -> bool:
+        """Whether training computes its layers again: as the machine says, or where they would not fit otherwise."""
+        wanted = self.recipe.machine.gradient_checkpointing
+        if wanted != "auto":
+            return wanted
+        return facts.recomputable and self.available is not None and need.bytes > self.available
 
     def _evaluation(self, artifact: Artifact) -> Need:
         (samples,) = artifact.inputs["samples"]

@@ -39,9 +39,14 @@ def try_largest(
     needs = [(need, one) for one in left_to_train(loaded, run, models, until, reuse) if (need := appraiser.need(one))]
     if not needs or models.codec is None:
         return
+    for need, artifact in needs:
+        if need.recompute:
+            resources.recomputed.add(artifact.path)
     need, artifact = max(needs, key=lambda pair: pair[0].bytes)
     settings = loaded.recipe.step(artifact.step, artifact.place.round or 0)
     assert isinstance(settings, TrainStep)
+    if need.recompute and loaded.recipe.machine.gradient_checkpointing == "auto":
+        progress.note(f"memory: {artifact.path} would not fit: layers are computed again (gradient checkpointing)")
     if appraiser.available is not None and need.bytes > appraiser.available:
         progress.note(
             f"memory: {artifact.path} may need {in_bytes(need.bytes)}, but {in_bytes(appraiser.available)} are there. "
@@ -59,6 +64,7 @@ def try_largest(
                 resources.bench,
                 PolicyFiles(begun.identity, begun.open()),
                 layout_of(resources.machine, takes_trees=resources.bench.takes_trees),
+                recompute=need.recompute,
             )
         return_freed_memory()
     except (MemoryError, RuntimeError, OSError) as error:

@@ -6,21 +6,23 @@ of the weights of its own, while the model that sampled or scored last stays loa
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from prefloop.config import Precision
 from prefloop.policy import BatchShape, ModelFacts, Part
 from prefloop.policy.memory import (
     LOGIT_COPIES_SCORING,
-    LOGIT_COPIES_TRAINING,
-    activations,
     adapter,
     batch_logits,
+    bfloat16_copies,
     gradients,
     inner_values,
     kv_cache,
     logits,
+    micro_batch,
     optimizer_state,
+    quantized_weights,
     repeated_keys,
     weights,
 )
@@ -46,6 +48,8 @@ class Need:
     parts: tuple[Part, ...]
     shape: str
     """The batch that it was computed for."""
+    recompute: bool = False
+    """Layers are computed again going backward (gradient checkpointing)."""
 
 
 def sampling_need(
@@ -94,18 +98,40 @@ def scoring_need(facts: ModelFacts, program: Part, batch: BatchShape, *, merged:
     return _need("scoring", parts, str(batch))
 
 
-def training_need(facts: ModelFacts, program: Part, batch: BatchShape) -> Need:
-    """An optimiser step after the first, when its moments exist, as its largest micro-batch goes backward."""
+def training_need(
+    facts: ModelFacts,
+    program: Part,
+    batch: BatchShape,
+    optimizer: str,
+    *,
+    precision: Precision = "float32",
+    recompute: bool = False,
+) -> Need:
+    """An optimiser step after the first, when its moments exist, as its largest micro-batch goes backward.
+
+    Args:
+        facts: of the model.
+        program: what the process holds without a model.
+        batch: the largest pass.
+        optimizer: whose moments are held.
+        precision: of the layers. Activations in bfloat16 are counted as float32: an upper bound.
+        recompute: layers are computed again going backward.
+    """
     parts = (
         program,
-        weights(facts, 1 if facts.lora else 2, "the one that is trained, and the one that sampled or scored before"),
+        quantized_weights(facts)
+        if facts.in_4_bits
+        else weights(
+            facts, 1 if facts.lora else 2, "the one that is trained, and the one that sampled or scored before"
+        ),
         *((adapter(facts),) if facts.lora else ()),
+        *((bfloat16_copies(facts),) if precision == "bfloat16" else ()),
         gradients(facts),
-        optimizer_state(facts),
-        activations(facts, batch),
-        batch_logits(facts, batch, LOGIT_COPIES_TRAINING),
+        optimizer_state(facts, optimizer),
+        *micro_batch(facts, batch, recompute=recompute),
     )
-    return _need("training", parts, str(batch))
+    need = _need("training", parts, f"{batch}, layers computed again" if recompute else str(batch))
+    return replace(need, recompute=recompute)
 
 
 def policies(facts: ModelFacts, *, description_bytes: int, count: int) -> Part:
@@ -118,12 +144,13 @@ def policies(facts: ModelFacts, *, description_bytes: int, count: int) -> Part:
     )
 
 
-def checkpoints(facts: ModelFacts, *, at_once: int) -> Part:
-    """Weights and moments of what is trained: the newest checkpoint, and the one that is being written."""
+def checkpoints(facts: ModelFacts, *, moments: int, at_once: int) -> Part:
+    """Weights and moments of what is trained: the checkpoints that are kept, and one that is being written."""
     return Part(
         "checkpoints",
-        at_once * 12 * facts.num_trained,
-        f"{at_once} at once x {facts.num_trained:,} trained weights x (1 + 2 moments) x 4 bytes, while training",
+        at_once * 4 * (1 + moments) * facts.num_trained,
+        f"{at_once} at once x {facts.num_trained:,} trained weights x {1 + moments} (each and its moments) x 4 bytes, "
+        "while training",
     )
 
 

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
 import yaml
 from transformers.utils import logging as transformers_logging
 
-from prefloop.config import LoadedRecipe
+from prefloop.config import LoadedRecipe, Recipe, TrainStep
 from prefloop.errors import DataError, RecipeError
 from prefloop.loop.appraisal import Models
 from prefloop.loop.dry import try_largest
@@ -23,9 +22,10 @@ from prefloop.loop.reading import require_clean
 from prefloop.loop.rounds import rounds
 from prefloop.loop.scope import Scope
 from prefloop.loop.stage import LOCK, Stage, locked
-from prefloop.loop.steps import Resources
+from prefloop.loop.steps import Resources, devices_here
 from prefloop.loop.wiring import check_until, fetch_judges, identity_of, model_artifact, rehearse
 from prefloop.policy import check_model, resolve_model
+from prefloop.policy.quantized import require_quantizer
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,11 @@ def run_recipe(
     if until is not None:
         check_until(until, recipe, loaded.where)
     _check_folders(run, reuse)
-    if recipe.machine.device == "cuda" and not torch.cuda.is_available():
-        raise RecipeError(f"{loaded.where}: machine.device is cuda, but torch sees no CUDA device. Use auto or cpu.")
+    if (device := recipe.machine.device) not in ("auto", *devices_here()):
+        raise RecipeError(
+            f"{loaded.where}: machine.device is {device}, but torch sees no such device. Use auto or cpu."
+        )
+    _check_quantizer(recipe)
     rehearse(loaded)
     transformers_logging.disable_progress_bar()
     fetch_judges(recipe)
@@ -115,6 +118,15 @@ def _check_folders(run: Path, reuse: Path | None) -> None:
     parent = next(folder for folder in (run, *run.absolute().parents) if folder.is_dir())
     if not os.access(parent, os.W_OK):
         raise DataError(f"{run}: cannot be written, {parent} does not allow it. Name another folder with --run.")
+
+
+def _check_quantizer(recipe: Recipe) -> None:
+    """What a train step in 4 bits needs is there (ModelError where it is not)."""
+    trained = [name for name in recipe.names() if recipe.type_of(name) == "train"]
+    steps = (recipe.step(name, number) for name in trained for number in range(recipe.rounds))
+    if any(isinstance(step, TrainStep) and step.lora is not None and step.lora.quantize for step in steps):
+        device = recipe.machine.device
+        require_quantizer(devices_here()[0] if device == "auto" else device)
 
 
 def _write_head(loaded: LoadedRecipe, run: Path) -> None:

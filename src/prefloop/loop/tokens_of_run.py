@@ -8,7 +8,7 @@ import yaml
 from prefloop.errors import DataError
 from prefloop.loop.journal import SUPERSEDED, Entry, Journal
 from prefloop.policy import ChatCodec, resolve_model
-from prefloop.training import TokensOnDisk, read_margins
+from prefloop.training import Margin, TokensOnDisk, read_margins
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class TokensOfRun:
     path: str
     """Of the train step."""
     examples: TokensOnDisk
-    margins: dict[str, float]
-    """By example, in nats; empty where the step trained on other than pairs."""
+    margins: dict[str, Margin]
+    """By example; empty where the step trained on other than pairs."""
     codec: ChatCodec
 
 
@@ -42,7 +42,7 @@ def tokens_of_run(run: Path) -> TokensOfRun:
         raise DataError(f"{folder}: is missing. Give the run's `prefloop run` command again: it makes what is missing.")
     model = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))["model"]
     codec = ChatCodec.load(resolve_model(model["path"]).directory, model.get("chat_template_kwargs", {}))
-    margins = {one.example_id: one.margin for one in read_margins(run / last.path)}
+    margins = {one.example_id: one for one in read_margins(run / last.path)}
     return TokensOfRun(last.path, TokensOnDisk(folder), margins, codec)
 
 

@@ -29,6 +29,7 @@ from prefloop.loop.stage import derive
 from prefloop.objectives import find_objective
 from prefloop.pairing import find_rule
 from prefloop.records import digest
+from prefloop.training import require_measurable
 
 REHEARSED_ROUNDS = 10
 """After three rounds every name means the same kind of thing as before; numbers by round may still change."""
@@ -133,7 +134,7 @@ def check_pair(name: str, settings: StepConfig, place: str, recipe: Recipe) -> N
 
 def check_train(name: str, settings: StepConfig, place: str, recipe: Recipe) -> None:
     """The objective exists and can be trained, its options fit, and exactly the references that it reads are named."""
-    del name, recipe
+    del name
     assert isinstance(settings, TrainStep)
     objective = find_objective(settings.objective.name, f"{place}.objective.name")
     objective.checked(settings.objective.options, f"{place}.objective")
@@ -141,6 +142,8 @@ def check_train(name: str, settings: StepConfig, place: str, recipe: Recipe) -> 
         raise RecipeError(
             f"{place}.objective.name is '{objective.name}', but {objective.not_trained}. Choose another objective."
         )
+    data = [step for step in map(recipe.step, recipe.names()) if isinstance(step, DataStep)]
+    require_measurable(settings, objective, validation=any(step.validation is not None for step in data))
     if settings.soft_labels and objective.not_softened is not None:
         raise RecipeError(
             f"{place}.soft_labels: labels of {objective.name} cannot be softened, since {objective.not_softened}. "

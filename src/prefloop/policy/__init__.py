@@ -13,6 +13,7 @@ from prefloop.policy.functionals import (
 )
 from prefloop.policy.memory import BatchShape, ModelFacts, Part, model_facts
 from prefloop.policy.passed_tokens import passed_tokens
+from prefloop.policy.precision import rounding_noise, widest
 from prefloop.policy.source import ModelDescription, ModelSource, check_model, describe_model, resolve_model
 from prefloop.policy.template import ChatCodec
 from prefloop.policy.tree_scores import TreeScores, takes_trees
@@ -49,7 +50,9 @@ __all__ = [
     "response_logps",
     "response_token_scores",
     "return_freed_memory",
+    "rounding_noise",
     "score_rows",
     "shared_length",
     "takes_trees",
+    "widest",
 ]

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from prefloop.policy.beginning import can_have_gaps, shared_length
+from prefloop.policy.precision import widest
 
 T = TypeVar("T")
 
@@ -43,7 +44,8 @@ def response_logps(model: PreTrainedModel | PeftModel, rows: Sequence[TokenRow])
     Each token is logit minus logsumexp, in the model's precision but at least float32; the sum is in float64.
     """
     answers = _answers(model, rows)
-    return _token_logps(answers).double().masked_fill(~answers.is_counted, 0.0).sum(1)
+    logps = _token_logps(answers)
+    return logps.to(widest(logps.device)).masked_fill(~answers.is_counted, 0.0).sum(1)
 
 
 def response_token_scores(model: PreTrainedModel | PeftModel, rows: Sequence[TokenRow]) -> TokenScores:
@@ -112,7 +114,7 @@ def _from_the_left(
 ) -> Float[Tensor, "rows tokens"]:
     """Answers that ended together begin together; float64, 0 where a token is not counted."""
     longest = values.shape[1]
-    counted = values.double().masked_fill(~answers.is_counted, 0.0)
+    counted = values.to(widest(values.device)).masked_fill(~answers.is_counted, 0.0)
     return torch.stack(
         [
             torch.nn.functional.pad(own[longest - len(row.answer_ids) :], (0, longest - len(row.answer_ids)))

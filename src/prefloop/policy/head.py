@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from prefloop.policy.precision import widest
+
 LOGITS_AT_ONCE = 2**23
 """Numbers: 32 MB in float32."""
 
@@ -63,7 +65,7 @@ def token_logps(
 
     def logps(states: Tensor, targets: Tensor) -> Tensor:
         logits = _precise(head(states))
-        return (logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(1)).double()
+        return (logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(1)).to(widest(logits.device))
 
     return _in_pieces(logps, hidden, ids, size=at_once, trained=trained)
 
@@ -75,7 +77,7 @@ def token_concentration(
 
     def log_sum_sq(states: Tensor, _targets: Tensor) -> Tensor:
         logits = _precise(head(states))
-        return ((2 * logits).logsumexp(1) - 2 * logits.logsumexp(1)).double()
+        return ((2 * logits).logsumexp(1) - 2 * logits.logsumexp(1)).to(widest(logits.device))
 
     nothing = torch.zeros(len(hidden), dtype=torch.long, device=hidden.device)
     return _in_pieces(log_sum_sq, hidden, nothing, size=at_once, trained=trained)

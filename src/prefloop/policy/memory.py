@@ -4,17 +4,21 @@ The counts of weights, gradients, optimiser state and KV cache are exact. Activa
 Llama-like block; they were fitted to measurement, and a test holds them to it. Other blocks keep about as much.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from peft import get_peft_model
 from peft.tuners.lora import LoraLayer
-from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
 from prefloop.config import LoraConfig
 from prefloop.policy.beginning import can_have_gaps
+from prefloop.policy.checkpointing import layers_of
 from prefloop.policy.head import tokens_at_once
+from prefloop.policy.quantized import BITS
 from prefloop.policy.tree_scores import may_take_trees
 from prefloop.policy.trees import Forest
 from prefloop.policy.workbench import adapter_config
@@ -25,7 +29,8 @@ LOGIT_COPIES_TRAINING = 4
 """The logits, and while their gradient is taken the softmax, the gradient of the chosen token, and their sum."""
 LOGIT_COPIES_SCORING = 2
 """The logits, and their exponentials inside logsumexp."""
-ADAM_MOMENTS = 2
+MOMENTS: Mapping[str, int] = {"adamw": 2, "rmsprop": 1}
+"""Numbers that an optimiser remembers of every trained weight."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +60,17 @@ class ModelFacts:
     vocab: int
     adapter_width: int
     """Ranks of a block's adapters, added up; 0 without LoRA."""
+    in_4_bits: int
+    """Weights that training holds in 4 bits."""
+    adapter_options: int
+    """Values a token that a block's adapters keep besides: of dropout what is left of each input, and a truth value of
+    each (a quarter of a number); of DoRA both parts of each output."""
     shares_beginnings: bool
     """What all rows begin with passes once (`policy.beginning`)."""
     trees: bool
     """Training takes rows as trees."""
+    recomputable: bool = True
+    """Its layers can be computed again (gradient checkpointing)."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +88,9 @@ class BatchShape:
     answers: int
     """Tokens that are predicted."""
     said: str
+    cached: int = 0
+    """Tokens whose keys and values stand in a cache, since rows share a beginning: whole rows, and the beginnings that
+    they had first."""
 
     @classmethod
     def of_rows(cls, rows: int, longest: int, answer: int, shared: int = 0) -> "BatchShape":
@@ -94,6 +109,7 @@ class BatchShape:
             predictions=rows * (answer + 1),
             answers=0,
             said=f"{rows} rows of {longest} tokens, {answer} of them answer",
+            cached=rows * (longest + shared) if shared else 0,
         )
 
     @classmethod
@@ -125,11 +141,17 @@ def model_facts(directory: Path, lora: LoraConfig | None) -> ModelFacts:
         model = AutoModelForCausalLM.from_config(config)
     num_weights = num_trained = sum(parameter.numel() for parameter in model.parameters())
     text = config.get_text_config()
-    ranks = 0
+    ranks, options = 0, 0.0
+    in_4_bits = _in_4_bits(model) if lora is not None and lora.quantize else 0
     if lora is not None:
         adapted = get_peft_model(model.requires_grad_(False), adapter_config(lora), low_cpu_mem_usage=True)
         num_trained = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
-        ranks = lora.r * sum(isinstance(module, LoraLayer) for module in adapted.modules())
+        adapters = [module for module in adapted.modules() if isinstance(module, LoraLayer)]
+        ranks = lora.r * len(adapters)
+        if lora.dropout:
+            options += 1.25 * sum(module.in_features or 0 for module in adapters)
+        if lora.use_dora:
+            options += 2 * sum(module.out_features or 0 for module in adapters)
     return ModelFacts(
         num_weights=num_weights,
         num_trained=num_trained,
@@ -142,8 +164,28 @@ def model_facts(directory: Path, lora: LoraConfig | None) -> ModelFacts:
         intermediate=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
         vocab=text.vocab_size,
         adapter_width=ranks // text.num_hidden_layers,
+        in_4_bits=in_4_bits,
+        adapter_options=int(options / text.num_hidden_layers),
         shares_beginnings=can_have_gaps(DynamicCache(config=config)),
         trees=may_take_trees(model),
+        recomputable=bool(layers_of(model)),
+    )
+
+
+def _in_4_bits(model: PreTrainedModel) -> int:
+    """Weights of all linear layers but the head."""
+    head = model.get_output_embeddings()
+    layers = (module for module in model.modules() if isinstance(module, nn.Linear) and module is not head)
+    return sum(module.weight.numel() for module in layers)
+
+
+def quantized_weights(facts: ModelFacts) -> Part:
+    """The model's weights with those of its linear layers in 4 bits."""
+    rest = facts.num_weights - facts.in_4_bits
+    return Part(
+        "weights",
+        FLOAT * rest + int(BITS / 8 * facts.in_4_bits),
+        f"{rest:,} weights x {FLOAT} bytes + {facts.in_4_bits:,} weights x {BITS} bits",
     )
 
 
@@ -158,18 +200,78 @@ def adapter(facts: ModelFacts) -> Part:
     return Part("adapter", FLOAT * facts.num_trained, f"{facts.num_trained:,} weights x {FLOAT} bytes")
 
 
+def bfloat16_copies(facts: ModelFacts) -> Part:
+    """The weights in bfloat16, as the layers read them: autograd keeps them until gradients are taken."""
+    return Part("bfloat16 copies", 2 * facts.num_weights, f"{facts.num_weights:,} weights x 2 bytes")
+
+
 def gradients(facts: ModelFacts) -> Part:
     """One gradient a trained weight."""
     return Part("gradients", FLOAT * facts.num_trained, f"{facts.num_trained:,} trained weights x {FLOAT} bytes")
 
 
-def optimizer_state(facts: ModelFacts) -> Part:
-    """AdamW's two moments of every trained weight."""
+def optimizer_state(facts: ModelFacts, optimizer: str) -> Part:
+    """The moments of every trained weight: AdamW has two, RMSprop one."""
+    moments = MOMENTS[optimizer]
     return Part(
         "optimiser",
-        FLOAT * ADAM_MOMENTS * facts.num_trained,
-        f"{facts.num_trained:,} trained weights x {ADAM_MOMENTS} moments x {FLOAT} bytes",
+        FLOAT * moments * facts.num_trained,
+        f"{facts.num_trained:,} trained weights x {moments} ({optimizer}'s moments) x {FLOAT} bytes",
     )
+
+
+def micro_batch(facts: ModelFacts, batch: BatchShape, *, recompute: bool = False) -> tuple[Part, ...]:
+    """What a micro-batch needs at its peak, beside weights, gradients and moments.
+
+    Where layers are computed again, the peak is that of the head, or later that of one layer, whichever is higher.
+    """
+    if not recompute:
+        return activations(facts, batch), batch_logits(facts, batch, LOGIT_COPIES_TRAINING)
+    head = (before_the_head(facts, batch), batch_logits(facts, batch, LOGIT_COPIES_TRAINING))
+    layer = (recomputed_layer(facts, batch),)
+    return layer_inputs(facts, batch), *max(head, layer, key=lambda parts: sum(part.bytes for part in parts))
+
+
+def layer_inputs(facts: ModelFacts, batch: BatchShape) -> Part:
+    """What is kept of a micro-batch whose layers are computed again: what each of them read, and what a cache holds."""
+    cached = 2 * batch.cached * facts.kv_heads * facts.head_dim
+    shown = f" + {cached:,} cached keys and values" if cached else ""
+    return Part(
+        "layer inputs",
+        FLOAT * facts.layers * (batch.tokens * facts.hidden + cached),
+        f"{facts.layers} layers x ({batch.tokens:,} tokens x {facts.hidden} hidden{shown}) x {FLOAT} bytes",
+    )
+
+
+def before_the_head(facts: ModelFacts, batch: BatchShape) -> Part:
+    """What the last norm and the head read."""
+    last = 1 if facts.lora else 3
+    return Part(
+        "last norm",
+        FLOAT * facts.hidden * (last * batch.tokens + 2 * batch.answers),
+        f"({last} x {batch.tokens:,} tokens + 2 x {batch.answers:,} predicted) x {facts.hidden} hidden x {FLOAT} bytes",
+    )
+
+
+def recomputed_layer(facts: ModelFacts, batch: BatchShape) -> Part:
+    """A layer that is computed again: what autograd keeps of it, and gradients of its stream and its feed-forward."""
+    kept, gradients_inside = _per_layer(facts, batch), facts.hidden + 2 * facts.intermediate
+    return Part(
+        "layer that is computed again",
+        FLOAT * (kept + batch.tokens * gradients_inside),
+        f"({kept:,} values + {batch.tokens:,} tokens x ({facts.hidden} hidden + 2 x {facts.intermediate} feed-forward) "
+        f"of gradients) x {FLOAT} bytes",
+    )
+
+
+def _per_layer(facts: ModelFacts, batch: BatchShape) -> int:
+    """Values that autograd keeps of one layer."""
+    return batch.tokens * _per_token(facts) + 2 * batch.attended * facts.heads * facts.head_dim + batch.mask
+
+
+def _per_token(facts: ModelFacts) -> int:
+    stream, small = 4 if facts.lora else 6, facts.adapter_width + facts.adapter_options + facts.heads + 2
+    return stream * facts.hidden + 2 * facts.heads * facts.head_dim + 4 * facts.intermediate + small
 
 
 def activations(facts: ModelFacts, batch: BatchShape) -> Part:
@@ -182,10 +284,10 @@ def activations(facts: ModelFacts, batch: BatchShape) -> Part:
     """
     attention = facts.heads * facts.head_dim
     stream, last = (4, 1) if facts.lora else (6, 3)
-    small = facts.adapter_width + facts.heads + 2
-    per_token = stream * facts.hidden + 2 * attention + 4 * facts.intermediate + small
+    small = facts.adapter_width + facts.adapter_options + facts.heads + 2
+    per_token = _per_token(facts)
     predicted = f" + 2 x {batch.answers:,} x {facts.hidden} before the head" if batch.answers else ""
-    per_layer = batch.tokens * per_token + 2 * batch.attended * attention + batch.mask
+    per_layer = _per_layer(facts, batch)
     return Part(
         "activations",
         FLOAT * (facts.layers * per_layer + last * batch.tokens * facts.hidden + 2 * batch.answers * facts.hidden),

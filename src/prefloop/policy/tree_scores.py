@@ -62,7 +62,7 @@ class TreeScores:
         return torch.stack([one.sum() for one in found.split(lengths)])
 
     def _head(self, before: Tensor, ids: Sequence[int]) -> Tensor:
-        targets = torch.tensor(ids, device=self.hidden.device)
+        targets = torch.tensor(ids, dtype=torch.long, device=self.hidden.device)  # also of no tokens
         return token_logps(head_of(self.model), self.hidden[before], targets, **self._how)
 
     def _before_answers(self) -> Tensor:

@@ -7,6 +7,7 @@ path from the root down to itself, so that every row's numbers are those that it
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Int
@@ -14,6 +15,33 @@ from torch import Tensor
 
 WORTH_SHARING = 16
 """Tokens that sharing a beginning must save: below, a segment of its own costs more than it saves."""
+
+
+class Standing(NamedTuple):
+    """Where tokens stand in a forest: all that decides who sees whom."""
+
+    place: Tensor
+    """In the sequence."""
+    reach: Tensor
+    """Place behind the last token whose path it is on: what grows from a segment stands right behind it."""
+    depth: Tensor
+    """Tokens before it on its path."""
+    horizon: Tensor
+    """Least depth that it sees."""
+
+    def at(self, index: Tensor) -> "Standing":
+        """Where some of the tokens stand."""
+        return Standing(*(of_all[index] for of_all in self))
+
+
+def may_see(query: Standing, key: Standing) -> Tensor:
+    """Whether a token sees another: the one rule, for the segments of a path, the whole sequence and FlexAttention.
+
+    Args:
+        query: the tokens that look.
+        key: those that are looked at; shapes broadcast.
+    """
+    return (key.place <= query.place) & (query.place < key.reach) & (key.depth >= query.horizon)
 
 
 @dataclass(frozen=True)
@@ -72,34 +100,31 @@ class Forest:
         passed = (self.segments[one] for one in (*self.segments[number].ancestors, number))
         return torch.cat([torch.arange(one.start, one.end) for one in passed])
 
-    def sees(self, number: int, window: int | None = None) -> Bool[Tensor, "own path"]:
-        """What the tokens of a segment see of the path that it ends.
+    def standing(self, window: int | None = None) -> Standing:
+        """Where every token stands.
 
         Args:
-            number: of the segment.
             window: tokens that a token sees at most, itself included, counted along the path.
         """
-        segment = self.segments[number]
-        return may_see(torch.arange(segment.depth, segment.seen), torch.arange(segment.seen), window)
+        ends = [one.end for one in self.segments]
+        for one in self.segments:
+            for ancestor in one.ancestors:
+                ends[ancestor] = one.end
+        reach = torch.tensor(ends).repeat_interleave(torch.tensor([one.length for one in self.segments]))
+        depth = self.positions()
+        horizon = torch.zeros_like(depth) if window is None else depth - window + 1
+        return Standing(torch.arange(len(self)), reach, depth, horizon)
 
-    def dense(self, window: int | None = None) -> Bool[Tensor, "tokens tokens"]:
-        """What every token sees of the whole sequence."""
-        seen = torch.zeros(len(self), len(self), dtype=torch.bool)
-        for number, segment in enumerate(self.segments):
-            seen[segment.start : segment.end, self.path(number)] = self.sees(number, window)
-        return seen
+    def sees(self, query: Tensor, key: Tensor, window: int | None = None) -> Bool[Tensor, "queries keys"]:
+        """What tokens at some places see of tokens at others.
 
-
-def may_see(query: Tensor, key: Tensor, window: int | None) -> Bool[Tensor, "queries keys"]:
-    """Whether a token at one depth of a path sees a token at another: the rule that all ways to attend share.
-
-    Args:
-        query: depths of the tokens that look.
-        key: depths of the tokens on their path.
-        window: tokens that a token sees at most, itself included.
-    """
-    distance = query[:, None] - key[None, :]
-    return (distance >= 0) & (distance < window) if window is not None else distance >= 0
+        Args:
+            query: places of the tokens that look.
+            key: places of those that are looked at.
+            window: as in `standing`.
+        """
+        standing = self.standing(window)
+        return may_see(standing.at(query[:, None]), standing.at(key[None, :]))
 
 
 class _Growth:

@@ -3,7 +3,7 @@
 import ctypes
 import platform
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,13 +12,17 @@ from pathlib import Path
 import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
 from pydantic import JsonValue
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from prefloop.config import LoraConfig
+from prefloop.config import LoraConfig, Precision
 from prefloop.errors import ModelError
+from prefloop.policy.checkpointing import recomputed_layers
 from prefloop.policy.export import keep_template_settings
 from prefloop.policy.model_files import CONVERSATION_FILES
+from prefloop.policy.precision import layers_in
+from prefloop.policy.quantized import Quantize, quantization, require_quantizer
 from prefloop.policy.source import ModelSource
 from prefloop.policy.template import ChatCodec
 from prefloop.policy.tree_scores import takes_trees
@@ -52,6 +56,30 @@ class Trainable:
     chat_template_kwargs: Mapping[str, JsonValue]
     """What the template was told whenever it was rendered for the model."""
 
+    @contextmanager
+    def dropout(self, seed: int) -> Generator[None]:
+        """The adapter drops what it reads while this lasts, forward and backward; at all other times it does not.
+
+        Args:
+            seed: of the zeros. Nothing else draws from it, and no other random numbers are changed.
+        """
+        if self.lora is None or not self.lora.dropout:
+            yield
+            return
+        device = self.model.device
+        layers = [module for module in self.model.modules() if isinstance(module, LoraLayer)]
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            for layer in layers:
+                layer.training = True  # DoRA asks the layer itself; the layer below it stays as it is
+                layer.lora_dropout.train()
+            try:
+                yield
+            finally:
+                for layer in layers:
+                    layer.training = False
+                    layer.lora_dropout.eval()
+
     def save(self, directory: Path) -> None:
         """Writes an ordinary Hugging Face directory: the model or the adapter, and what is needed to talk to it."""
         if isinstance(self.model, PeftModel):
@@ -72,7 +100,7 @@ class Trainable:
 
 
 class Workbench:
-    """Loads each model once, in float32 on CPU and bfloat16 weights kept as float32 masters elsewhere.
+    """Loads each model once, in float32 on every device; layers compute in another precision where that is asked for.
 
     LoRA policies share one copy of their base. The one extra copy is the merged model that samples, since an unmerged
     adapter slows decoding.
@@ -82,14 +110,19 @@ class Workbench:
         self.source = source
         self.codec = codec
         self.device = device
-        self._loaded: tuple[Path, PreTrainedModel] | None = None
+        self._loaded: tuple[tuple[Path, Precision | None], PreTrainedModel] | None = None
         self._sampling: tuple[str, PreTrainedModel] | None = None
 
-    def base(self, directory: Path) -> PreTrainedModel:
-        """The model of a directory, frozen; the last one stays loaded."""
-        if self._loaded is None or self._loaded[0] != directory:
+    def base(self, directory: Path, nf4: Precision | None = None) -> PreTrainedModel:
+        """The model of a directory, frozen; the last one stays loaded.
+
+        Args:
+            directory: of the model.
+            nf4: its layers are held in 4 bits, and compute in this precision.
+        """
+        if self._loaded is None or self._loaded[0] != (directory, nf4):
             self._loaded = None
-            self._loaded = (directory, self._load(directory))
+            self._loaded = ((directory, nf4), self._load(directory, nf4))
         return self._loaded[1]
 
     @cached_property
@@ -108,27 +141,40 @@ class Workbench:
         return self._sampling[1]
 
     @contextmanager
-    def for_scoring(self, policy: PolicyFiles) -> Generator[PreTrainedModel | PeftModel, None, None]:
-        """The policy's model in the layout of training: a LoRA adapter stays unmerged."""
-        base = self.base(policy.directory)
-        if policy.adapter is None:
-            yield base
-        else:
-            with_adapter = PeftModel.from_pretrained(base, str(policy.adapter)).eval()
-            try:
-                yield with_adapter
-            finally:
-                with_adapter.unload()
+    def for_scoring(
+        self, policy: PolicyFiles, precision: Precision = "float32", quantize: Quantize = None
+    ) -> Generator[PreTrainedModel | PeftModel, None, None]:
+        """The policy's model in the layout of training: a LoRA adapter stays unmerged, a base may be in 4 bits."""
+        base = self.base(policy.directory, precision if quantize else None)
+        with layers_in(base, precision):
+            if policy.adapter is None:
+                yield base
+            else:
+                with_adapter = PeftModel.from_pretrained(base, str(policy.adapter)).eval()
+                try:
+                    yield with_adapter
+                finally:
+                    with_adapter.unload()
         return_freed_memory()
 
     @contextmanager
-    def for_training(self, start: PolicyFiles, lora: LoraConfig | None, seed: int) -> Generator[Trainable, None, None]:
+    def for_training(
+        self,
+        start: PolicyFiles,
+        lora: LoraConfig | None,
+        seed: int,
+        precision: Precision = "float32",
+        *,
+        recompute: bool = False,
+    ) -> Generator[Trainable, None, None]:
         """A model to be trained from `start`; with LoRA the base stays shared and frozen.
 
         Args:
             start: whose weights training starts from.
             lora: None trains all weights.
             seed: of the first adapter's weights.
+            precision: in which its layers compute.
+            recompute: layers are computed again going backward, and keep nothing.
 
         Raises:
             ModelError: the start policy and the recipe disagree on adapters.
@@ -140,7 +186,8 @@ class Workbench:
                     "merged model."
                 )
             model = self._load(start.directory).requires_grad_(True)
-            yield Trainable(model, None, self.source.directory, self.codec.chat_template_kwargs)
+            with layers_in(model, precision), recomputed_layers(model) if recompute else nullcontext():
+                yield Trainable(model, None, self.source.directory, self.codec.chat_template_kwargs)
             return
         if start.directory != self.source.directory:
             raise ModelError(
@@ -148,26 +195,34 @@ class Workbench:
                 "Name that one as `model:`, or train all weights."
             )
         self._sampling = None
-        base = self.base(start.directory)
+        base = self.base(start.directory, precision if lora.quantize else None)
         if start.adapter is not None:
             found = PeftLoraConfig.from_pretrained(str(start.adapter))
             assert isinstance(found, PeftLoraConfig)
             _require_same_shape(found, lora)
-            model = PeftModel.from_pretrained(base, str(start.adapter), is_trainable=True)
+            found.lora_dropout = lora.dropout
+            model = PeftModel.from_pretrained(base, str(start.adapter), is_trainable=True, config=found)
         else:
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
                 model = get_peft_model(base, adapter_config(lora))
             model.peft_config[TRAINED].base_model_name_or_path = self.source.name
         try:
-            yield Trainable(model.eval(), lora, start.directory, self.codec.chat_template_kwargs)
+            with layers_in(base, precision), recomputed_layers(base) if recompute else nullcontext():
+                yield Trainable(model.eval(), lora, start.directory, self.codec.chat_template_kwargs)
         finally:
             model.unload()
             base.requires_grad_(False)
 
-    def _load(self, directory: Path) -> PreTrainedModel:
+    def _load(self, directory: Path, nf4: Precision | None = None) -> PreTrainedModel:
+        if nf4 is not None:
+            require_quantizer(self.device.type)
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            directory, dtype=torch.float32, local_files_only=True, device_map={"": self.device}
+            directory,
+            dtype=torch.float32,
+            local_files_only=True,
+            device_map={"": self.device},
+            quantization_config=None if nf4 is None else quantization(nf4),
         )
         return model.eval().requires_grad_(False)
 
@@ -188,7 +243,9 @@ def adapter_config(lora: LoraConfig) -> PeftLoraConfig:
         r=lora.r,
         lora_alpha=lora.alpha,
         target_modules=lora.targets if isinstance(lora.targets, str) else list(lora.targets),
-        lora_dropout=0.0,
+        lora_dropout=lora.dropout,
+        use_dora=lora.use_dora,
+        use_rslora=lora.use_rslora,
         bias="none",
         task_type="CAUSAL_LM",
     )
@@ -201,6 +258,11 @@ def _require_same_shape(found: PeftLoraConfig, lora: LoraConfig) -> None:
         raise ModelError(
             f"policy.lora has r {lora.r} and alpha {lora.alpha}, but the adapter that is trained on has r {found.r} "
             f"and alpha {found.lora_alpha}. {keeps}"
+        )
+    if (found.use_dora, found.use_rslora) != (lora.use_dora, lora.use_rslora):
+        raise ModelError(
+            f"policy.lora has use_dora {lora.use_dora} and use_rslora {lora.use_rslora}, but the adapter that is "
+            f"trained on has use_dora {found.use_dora} and use_rslora {found.use_rslora}. {keeps}"
         )
     if not isinstance(lora.targets, str) and sorted(lora.targets) != sorted(found.target_modules or ()):
         raise ModelError(f"policy.lora.targets differs from the layers of the adapter that is trained on. {keeps}")

@@ -177,6 +177,8 @@ class PolicyCard(Record):
     block: int
     files: dict[str, str] | None
     """sha256 of each exported file; None: not written, it can be derived again."""
+    best_step: int | None = None
+    """The optimiser step after which the weights were these, where validation chose it; None: the last one."""
 
 
 class Estimate(Record):

@@ -22,11 +22,11 @@ class Choice:
 
     tokens: Int[Tensor, " rows"]
     logps: Float[Tensor, " rows"]
-    """Nats (float64), under the distribution that was sampled from."""
+    """Nats, in the precision of the uniform numbers, under the distribution that was sampled from."""
 
 
 def choose(logits: Float[Tensor, "rows vocab"], uniforms: Float[Tensor, " rows"], settings: SamplingSettings) -> Choice:
-    """Draw a token a row by the inverse of the cumulative distribution, in float64 and in the order of token ids.
+    """Draw a token a row by the inverse of the cumulative distribution, in the order of token ids.
 
     The distribution is softmax(logits / temperature), restricted to the smallest set of most likely tokens whose
     probability reaches top_p (of equally likely ones the lower id first). The token is the first whose cumulative
@@ -34,7 +34,8 @@ def choose(logits: Float[Tensor, "rows vocab"], uniforms: Float[Tensor, " rows"]
 
     Args:
         logits: Of the next token.
-        uniforms: In [0, 1), float64. Not read at temperature 0.
+        uniforms: In [0, 1). Not read at temperature 0. Their precision, float64 where the device knows it, is that of
+            the sums.
         settings: Temperature and top-p.
 
     Raises:
@@ -63,7 +64,7 @@ def _chosen(
     uniforms: Float[Tensor, " rows"],
     settings: SamplingSettings,
 ) -> Choice:
-    weights = (logits - peak[:, None].double()).div_(settings.temperature).exp_()
+    weights = (logits - peak[:, None].to(uniforms.dtype)).div_(settings.temperature).exp_()
     if settings.top_p < 1:
         weights.mul_(_nucleus(weights, settings.top_p))
     cumulative = weights.cumsum(dim=-1)

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from prefloop.policy import can_have_gaps, shared_length
+from prefloop.policy import can_have_gaps, shared_length, widest
 from prefloop.sampling.cache import roomy_cache
 from prefloop.sampling.choice import choose
 from prefloop.sampling.draws import together
@@ -88,9 +88,9 @@ class LocalSampler:
         uniforms = np.stack([uniforms_of(draw.seed, settings.max_new_tokens) for draw in draws])
         batch = _Batch(
             draws=draws,
-            uniforms=torch.from_numpy(uniforms).to(ids.device),
+            uniforms=torch.from_numpy(uniforms).to(widest(ids.device)).to(ids.device),
             tokens=ids.new_zeros(new),
-            sum_logps=torch.zeros(len(draws), dtype=torch.float64, device=ids.device),
+            sum_logps=torch.zeros(len(draws), dtype=widest(ids.device), device=ids.device),
             seen=torch.cat([seen[prompt_of_row], seen.new_ones(new)], dim=-1),
             cache=cache,
         )

@@ -1,5 +1,6 @@
 """Training: examples as tokens, the step, the schedule, checkpoints."""
 
+from prefloop.training.best import best_step, require_measurable
 from prefloop.training.columns import Column, data_columns
 from prefloop.training.dry import dry_pass, largest_pass
 from prefloop.training.engine import NotFiniteError, PlainEngine
@@ -30,6 +31,7 @@ __all__ = [
     "TokenExample",
     "TokensOnDisk",
     "TrainRequest",
+    "best_step",
     "data_columns",
     "dry_pass",
     "example_data",
@@ -39,6 +41,7 @@ __all__ = [
     "learning_rate_at",
     "left_out",
     "read_margins",
+    "require_measurable",
     "step_plan",
     "tokenised",
     "train",

@@ -26,8 +26,13 @@ class Answer:
     """Of the example."""
     role: str
     row: TokenRow
-    first: bool
-    """Of its example; it is asked what belongs to the prompt."""
+    number: int
+    """Among the answers of its example, from 0."""
+
+    @property
+    def first(self) -> bool:
+        """Of its example; it is asked what belongs to the prompt."""
+        return self.number == 0
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class Together:
             before = len(answers)
             for index in batch:
                 of_example = enumerate(examples[index].answers(roles))
-                answers += [Answer(index, role, row, number == 0) for number, (role, row) in of_example]
+                answers += [Answer(index, role, row, number) for number, (role, row) in of_example]
             if here:
                 passes.append(tuple(range(before, len(answers))))
         return cls(tuple(answers), tuple(passes))

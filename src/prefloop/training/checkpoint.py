@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from prefloop.objectives import State
 
 STATE = "state.safetensors"
+PROGRESS = "progress.json"
 OBJECTIVE = "objective"
 """Before the names of an objective's running statistics."""
 MARGINS = "margins"
@@ -74,6 +75,7 @@ def restored_margins(path: Path) -> Tensor:
 def restore(path: Path, parameters: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
     """Puts weights and optimiser back as `optimizer_tensors` saved them."""
     tensors = load_file(path)
+    moved = any(group.get("fused") for group in optimizer.param_groups)  # else torch counts steps on the CPU
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(tensors.pop(f"weights/{name}"))
@@ -82,28 +84,66 @@ def restore(path: Path, parameters: Mapping[str, torch.nn.Parameter], optimizer:
         key, name = key_and_name.split("/", 1)
         if key == OBJECTIVE:
             continue
-        optimizer.state[parameters[name]][key] = tensor.to(parameters[name].device) if key != "step" else tensor
+        optimizer.state[parameters[name]][key] = tensor.to(parameters[name].device if moved or key != "step" else "cpu")
 
 
-def save_checkpoint(folder: Path, step: int, metrics: list[Metrics], tensors: Mapping[str, Tensor]) -> None:
-    """Writes a checkpoint aside, renames it into place, and only then removes older ones."""
-    aside = folder / "checkpoint-writing"
+def steps_at(state: Path) -> int:
+    """Optimiser steps that were done when a checkpoint's state was saved."""
+    return json.loads((state.parent / PROGRESS).read_text(encoding="utf-8"))["step"]
+
+
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    metrics: list[Metrics],
+    tensors: Mapping[str, Tensor],
+    keep_last: int = 1,
+    best: int | None = None,
+) -> None:
+    """Writes a checkpoint aside, renames it into place, and only then removes others.
+
+    Args:
+        folder: where the checkpoints of a train step lie.
+        step: optimiser steps that are done.
+        metrics: of these steps.
+        tensors: what training holds.
+        keep_last: how many stay, this one among them. Ones of later steps do not belong to this course of training.
+        best: a step whose checkpoint stays besides.
+    """
+    aside, place = folder / "checkpoint-writing", checkpoint_at(folder, step)
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     save_file(dict(tensors), aside / STATE)
-    (aside / "progress.json").write_text(json.dumps({"step": step, "metrics": metrics}), encoding="utf-8")
+    (aside / PROGRESS).write_text(json.dumps({"step": step, "metrics": metrics}), encoding="utf-8")
     for file in aside.iterdir():
         with file.open("rb") as handle:
             os.fsync(handle.fileno())
-    aside.rename(folder / f"checkpoint-{step:08d}")
-    for older in sorted(folder.glob("checkpoint-0*"))[:-1]:
-        shutil.rmtree(older)
+    if place.exists():
+        shutil.rmtree(place)
+    aside.rename(place)
+    up_to_here = [found for found in _checkpoints(folder) if found <= place]
+    kept = {*up_to_here[-keep_last:], *([] if best is None else [checkpoint_at(folder, best)])}
+    for found in {*_checkpoints(folder)} - kept:
+        shutil.rmtree(found)
+
+
+def checkpoint_at(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies, whether it is there or not."""
+    return folder / f"checkpoint-{step:08d}"
 
 
 def latest_checkpoint(folder: Path) -> tuple[Path, int, list[Metrics]] | None:
-    """State file, steps done and their metrics of the newest checkpoint, if there is one."""
-    found = sorted(folder.glob("checkpoint-0*"))
-    if not found:
-        return None
-    progress = json.loads((found[-1] / "progress.json").read_text(encoding="utf-8"))
-    return found[-1] / STATE, progress["step"], progress["metrics"]
+    """State file, steps done and their metrics of the newest checkpoint that can be read, if there is one."""
+    for found in reversed(_checkpoints(folder)):
+        try:
+            progress = json.loads((found / PROGRESS).read_text(encoding="utf-8"))
+            with safe_open(found / STATE, framework="pt"):  # fails where the file is shorter than it says
+                return found / STATE, progress["step"], progress["metrics"]
+        except (OSError, ValueError, SafetensorError):
+            continue
+    return None
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """By step."""
+    return sorted(folder.glob("checkpoint-0*"))

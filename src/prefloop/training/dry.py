@@ -7,7 +7,7 @@ import torch
 from prefloop.config import TrainStep
 from prefloop.objectives import Objective
 from prefloop.policy import ModelFacts, PolicyFiles, TokenRow, Workbench
-from prefloop.policy.memory import LOGIT_COPIES_TRAINING, activations, batch_logits
+from prefloop.policy.memory import MOMENTS, micro_batch
 from prefloop.training.answers import Together
 from prefloop.training.layout import ROWS, Budget, Layout
 from prefloop.training.loss import functionals_of
@@ -42,7 +42,7 @@ def largest_pass(
 
     def need(rows: list[TokenRow]) -> int:
         shape = layout.shape(rows, facts)
-        return activations(facts, shape).bytes + batch_logits(facts, shape, LOGIT_COPIES_TRAINING).bytes
+        return sum(part.bytes for part in micro_batch(facts, shape))
 
     return max(passes, key=need)
 
@@ -54,6 +54,8 @@ def dry_pass(
     bench: Workbench,
     start: PolicyFiles,
     layout: Layout = ROWS,
+    *,
+    recompute: bool = False,
 ) -> None:
     """One real forward and backward pass while all is held that training holds. Nothing is updated or left behind.
 
@@ -64,16 +66,19 @@ def dry_pass(
         bench: whose models are used; the base stays loaded for what follows.
         start: the policy that is trained.
         layout: of training.
+        recompute: layers are computed again going backward.
 
     Raises:
         MemoryError: there is not enough; so do RuntimeError and OSError (`is_out_of_memory`).
     """
     wanted = functionals_of(objective, "policy")
     with torch.random.fork_rng():
-        bench.base(start.directory)  # stays loaded once references were scored or answers sampled
-        with bench.for_training(start, settings.lora, seed=0) as trainable:
+        nf4 = settings.precision if settings.lora is not None and settings.lora.quantize else None
+        bench.base(start.directory, nf4)  # stays loaded once references were scored or answers sampled
+        with bench.for_training(start, settings.lora, 0, settings.precision, recompute=recompute) as trainable:
             parameters = trainable.parameters().values()
-            moments = [torch.full_like(parameter, 0.0) for parameter in parameters for _ in range(2)]
+            count = MOMENTS[settings.optimizer]
+            moments = [torch.full_like(parameter, 0.0) for parameter in parameters for _ in range(count)]
             prompts = range(len(rows)) if "prompt_logps" in wanted else ()
             scores = layout.scores(trainable.model, rows, wanted, prompts)
             torch.stack([values.double().sum() for values in scores.values()]).sum().backward()

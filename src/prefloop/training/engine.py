@@ -1,6 +1,7 @@
 """The training engine: an optimiser step, exact however it is cut into passes and dealt to processes."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from prefloop.errors import CheckFailedError
 from prefloop.objectives import State
 from prefloop.policy import Trainable, passed_tokens, return_freed_memory
+from prefloop.records import seed_for
 from prefloop.training.answers import Flat, Together
 from prefloop.training.columns import picked
 from prefloop.training.layout import ROWS, Budget, Layout
@@ -88,7 +90,7 @@ class PlainEngine:
         before = self.state
         self.optimizer.zero_grad(set_to_none=True)
         with passed_tokens(self.trainable.model) as passed:
-            order, losses, logps = self._evaluated(indices, self.loss.of_step(indices, number), learn=True)
+            order, losses, logps = self._evaluated(indices, self.loss.of_step(indices, number), learning=number)
         tokens = int(self.world.total(torch.tensor(passed())))
         parameters = list(self.trainable.parameters().values())
         self.world.add_gradients(parameters)
@@ -110,14 +112,14 @@ class PlainEngine:
             number: decides the random numbers that an objective may read.
         """
         of_step = {**self.loss.of_step(indices, number), "state": self.state}
-        return said_of(self.loss, *self._evaluated(indices, of_step, learn=False))
+        return said_of(self.loss, *self._evaluated(indices, of_step))
 
     def _evaluated(
-        self, indices: Sequence[int], of_step: Step, *, learn: bool
+        self, indices: Sequence[int], of_step: Step, *, learning: int | None = None
     ) -> tuple[list[int], Tensor, dict[str, Tensor]]:
         """The examples of a step in the order of their passes, their weighted losses and log-probabilities.
 
-        With `learn` their share of the gradient is added to that of the weights.
+        In a step, which has a number, their share of the gradient is added to that of the weights.
         """
         parts = list(self._parts(indices))
         everything = Together(tuple(answer for part in parts for answer in part.answers), ())
@@ -127,8 +129,12 @@ class PlainEngine:
         for part in parts:
             ends = example + len(part.indices), answer + len(part.answers)
             if part.passes or self._coupled:
-                share = self._learnt if learn else self._measured
-                losses[example : ends[0]], logps[answer : ends[1]] = share(part, of_step, len(indices))
+                found = (
+                    self._measured(part, of_step)
+                    if learning is None
+                    else self._learnt(part, of_step, len(indices), learning)
+                )
+                losses[example : ends[0]], logps[answer : ends[1]] = found
             example, answer = ends
         if not self._coupled:
             losses, logps = self.world.total(losses), self.world.total(logps)
@@ -148,40 +154,49 @@ class PlainEngine:
     def _coupled(self) -> bool:
         return self.loss.objective.whole_step
 
-    def _learnt(self, part: Together, of_step: Step, total: int) -> tuple[Tensor, Tensor]:
+    def _learnt(self, part: Together, of_step: Step, total: int, number: int) -> tuple[Tensor, Tensor]:
         """Adds the gradient of some losses, divided by the examples of the whole step; weighted losses and logps.
 
         Answers that do not pass at once pass twice: first their numbers, then, knowing how the loss depends on each
         number, the gradient of one pass after another.
         """
         if len(part.passes) == 1 and len(part.passes[0]) == len(part.answers):
-            flat = self._scores(part, part.passes[0])
-            losses = self._losses(part, flat, of_step, learn=True)
-            losses.sum().div(total).backward()
+            with self._dropout(part, part.passes[0], number):
+                flat = self._scores(part, part.passes[0])
+                losses = self._losses(part, flat, of_step, learn=True)
+                losses.sum().div(total).backward()
             return losses.detach(), flat["logps"].detach()
-        flat = self._seen(part)
+        flat = self._seen(part, number)
         leaves = [values.requires_grad_() for values in flat.values()]
         losses = self._losses(part, flat, of_step, learn=True)
         slopes = torch.autograd.grad(losses.sum().div(total), leaves, materialize_grads=True)
         needed = {name: slope for name, slope in zip(flat, slopes, strict=True) if slope.any()}
         for places in part.passes:
-            found = self._scores(part, places)
-            own = part.taken(needed, places, found)
-            torch.autograd.backward([found[name] for name in own], [own[name].to(found[name].dtype) for name in own])
+            with self._dropout(part, places, number):
+                found = self._scores(part, places)
+                own = part.taken(needed, places, found)
+                torch.autograd.backward(
+                    [found[name] for name in own], [own[name].to(found[name].dtype) for name in own]
+                )
         return losses.detach(), flat["logps"].detach()
 
-    def _measured(self, part: Together, of_step: Step, total: int) -> tuple[Tensor, Tensor]:
+    def _dropout(self, part: Together, places: Sequence[int], number: int) -> AbstractContextManager[None]:
+        """The same zeros whenever these answers pass in the step of this number."""
+        first = part.answers[places[0]]
+        return self.trainable.dropout(seed_for(self.loss.seed, "dropout", number, first.index, first.number))
+
+    def _measured(self, part: Together, of_step: Step) -> tuple[Tensor, Tensor]:
         """Weighted losses and log-probabilities alone."""
-        del total
         with torch.no_grad():
             flat = self._seen(part)
             return self._losses(part, flat, of_step, learn=False), flat["logps"]
 
-    def _seen(self, part: Together) -> Flat:
+    def _seen(self, part: Together, learning: int | None = None) -> Flat:
         """What the policy says of all answers of a part, without gradient; of coupled examples in every process."""
         flat = part.zeros({"logps", *self._functionals})
-        with torch.no_grad():
-            for places in part.passes:
+        for places in part.passes:
+            dropout = nullcontext() if learning is None else self._dropout(part, places, learning)
+            with dropout, torch.no_grad():
                 part.put(flat, places, self._scores(part, places))
         return {name: self.world.total(values) for name, values in flat.items()} if self._coupled else flat
 

@@ -26,10 +26,13 @@ def reference_scores(
     objective, count = request.objective, len(examples)
     layout = f"{request.layout.name}-{bench.device.type}-{request.budget.tokens}"  # rounding differs between them
 
+    lora = request.settings.lora
+    quantize = None if lora is None else lora.quantize
+
     def scored() -> dict[str, list[Any]]:
         scores: dict[str, list[Any]] = {}
         done = 0
-        with bench.for_scoring(policy) as model:
+        with bench.for_scoring(policy, request.settings.precision, quantize) as model:
             for batch, values in frozen_scores(
                 model,
                 examples,

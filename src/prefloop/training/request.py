@@ -42,7 +42,11 @@ class TrainRequest:
     scratch: Path
     budget: Budget
     checkpoint_steps: int
+    keep_last: int = 1
+    """Checkpoints that are kept."""
     layout: Layout = ROWS
+    recompute: bool = False
+    """Layers are computed again going backward (gradient checkpointing)."""
     validation: Sequence[TokenExample] = ()
     """Examples that are only measured, before and after."""
 

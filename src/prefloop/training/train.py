@@ -3,15 +3,17 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from prefloop.errors import DataError
 from prefloop.policy import Workbench
 from prefloop.records import in_pieces
+from prefloop.training.best import MEASURED, best_step, is_given_up, is_measured_after, require_measurable
 from prefloop.training.checkpoint import (
     MARGINS,
+    STATE,
     Metrics,
+    checkpoint_at,
     latest_checkpoint,
     optimizer_tensors,
     restore,
@@ -19,15 +21,17 @@ from prefloop.training.checkpoint import (
     restored_state,
     save_checkpoint,
     state_tensors,
+    steps_at,
 )
 from prefloop.training.columns import data_columns, picked
 from prefloop.training.engine import PlainEngine
 from prefloop.training.loss import LossOfPlan
-from prefloop.training.margins import write_margins
+from prefloop.training.margins import margins_after, margins_before, write_margins
+from prefloop.training.optimizers import optimizer_for
 from prefloop.training.references import reference_scores
 from prefloop.training.request import Notice, Progress, TrainRequest
 from prefloop.training.rows import TokenExample, step_plan
-from prefloop.training.schedule import learning_rate_at
+from prefloop.training.schedule import Schedule
 from prefloop.training.skipped import keep_skipped, step_or_skip
 from prefloop.training.validation import Validation
 from prefloop.training.world import World
@@ -38,68 +42,116 @@ def train(
 ) -> list[Metrics]:
     """Trains and writes the policy as a Hugging Face directory to `out`; returns the metrics of each step.
 
-    Beside it, where examples are pairs, stands how far each chosen answer was ahead when last seen; and what was
-    measured on the validation examples before and after, where there are any.
+    Beside it, where examples are pairs, stands how far each chosen answer was ahead when last seen, and of the worst
+    also before and after; and what was measured on the validation examples, where there are any. Where validation
+    chooses the best step, the policy is as it was after that one, and so is what the next block of the round goes on
+    from.
     Progress is kept in `request.scratch`: a train step that was killed goes on from there, bit for bit.
+
+    Raises:
+        DataError: soft labels, or what is to be measured, cannot have an effect.
     """
-    plan = step_plan(len(request.examples), request.settings.batch_size, request.settings.epochs, request.seed)
-    first_epoch = plan[: len(plan) // request.settings.epochs]
-    loss = _loss(request, request.examples, first_epoch, bench, progress)
+    settings = request.settings
+    require_measurable(settings, request.objective, validation=len(request.validation) > 0)
+    plan = step_plan(len(request.examples), settings.batch_size, settings.epochs, request.seed)
+    loss = _loss(request, request.examples, plan[: len(plan) // settings.epochs], bench, progress)
     _require_soft_labels(request, loss)
-    held_plan = list(in_pieces(range(len(request.validation)), request.settings.batch_size))
+    held_plan = list(in_pieces(range(len(request.validation)), settings.batch_size))
     held_loss = _loss(request, request.validation, held_plan, bench, progress, "validation-") if held_plan else None
-    with bench.for_training(request.start, request.settings.lora, request.seed) as trainable:
-        parameters = trainable.parameters()
-        optimizer = torch.optim.AdamW(
-            parameters.values(),
-            lr=request.settings.learning_rate,
-            weight_decay=request.settings.weight_decay,
-            fused=True,
-        )
+    with bench.for_training(
+        request.start, settings.lora, request.seed, settings.precision, recompute=request.recompute
+    ) as trainable:
         engine = PlainEngine(
             trainable,
             loss,
             request.examples,
-            optimizer,
-            request.settings.max_grad_norm,
+            optimizer_for(trainable.parameters(), settings),
+            settings.max_grad_norm,
             request.budget,
             request.layout,
             World.joined(),
             notice,
         )
         validation = Validation.of(engine, held_loss, request.validation, held_plan)
-
-        def held() -> dict[str, Tensor]:
-            return {**optimizer_tensors(parameters, optimizer), **state_tensors(engine.state)}
-
-        metrics: list[Metrics] = []
-        if (checkpoint := latest_checkpoint(request.scratch)) is not None:
-            state, _, metrics = checkpoint
-            restore(state, parameters, optimizer)
-            engine.state = restored_state(state, engine.state)
-            engine.margins = restored_margins(state)
-        else:
-            same = [name for name, policy in request.references.items() if policy.identity == request.start.identity]
-            engine.check_start(plan[0], same)
-            if request.block.optimizer_state is not None:
-                restore(request.block.optimizer_state, parameters, optimizer)
-                engine.state = restored_state(request.block.optimizer_state, engine.state)
+        metrics = _begun(request, engine, plan[0])
         before = validation.before(engine.state, request.scratch)
-        for number, indices in list(enumerate(plan))[len(metrics) :]:
-            rate = _learning_rate(request, number, len(plan))
-            done = step_or_skip(engine, indices, rate, metrics, request.scratch)
-            metrics.append({"step": number + 1, **done, "learning_rate": rate, "examples": len(indices)})
-            progress("train", number + 1, len(plan))
-            if (number + 1) % request.checkpoint_steps == 0 and number + 1 < len(plan):
-                save_checkpoint(request.scratch, number + 1, metrics, {**held(), MARGINS: engine.margins})
-        validation.write(out.parent, before, validation.measured(engine.state))
+        schedule = _schedule(request, len(plan))
+        _take_steps(request, engine, validation, plan, schedule, metrics, progress)
+        step = _at_best(request, engine, metrics)
+        measured = {name: value for name, value in metrics[step - 1].items() if name.startswith(MEASURED)}
+        after = {name.removeprefix(MEASURED): value for name, value in measured.items()}
+        validation.write(out.parent, before, after or validation.measured(engine.state), step)
+        margins = margins_after(request, engine)
         trainable.save(out)
         keep_skipped(request.scratch, out.parent)
         if not request.block.is_last:
-            save_checkpoint(out.parent, len(plan), [], held())
-    if not bool(engine.margins.isnan().any()):
-        write_margins(out.parent, [one.example_id for one in request.examples], engine.margins)
+            save_checkpoint(out.parent, schedule.begun + step, [], _held(engine))
+    started = margins_before(request, engine, list(margins), bench)
+    write_margins(out.parent, [one.example_id for one in request.examples], engine.margins, started, margins)
     return metrics
+
+
+def _take_steps(
+    request: TrainRequest,
+    engine: PlainEngine,
+    validation: Validation,
+    plan: Sequence[Sequence[int]],
+    schedule: Schedule,
+    metrics: list[Metrics],
+    progress: Progress,
+) -> None:
+    """Takes the steps that are left, and adds their metrics; a checkpoint is due by number, and where one is best."""
+    settings = request.settings
+    for number in range(len(metrics), len(plan)):
+        if is_given_up(settings, metrics):
+            break
+        step, rate = number + 1, schedule.rate(number)
+        done = step_or_skip(engine, plan[number], rate, metrics, request.scratch)
+        line: Metrics = {"step": step, **done, "learning_rate": rate, "examples": len(plan[number])}
+        if is_measured_after(step, len(plan), settings):
+            line |= {f"{MEASURED}{name}": value for name, value in validation.measured(engine.state).items()}
+        metrics.append(line)
+        progress("train", step, len(plan))
+        best = best_step(settings, metrics)
+        if (step % request.checkpoint_steps == 0 or step == best) and step < len(plan):
+            tensors = {**_held(engine), MARGINS: engine.margins}
+            save_checkpoint(request.scratch, step, metrics, tensors, request.keep_last, best)
+
+
+def _at_best(request: TrainRequest, engine: PlainEngine, metrics: Sequence[Metrics]) -> int:
+    """Puts an engine back to the best step where that is not the last; returns which one it stands at."""
+    step = best_step(request.settings, metrics) or len(metrics)
+    if step < len(metrics):
+        state = checkpoint_at(request.scratch, step) / STATE
+        restore(state, engine.trainable.parameters(), engine.optimizer)
+        engine.state = restored_state(state, engine.state)
+    return step
+
+
+def _held(engine: PlainEngine) -> dict[str, Tensor]:
+    """What training holds beside margins."""
+    return {**optimizer_tensors(engine.trainable.parameters(), engine.optimizer), **state_tensors(engine.state)}
+
+
+def _begun(request: TrainRequest, engine: PlainEngine, first_step: Sequence[int]) -> list[Metrics]:
+    """Puts an engine where training goes on: at the newest checkpoint, or where the block before ended.
+
+    Returns:
+        The metrics of the steps that are done.
+    """
+    parameters, optimizer = engine.trainable.parameters(), engine.optimizer
+    if (checkpoint := latest_checkpoint(request.scratch)) is not None:
+        state, _, metrics = checkpoint
+        restore(state, parameters, optimizer)
+        engine.state = restored_state(state, engine.state)
+        engine.margins = restored_margins(state)
+        return metrics
+    same = [name for name, policy in request.references.items() if policy.identity == request.start.identity]
+    engine.check_start(first_step, same)
+    if request.block.optimizer_state is not None:
+        restore(request.block.optimizer_state, parameters, optimizer)
+        engine.state = restored_state(request.block.optimizer_state, engine.state)
+    return []
 
 
 def _loss(
@@ -132,11 +184,16 @@ def _require_soft_labels(request: TrainRequest, loss: LossOfPlan) -> None:
         )
 
 
-def _learning_rate(request: TrainRequest, number: int, steps: int) -> float:
-    """The rate of a step, by where it stands in its round."""
-    return learning_rate_at(
-        (request.block.number + (number + 0.5) / steps) / request.block.count,
-        peak=request.settings.learning_rate,
-        warmup=request.settings.warmup,
-        schedule=request.settings.schedule,
+def _schedule(request: TrainRequest, steps: int) -> Schedule:
+    """The rates of this train step, by where it stands in its round."""
+    settings, block = request.settings, request.block
+    return Schedule(
+        peak=settings.learning_rate,
+        shape=settings.schedule,
+        warmup=settings.warmup,
+        warmup_steps=settings.warmup_steps,
+        steps=steps,
+        block=block.number,
+        blocks=block.count,
+        begun=0 if block.optimizer_state is None else steps_at(block.optimizer_state),
     )

@@ -60,8 +60,15 @@ class Validation:
         """Means before the first step; measured once, since training that goes on after a crash stands elsewhere."""
         return computed_once(scratch / KEPT, lambda: self.measured(state))
 
-    def write(self, folder: Path, before: Metrics, after: Metrics) -> None:
-        """Writes `validation.json`, where there is something to say."""
+    def write(self, folder: Path, before: Metrics, after: Metrics, step: int) -> None:
+        """Writes `validation.json`, where there is something to say.
+
+        Args:
+            folder: that it is written to.
+            before: what was measured before the first step.
+            after: the same of the policy that is written out.
+            step: after which it was trained so.
+        """
         if self.engine is not None:
-            found = {"examples": len(self.engine.examples), "before": before, "after": after}
+            found = {"examples": len(self.engine.examples), "step": step, "before": before, "after": after}
             (folder / VALIDATED).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -10,7 +10,7 @@ from prefloop.loop.steps.prompts import DATA, PROMPTS
 from prefloop.loop.steps.sample import SAMPLE
 from prefloop.loop.steps.tokens import TOKENS
 from prefloop.loop.steps.train import TRAIN
-from prefloop.loop.steps.work import Resources, StepType, Work
+from prefloop.loop.steps.work import Resources, StepType, Work, devices_here
 
 STEP_TYPES: Mapping[str, StepType] = {
     "prompts": PROMPTS,
@@ -24,4 +24,4 @@ STEP_TYPES: Mapping[str, StepType] = {
     "close": CLOSE,
 }
 
-__all__ = ["STEP_TYPES", "Resources", "StepType", "Work"]
+__all__ = ["STEP_TYPES", "Resources", "StepType", "Work", "devices_here"]

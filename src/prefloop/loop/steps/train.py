@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from math import log
+from math import ceil, log
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from prefloop.training import (
     Layout,
     TokensOnDisk,
     TrainRequest,
+    best_step,
     example_data,
     train,
 )
@@ -55,9 +56,12 @@ def make_policy(work: Work) -> Mapping[str, float]:
     examples = TokensOnDisk(work.path("tokens"), objective.roles)
     held = work.path("tokens") / VALIDATION
     hyper, fits = _resolved_hyper(work, settings, objective, example_data(examples, objective.roles))
-    layout = layout_of(work.resources.machine, takes_trees=work.resources.bench.takes_trees)
-    if layout is ROWS and work.resources.machine.layout == "auto":
+    machine = work.resources.machine
+    layout = layout_of(machine, takes_trees=work.resources.bench.takes_trees)
+    if layout is ROWS and machine.layout == "auto":
         work.report.note(f"{work.artifact.path}: this model's layers cannot share what answers begin with")
+    if (warning := _never_warm(settings, len(examples), work.recipe.blocks)) is not None:
+        work.report.note(f"{work.artifact.path}: {warning}")
     request = TrainRequest(
         settings=settings,
         objective=objective,
@@ -69,16 +73,32 @@ def make_policy(work: Work) -> Mapping[str, float]:
         seed=seed_for(work.recipe.seed, work.artifact.step, work.turn),
         block=_block(work),
         scratch=work.scratch,
-        budget=budget_of(work.resources.machine),
-        checkpoint_steps=work.resources.machine.checkpoint_steps,
+        budget=budget_of(machine),
+        checkpoint_steps=machine.checkpoint_steps,
+        keep_last=machine.keep_last,
         layout=layout,
+        recompute=machine.gradient_checkpointing is True or work.artifact.path in work.resources.recomputed,
     )
     metrics = train(request, work.resources.bench, work.out / "model", work.report, work.report.note)
     (work.out / "training.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics), encoding="utf-8")
     if fits:
         (work.out / "fitted.json").write_text(json.dumps(fits, indent=1) + "\n", encoding="utf-8")
-    (work.out / "policy.json").write_text(_card(work, settings).model_dump_json(indent=1) + "\n", encoding="utf-8")
-    return {"examples": len(examples), "steps": len(metrics), **_validated(work.out / VALIDATED)}
+    card = _card(work, settings, best_step(settings, metrics))
+    (work.out / "policy.json").write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    chosen = {} if card.best_step is None else {"best step": card.best_step}
+    return {"examples": len(examples), "steps": len(metrics), **chosen, **_validated(work.out / VALIDATED)}
+
+
+def _never_warm(settings: TrainStep, examples: int, blocks: int) -> str | None:
+    """What to say where the warm-up is longer than the round, so that the rate never reaches its peak."""
+    steps = ceil(examples / settings.batch_size) * settings.epochs * blocks
+    if settings.warmup_steps is None or settings.warmup_steps <= steps:
+        return None
+    return (
+        f"the warm-up takes {settings.warmup_steps} optimiser steps, but the round has about {steps}: the learning "
+        f"rate ends at {steps / settings.warmup_steps:.0%} of {settings.learning_rate}. Lower warmup_steps, or give "
+        "warmup, a share of the steps."
+    )
 
 
 def _validated(file: Path) -> dict[str, float]:
@@ -160,7 +180,7 @@ def _block(work: Work) -> BlockOfRound:
     return BlockOfRound(number, work.recipe.blocks, state)
 
 
-def _card(work: Work, settings: TrainStep) -> PolicyCard:
+def _card(work: Work, settings: TrainStep, best: int | None) -> PolicyCard:
     source = work.resources.source
     inputs = work.artifact.inputs
     return PolicyCard(
@@ -174,6 +194,7 @@ def _card(work: Work, settings: TrainStep) -> PolicyCard:
         round=work.artifact.place.round or 0,
         block=work.artifact.place.block or 0,
         files=content_of(work.out / "model"),
+        best_step=best,
     )
 
 
@@ -216,4 +237,4 @@ def _first_of(made: Artifact, scope: Scope) -> Artifact:
     return opened.after[made.step] if made.step in opened.after else opened.blocks[0][made.step]
 
 
-TRAIN = StepType(make_policy, _inputs)
+TRAIN = StepType(make_policy, _inputs, format=2)

@@ -29,17 +29,24 @@ class Resources:
     source: ModelSource
     chat_template_kwargs: Mapping[str, JsonValue]
     machine: MachineConfig
+    recomputed: set[str] = field(default_factory=set[str])
+    """Paths of train steps that would not fit unless layers are computed again; known when a run begins."""
 
     @cached_property
     def bench(self) -> Workbench:
         """The owner of all loaded models."""
         if self.machine.threads is not None:
             torch.set_num_threads(self.machine.threads)
-        wanted = self.machine.device
-        device = ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
+        device = self.machine.device if self.machine.device != "auto" else devices_here()[0]
         return Workbench(
             self.source, ChatCodec.load(self.source.directory, dict(self.chat_template_kwargs)), torch.device(device)
         )
+
+
+def devices_here() -> list[str]:
+    """The devices that torch sees, the fastest first."""
+    seen = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    return [device for device, there in seen.items() if there]
 
 
 @dataclass(frozen=True)
