@@ -87,7 +87,6 @@ def reward_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow
 def test_a_reward_model_judges_a_round_and_its_evaluation(small_run: SmallRun, reward_model: Path) -> None:
     result = small_run(f"judgments.judge={{type: reward_model, model: {reward_model}}}")
     found = values(result.run)
