@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from prefloop.config import JudgeConfig, ShorterJudge, VaderJudge
 from prefloop.errors import ResumableError
-from prefloop.judging import Ask, Shorter, Vader, Verdict, ask_each, judgments, make_judge
+from prefloop.judging import Ask, Verdict, ask_each, judgments, make_judge
 from prefloop.records import Message, Prompt, Response
 
 PROMPT = Prompt.of((Message(role="user", content="How was it?"),))
@@ -39,7 +39,7 @@ LOVE, GOOD, HORRIBLE = compound(3.2), compound(1.9), compound(-2.5)
 
 
 def score(text: str, tokens: int = 4, **config: object) -> float:
-    judge = Vader(VaderJudge.model_validate({"type": "vader", **config}))
+    judge = make_judge(VaderJudge.model_validate({"type": "vader", **config}))
     ((number, verdict),) = judge.judge([Ask(PROMPT, (response(text, tokens),))])
     assert number == 0
     (value,) = verdict.values
@@ -113,7 +113,10 @@ def test_the_name_says_everything_that_decides_the_score() -> None:
 
 def test_shorter_is_minus_the_tokens_of_each_answer() -> None:
     asks = [Ask(PROMPT, (response("a", 3), response("b", 9))), Ask(PROMPT, (response("c", 1),))]
-    assert list(Shorter().judge(asks)) == [(0, Verdict(values=(-3.0, -9.0))), (1, Verdict(values=(-1.0,)))]
+    assert list(make_judge(ShorterJudge(type="shorter")).judge(asks)) == [
+        (0, Verdict(values=(-3.0, -9.0))),
+        (1, Verdict(values=(-1.0,))),
+    ]
 
 
 def test_every_answer_is_asked_about_alone_under_its_own_prompt() -> None:

@@ -78,6 +78,20 @@ def plan(
     write_json(json_file, result)
 
 
+@app.command(epilog="Example: prefloop judge runs/mine --answers answered.jsonl")
+def judge(
+    folder: Annotated[Path, typer.Argument(help="Run folder.", metavar="RUN")],
+    answers: Annotated[Path, typer.Option(help="Lines of open_asks.jsonl with `values` filled in.")],
+    json_file: JsonFile = None,
+) -> None:
+    """Read people's answers to the open asks of a run; the run goes on when none is left."""
+    from prefloop.cli.judge import judge_command
+
+    with human_text(json_file):
+        result = judge_command(folder, answers)
+    write_json(json_file, result)
+
+
 @app.command(epilog="Example: prefloop report runs/quickstart")
 def report(
     folder: Annotated[Path, typer.Argument(help="Run folder.", metavar="RUN")],

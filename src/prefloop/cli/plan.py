@@ -37,7 +37,10 @@ def plan_command(recipe: str, folder: Path | None, overrides: Sequence[str]) -> 
     )
     console.print(_steps(plan))
     price = sum(step.price or 0.0 for step in plan.steps)
-    console.print(f"price of the judge calls: ${price:.2f}", highlight=False)
+    paid = sum(step.price or 0.0 for step in plan.steps if STATES[step.status] == "done")
+    console.print(
+        f"price of the judge calls: ${price:.2f}{f', ${paid:.2f} of it paid' if paid else ''}", highlight=False
+    )
     console.print(_needs(plan))
     for unknown in plan.unknown:
         console.print(f"not known: {unknown}", highlight=False, markup=False, soft_wrap=True)

@@ -61,7 +61,7 @@ def sourced(recipe: Composition, options_of: OptionsOf) -> Sourced:
     evaluations = [name for name, value in steps.items() if value["type"] == "evaluate"]
     origins = dict(_given(recipe))
     for name in evaluations:
-        taken = {key: found for key, found in loop_defaults(raw).items() if key not in steps[name]}
+        taken = {key: found for key, found in loop_defaults(raw, name).items() if key not in steps[name]}
         steps[name] = {**steps[name], **{key: value for key, (_, value) in taken.items()}}
         for key, (step, value) in taken.items():
             origins |= {inner: f"as {step}" for inner, _ in leaves(value, (name, key))}

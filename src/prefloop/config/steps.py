@@ -7,47 +7,22 @@ from pydantic import Discriminator, Field, JsonValue, Tag, ValidationError, mode
 
 from prefloop.config.base import Config, Options, is_mapping
 from prefloop.config.gate import GateConfig, MonitorsConfig
-
-
-class VaderJudge(Config):
-    """Sentence sentiment by VADER, with flaws that can be planted."""
-
-    type: Literal["vader"]
-    unit: Literal["sentence", "text"] = "sentence"
-    """`sentence` is the mean over sentences, nearly free of length; `text` scores the answer as one piece."""
-    length_bias: float = 0.0
-    """Planted flaw: score added a token."""
-    negate: bool = False
-    """Planted flaw: the sentiment counts the wrong way round."""
-
-    def truth(self) -> "VaderJudge | None":
-        """The same judge without its planted flaws; None where it has none."""
-        return VaderJudge(type="vader", unit=self.unit) if self.length_bias or self.negate else None
-
-
-class ShorterJudge(Config):
-    """Prefers the shorter answer: a control for length bias."""
-
-    type: Literal["shorter"]
-
-    def truth(self) -> None:
-        """It has no planted flaw."""
-        return
-
-
-JudgeConfig = Annotated[VaderJudge | ShorterJudge, Field(discriminator="type")]
+from prefloop.config.judges import JudgeConfig
 
 
 class StepConfig(Config):
     """Settings of a step."""
 
+    not_told: ClassVar[Mapping[str, Any]] = {"reads": True}
+    """Fields that decide nothing of its result; what it reads is known by identity instead."""
+
     def told(self) -> dict[str, Any]:
-        """What decides its result, every value written out. What it reads is known by identity instead."""
-        return self.model_dump(mode="json", exclude={"reads"})
+        """What decides its result, every value written out."""
+        return self.model_dump(mode="json", exclude=dict(self.not_told))
 
     def said(self) -> dict[str, Any]:
         """The same without what is at its default: a setting that is new in a later version changes nothing here."""
-        return self.model_dump(mode="json", exclude={"reads"}, exclude_defaults=True)
+        return self.model_dump(mode="json", exclude=dict(self.not_told), exclude_defaults=True)
 
 
 class ReadingStep(StepConfig):
@@ -176,13 +151,32 @@ class SampleStep(ReadingStep):
     """Prompts that are sampled and journaled together: what a crash can cost."""
 
 
+BUDGET = ("max_calls", "max_cost")
+"""Fields that limit what a run's judges are asked."""
+NOT_TOLD = {"reads": True, "judge": {"price": True}, **dict.fromkeys(BUDGET, True)}
+
+
 class JudgeStep(ReadingStep):
     """Who scores the responses."""
 
     main: ClassVar[str | None] = "judge"
+    not_told: ClassVar[Mapping[str, Any]] = NOT_TOLD
     type: Literal["judge"]
     judge: JudgeConfig
     """The judge by `type`, with its own fields."""
+    max_calls: Annotated[int, Field(ge=0)] | None = None
+    """Answers of judges outside the program that the run may have got, all steps and rounds together, when this step
+    asks: before the call that would exceed it the run stops with 75. None: no limit."""
+    max_cost: Annotated[float, Field(ge=0)] | None = None
+    """US dollars that they may have cost in all, likewise."""
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> "JudgeStep":
+        if not self.judge.kept and (self.max_calls is not None or self.max_cost is not None):
+            raise ValueError(f"judge {self.judge.type} costs nothing: remove max_calls and max_cost")
+        if self.max_cost is not None and not self.judge.price_of_a_call:
+            raise ValueError("max_cost counts nothing, since the judge has no price: set judge.price, or max_calls")
+        return self
 
 
 class PairStep(ReadingStep):
@@ -379,8 +373,13 @@ class EvaluateStep(StepConfig):
     type: Literal["evaluate"]
     suite: str
     """A shipped suite (`everyday`) or a prompt file. Without it the step is left out."""
+    not_told: ClassVar[Mapping[str, Any]] = NOT_TOLD
     judge: JudgeConfig
     """Default: the judge of the loop."""
+    max_calls: Annotated[int, Field(ge=0)] | None = None
+    """As in a judge step. Default: that of the loop's, where its judge is the loop's as well."""
+    max_cost: Annotated[float, Field(ge=0)] | None = None
+    """Likewise."""
     baseline: str = "initial"
     """The fixed opponent: initial, or the name of a policy that exists before the first round."""
     num_samples: Annotated[int, Field(ge=1)] = 1

@@ -4,7 +4,8 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from prefloop.config.steps import JudgeConfig
+from prefloop.config.judges import JudgeConfig
+from prefloop.config.steps import BUDGET
 
 SUITES = {"everyday": "everyday:heldout"}
 """Shipped suites and their prompt sets."""
@@ -49,7 +50,8 @@ def _expand(full: dict[str, Any], name: str) -> dict[str, Any]:
     each_round: dict[str, Any] = {f"{name}-samples": {**sampling, "policy": "current"}}
     for answers, steps in ((f"{name}-initial", setup), (f"{name}-samples", each_round)):
         stem = answers.removesuffix("-samples")
-        steps[f"{stem}-judgments"] = {"type": "judge", "judge": settings.get("judge"), "reads": [answers]}
+        budget = {key: settings[key] for key in BUDGET if settings.get(key) is not None}
+        steps[f"{stem}-judgments"] = {"type": "judge", "judge": settings.get("judge"), "reads": [answers], **budget}
         if (truth := _truth(settings.get("judge"))) is not None:
             steps[f"{stem}-truth"] = {"type": "judge", "judge": truth, "reads": [answers]}
     position = full["round"].index(name)
@@ -65,15 +67,20 @@ def _expand(full: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _with_defaults(full: dict[str, Any], name: str) -> dict[str, Any]:
     """What the loop's own steps say, where the evaluation does not."""
-    return {**{key: value for key, (_, value) in loop_defaults(full).items()}, **full[name]}
+    return {**{key: value for key, (_, value) in loop_defaults(full, name).items()}, **full[name]}
 
 
-def loop_defaults(full: dict[str, Any]) -> dict[str, tuple[str, Any]]:
-    """Settings that an evaluation takes from the loop's own steps, each with the step that it is of."""
+def loop_defaults(full: dict[str, Any], name: str) -> dict[str, tuple[str, Any]]:
+    """Settings that an evaluation takes from the loop's own steps, each with the step that it is of.
+
+    A judge of its own is not held to the budget of the loop's.
+    """
+    taken = [("judge", "judge"), ("sample", "max_new_tokens")]
+    taken += [("judge", key) for key in BUDGET] * ("judge" not in full[name])
     defaults: dict[str, tuple[str, Any]] = {}
     for step in full.get("block", ()):
         settings = full.get(step, {})
-        for kind, key in (("judge", "judge"), ("sample", "max_new_tokens")):
+        for kind, key in taken:
             if settings.get("type") == kind and key in settings:
                 defaults.setdefault(key, (step, settings[key]))
     return defaults

@@ -13,6 +13,8 @@ class Ask:
 
     prompt: Prompt
     subjects: tuple[Response, ...]
+    repeat: int = 0
+    """How many times the same was asked before, on purpose."""
 
 
 @dataclass(frozen=True)

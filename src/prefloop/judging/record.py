@@ -33,6 +33,7 @@ def judgments(judge: Judge, asks: Sequence[Ask]) -> Iterator[Judgment]:
             kind=judge.kind,
             subjects=tuple(subject.response_id for subject in ask.subjects),
             values=tuple(value if value is not None and isfinite(value) else None for value in verdict.values),
+            repeat=ask.repeat,
             raw=verdict.raw,
             tokens_in=verdict.tokens_in,
             tokens_out=verdict.tokens_out,

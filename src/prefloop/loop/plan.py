@@ -5,7 +5,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from prefloop.config import JudgeStep, LoadedRecipe, Recipe
+from prefloop.config import JudgeConfig, JudgeStep, LoadedRecipe, Recipe
 from prefloop.loop.amounts import Counts, Ledger, StepAmounts
 from prefloop.loop.appraisal import Appraiser, Models, uses_cuda
 from prefloop.loop.artifact import Artifact
@@ -21,8 +21,6 @@ from prefloop.policy import ChatCodec, Part, describe_model
 
 TOTALS = ("answers", "tokens", "judge_calls", "pairs", "optimiser_steps")
 """What is added up over a run."""
-PRICE_OF_A_RULE = 0.0
-"""US dollars: all judges that a recipe can name today are rules that run in this process."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class PlannedStep:
     actual: Counts
     """As the journal has it; empty until the step is done."""
     price: float | None
-    """What its judge calls cost, in US dollars; None where nothing is judged."""
+    """What its judge calls cost, or have cost, in US dollars; None where nothing is judged."""
     memory: int | None
     """Bytes at the peak of the step; None where no model is loaded, or nothing is known of it."""
 
@@ -157,9 +155,15 @@ def _planned(step: Forecast, amounts: StepAmounts, recipe: Recipe, need: Need | 
         at_most=amounts.at_most,
         expected=amounts.expected,
         actual=amounts.actual,
-        price=PRICE_OF_A_RULE if isinstance(settings, JudgeStep) else None,
+        price=_price(settings.judge, amounts) if isinstance(settings, JudgeStep) else None,
         memory=None if need is None else need.bytes,
     )
+
+
+def _price(judge: JudgeConfig, amounts: StepAmounts) -> float:
+    """Of all calls that a step makes. What was asked before is not paid again, which is known only when it is asked."""
+    calls = {**amounts.at_most, **amounts.expected, **amounts.actual}.get("judge_calls", 0)
+    return calls * judge.price_of_a_call
 
 
 def ends_at(artifact: Artifact, until: str | None) -> bool:

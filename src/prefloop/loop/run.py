@@ -23,7 +23,7 @@ from prefloop.loop.rounds import rounds
 from prefloop.loop.scope import Scope
 from prefloop.loop.stage import LOCK, Stage, locked
 from prefloop.loop.steps import Resources, devices_here
-from prefloop.loop.wiring import check_until, identity_of, model_artifact, rehearse
+from prefloop.loop.wiring import check_until, fetch_judges, identity_of, model_artifact, rehearse
 from prefloop.policy import check_model, resolve_model
 from prefloop.policy.quantized import require_quantizer
 
@@ -74,6 +74,7 @@ def run_recipe(
     _check_quantizer(recipe)
     rehearse(loaded)
     transformers_logging.disable_progress_bar()
+    fetch_judges(recipe)
     check_model(recipe.model.path)
     progress.note(f"model: {recipe.model.path}")
     source = resolve_model(recipe.model.path)

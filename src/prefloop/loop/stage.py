@@ -132,7 +132,9 @@ class Stage:
             (making.parent if kind.suffix else making).mkdir(parents=True, exist_ok=True)
             scratch.mkdir(parents=True, exist_ok=True)
             with self.progress.stage(path) as report:
-                work = Work(artifact, recipe, settings, making, scratch, paths, earlier, self.resources, report)
+                work = Work(
+                    artifact, recipe, settings, making, scratch, paths, earlier, self.resources, report, self.run
+                )
                 counts = kind.make(work)
             return_freed_memory()
             self.made.append(path)

@@ -6,9 +6,19 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from prefloop.config import DataStep, LoadedRecipe, PairStep, PromptsStep, Recipe, StepConfig, TrainStep
+from prefloop.config import (
+    DataStep,
+    JudgeStep,
+    LoadedRecipe,
+    PairStep,
+    PromptsStep,
+    Recipe,
+    StepConfig,
+    TrainStep,
+)
 from prefloop.data import prompts_of_turn
 from prefloop.errors import PrefloopError, RecipeError, did_you_mean
+from prefloop.judging import check_judge, fetch_judge
 from prefloop.loop.artifact import Artifact, Place
 from prefloop.loop.data_set import survey
 from prefloop.loop.gate import Decision
@@ -79,6 +89,14 @@ def rehearse(loaded: LoadedRecipe) -> None:
         pass
 
 
+def fetch_judges(recipe: Recipe) -> None:
+    """Downloads the judges' models that a recipe names, so that their content is known (ModelError where it fails)."""
+    for name in recipe.names():
+        settings = recipe.step(name, 0)
+        if isinstance(settings, JudgeStep):
+            fetch_judge(settings.judge)
+
+
 def check_prompts(name: str, settings: StepConfig, place: str, recipe: Recipe) -> None:
     """The set can be read, and is large enough for one round."""
     del place
@@ -91,6 +109,13 @@ def check_data(name: str, settings: StepConfig, place: str, recipe: Recipe) -> N
     del place
     assert isinstance(settings, DataStep)
     survey(name, settings, recipe)
+
+
+def check_judgments(name: str, settings: StepConfig, place: str, recipe: Recipe) -> None:
+    """The judge can be asked."""
+    del name, place, recipe
+    assert isinstance(settings, JudgeStep)
+    check_judge(settings.judge)
 
 
 def check_pair(name: str, settings: StepConfig, place: str, recipe: Recipe) -> None:
@@ -154,6 +179,7 @@ def check_roles(settings: TrainStep, artifact: Artifact, place: str, recipe: Rec
 CHECKS: dict[str, Callable[[str, StepConfig, str, Recipe], None]] = {
     "prompts": check_prompts,
     "data": check_data,
+    "judge": check_judgments,
     "pair": check_pair,
     "train": check_train,
 }

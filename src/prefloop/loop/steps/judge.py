@@ -1,28 +1,121 @@
 """Step type `judge`: what a judge says of every answer."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import cast
 
-from prefloop.config import JudgeStep, StepConfig
-from prefloop.judging import ask_each, judgments, make_judge
+from prefloop.config import JudgeStep, Recipe, StepConfig
+from prefloop.errors import ResumableError
+from prefloop.judging import (
+    OPEN,
+    Answers,
+    Ask,
+    Budget,
+    Human,
+    Judge,
+    JudgeMachine,
+    KeptJudge,
+    Remembering,
+    RewardModel,
+    ask_each,
+    judgments,
+    make_judge,
+    read_from_outside,
+)
 from prefloop.loop.artifact import Inputs
 from prefloop.loop.scope import Scope
+from prefloop.loop.steps.train import TOKENS_PER_BATCH
 from prefloop.loop.steps.work import StepType, Work, nearest
-from prefloop.records import Judgment, Prompt, Response, shard_name, write_records
+from prefloop.records import Judgment, Prompt, Response, in_pieces, read_records, shard_name, write_records
+
+WAVE = 1024
+"""Answers that a model judges and a crash can cost. Batches lie within a wave, so that a restart changes no byte."""
+
+Ways = Callable[[int, Sequence[Ask]], Sequence[Judgment]]
+"""How the asks of a shard become judgments."""
 
 
 def make_judgments(work: Work) -> Mapping[str, float]:
-    """Asks about each answer alone and records what was said."""
+    """Asks about each answer alone and records what was said.
+
+    Raises:
+        ResumableError: answers are open, or the next call would exceed the budget; what was answered is kept.
+    """
     settings = work.settings
     assert isinstance(settings, JudgeStep)
-    judge = make_judge(settings.judge)
+    judge = make_judge(settings.judge, _machine(work))
     count = invalid = 0
-    for shard in range(work.num_shards("responses")):
-        asks = ask_each(work.records("prompts", Prompt, shard), work.records("responses", Response, shard))
-        said = list(judgments(judge, asks))
-        write_records(work.out / shard_name(shard), said)
-        count += len(said)
-        invalid += sum(value is None for judgment in said for value in judgment.values)
+    with _way_to_ask(work, settings, judge) as say:
+        for shard in range(work.num_shards("responses")):
+            said = say(shard, _asks(work, shard))
+            write_records(work.out / shard_name(shard), said)
+            count += len(said)
+            invalid += sum(value is None for judgment in said for value in judgment.values)
     return {"judgments": count, "invalid": invalid}
+
+
+@contextmanager
+def _way_to_ask(work: Work, settings: JudgeStep, judge: Judge) -> Generator[Ways]:
+    """Rules are simply asked; models in waves that survive a crash; whoever is outside once, and no more than allowed.
+
+    People are asked about all shards at once, before anything is written.
+    """
+    if isinstance(judge, RewardModel):
+        yield lambda shard, asks: _in_waves(work, judge, shard, asks)
+    elif settings.judge.kept:
+        price = settings.judge.price_of_a_call
+        lasting = price > 0 or isinstance(judge, Human)
+        with Answers.of_run(work.run, survives_power_loss=lasting) as answers:
+            budget = Budget(settings.max_calls, settings.max_cost)
+            asked = Remembering(cast("KeptJudge", judge), answers, work.artifact.step, price, budget)
+            if isinstance(judge, Human):
+                _wait_for_people(work, judge, asked)
+            yield lambda _shard, asks: list(judgments(asked, asks))
+    else:
+        yield lambda _shard, asks: list(judgments(judge, asks))
+
+
+def _in_waves(work: Work, judge: Judge, shard: int, asks: Sequence[Ask]) -> list[Judgment]:
+    """What a model says; a wave that was complete before a crash is not judged again."""
+    said: list[Judgment] = []
+    for wave, some in enumerate(in_pieces(asks, WAVE)):
+        kept = work.scratch / f"{shard_name(shard)}.wave-{wave:05d}"
+        if not kept.exists():
+            aside = kept.with_suffix(".writing")
+            write_records(aside, judgments(judge, some))
+            with aside.open("rb") as written:
+                os.fsync(written.fileno())
+            aside.rename(kept)
+        said += read_records(kept, Judgment)
+        work.report("answers judged", len(said), len(asks))
+    return said
+
+
+def _wait_for_people(work: Work, judge: Human, asked: Remembering) -> None:
+    """Writes down what is open, and stops the run until it is answered."""
+    waiting: dict[str, Ask] = {}
+    for shard in range(work.num_shards("responses")):
+        waiting |= asked.open(_asks(work, shard))
+    if not waiting:
+        (work.run / OPEN).unlink(missing_ok=True)
+        return
+    asked.require_room(len(waiting))
+    judge.write_open(work.run, waiting, work.artifact.step, asked.price)
+    raise ResumableError(
+        f"{work.artifact.path}: {len(waiting)} answers wait for a person in {work.run / OPEN}. Fill in `values`, read "
+        f"them with `prefloop judge {work.run} --answers FILE`, and run the same command again."
+    )
+
+
+def _asks(work: Work, shard: int) -> list[Ask]:
+    return ask_each(work.records("prompts", Prompt, shard), work.records("responses", Response, shard))
+
+
+def _machine(work: Work) -> JudgeMachine:
+    """Where judges that are models run: as the run's own models do."""
+    tokens = work.resources.machine.tokens_per_batch
+    return JudgeMachine(work.resources.bench.device, TOKENS_PER_BATCH if tokens == "auto" else tokens)
 
 
 def _inputs(_name: str, settings: StepConfig, scope: Scope) -> Inputs:
@@ -32,4 +125,9 @@ def _inputs(_name: str, settings: StepConfig, scope: Scope) -> Inputs:
     return {"prompts": tuple(prompts.values()), "responses": responses}
 
 
-JUDGE = StepType(make_judgments, _inputs, holds=lambda _settings: {Judgment: "."})
+def _external(_name: str, settings: StepConfig, _recipe: Recipe) -> Mapping[str, str]:
+    assert isinstance(settings, JudgeStep)
+    return read_from_outside(settings.judge)
+
+
+JUDGE = StepType(make_judgments, _inputs, holds=lambda _settings: {Judgment: "."}, external=_external)

@@ -66,6 +66,8 @@ class Work:
     """What was counted when it was made, by identity."""
     resources: Resources
     report: Report
+    run: Path
+    """The run folder, for what belongs to no artifact: the answers of judges outside the program."""
 
     def path(self, slot: str) -> Path:
         """The path of the only artifact in a slot."""

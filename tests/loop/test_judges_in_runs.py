@@ -1,0 +1,259 @@
+"""Judges of every kind as steps of a run: what is asked again, what a mistake says before the run starts."""
+
+import json
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from typer.testing import CliRunner
+
+from prefloop.cli.app import app
+from prefloop.config import load_recipe
+from prefloop.errors import DataError, ModelError, RecipeError, ResumableError
+from prefloop.judging import OPEN, Answers, Ask, RewardModel, Verdict
+from prefloop.loop import RunResult, plan_recipe
+from prefloop.policy import resolve_model
+from prefloop.records import Judgment, Response, read_folder
+
+from .conftest import SMALL
+
+SmallRun = Callable[..., RunResult]
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Writes the module in which a judge's function stands, where the command runs."""
+    monkeypatch.chdir(tmp_path)
+    before = list(sys.path)
+
+    def write(source: str) -> None:
+        Path("scores_of_mine.py").write_text(source, encoding="utf-8")
+        sys.modules.pop("scores_of_mine", None)
+
+    yield write
+    sys.modules.pop("scores_of_mine", None)
+    sys.path[:] = before
+
+
+def values(run: Path) -> dict[str, float | None]:
+    return {one.subjects[0]: one.values[0] for one in read_folder(run / "round-00/judgments", Judgment)}
+
+
+def test_a_function_judges_a_round_and_what_changes_in_its_file_is_judged_again(
+    small_run: SmallRun, module: Callable[[str], None]
+) -> None:
+    mine = ("judgments.judge={type: python, function: 'scores_of_mine:score'}", "evaluation.suite=null")
+    module("def score(prompt, response):\n    return len(response)\n")
+    first = small_run(*mine, until="judgments")
+    answers = {one.response_id: one.text for one in read_folder(first.run / "round-00/samples", Response)}
+    assert values(first.run) == {name: float(len(text)) for name, text in answers.items()}
+
+    assert small_run(*mine, until="judgments").made == ()
+
+    module("def score(prompt, response):\n    return -len(response)\n")
+    again = small_run(*mine, until="judgments")
+    assert again.made == ("round-00/judgments",)
+    assert values(again.run) == {name: -float(len(text)) for name, text in answers.items()}
+
+
+def test_a_function_that_is_not_there_is_said_before_the_run_folder_exists(
+    small_run: SmallRun, module: Callable[[str], None], tmp_path: Path
+) -> None:
+    module("def scores(prompt, response):\n    return 1\n")
+    with pytest.raises(RecipeError) as raised:
+        small_run("judgments.judge={type: python, function: 'scores_of_mine:score'}", "evaluation.suite=null")
+    assert str(raised.value) == (
+        "recipe loop.tiny: judgments: judge.function is 'scores_of_mine:score', but scores_of_mine has no function "
+        "score. It has scores."
+    )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def reward_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """builtin:tiny with a head that makes a score of what it has read."""
+    folder, source = tmp_path_factory.mktemp("rewards") / "tiny-reward", resolve_model("builtin:tiny").directory
+    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+    config = AutoConfig.from_pretrained(source)
+    config.num_labels = 1
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    return folder
+
+
+def test_a_reward_model_judges_a_round_and_its_evaluation(small_run: SmallRun, reward_model: Path) -> None:
+    result = small_run(f"judgments.judge={{type: reward_model, model: {reward_model}}}")
+    found = values(result.run)
+    assert len(set(found.values())) > len(found) / 2
+    assert None not in found.values()
+    summary = json.loads((result.run / "round-00/summary.json").read_text())
+    assert summary["judges"][0].startswith("reward_model:tiny-reward:")
+    assert small_run(f"judgments.judge={{type: reward_model, model: {reward_model}}}").made == ()
+
+    moved = reward_model.with_name("elsewhere").joinpath("tiny-reward")
+    shutil.copytree(reward_model, moved)
+    judged = small_run(f"judgments.judge={{type: reward_model, model: {moved}}}", name="moved", until="judgments")
+    assert values(judged.run) == found
+    assert str(moved) not in (judged.run / "round-00/judgments/part-00000.jsonl").read_text()
+
+
+def test_a_policy_named_as_reward_model_is_refused_before_the_run(small_run: SmallRun, tmp_path: Path) -> None:
+    directory = resolve_model("builtin:tiny").directory
+    with pytest.raises(ModelError, match=r"recipe loop\.tiny: evaluation-initial-judgments: .* is a LlamaForCausalLM"):
+        small_run(f"judgments.judge={{type: reward_model, model: {directory}}}")
+    assert not (tmp_path / "run").exists()
+
+
+LOGGED = """
+from pathlib import Path
+
+def score(prompt, response):
+    with Path("calls").open("a") as calls:
+        calls.write(repr((prompt, response)) + "\\n")
+    return len(response)
+"""
+PAID = "judgments.judge={type: python, function: 'scores_of_mine:score', price: 0.5}"
+
+
+def calls() -> list[str]:
+    return Path("calls").read_text().splitlines() if Path("calls").is_file() else []
+
+
+def test_a_budget_stops_the_run_before_the_call_that_exceeds_it_and_more_money_goes_on(
+    small_run: SmallRun, module: Callable[[str], None], tmp_path: Path
+) -> None:
+    module(LOGGED)
+    with pytest.raises(ResumableError) as raised:
+        small_run(PAID, "judgments.max_cost=3.6", "evaluation.suite=null", until="judgments")
+    assert len(calls()) == 7
+    said = r"judgments: judgments\.max_cost is \$3\.6, and 7 answers for \$3\.50 are there; (\d+) more are needed now"
+    found = re.match(said, str(raised.value))
+    assert found is not None
+    left = int(found[1])
+
+    done = small_run(PAID, f"judgments.max_calls={7 + left}", "evaluation.suite=null", until="judgments")
+    assert len(calls()) == len(set(calls())) == 7 + left
+    assert len(values(done.run)) == 18
+    assert done.made == ("round-00/judgments",)
+
+    more = "judgments.max_calls=100"
+    assert small_run(PAID, more, "evaluation.suite=null", until="judgments").made == ()  # a limit is no part of it
+    with Answers.of_run(tmp_path / "run") as answers:
+        assert (answers.calls, answers.cost) == (7 + left, 0.5 * (7 + left))
+
+
+def test_answers_survive_what_they_were_asked_for(small_run: SmallRun, module: Callable[[str], None]) -> None:
+    """A step that is made again asks nobody again."""
+    module(LOGGED)
+    first = small_run(PAID, "evaluation.suite=null", until="judgments")
+    before, paid = values(first.run), len(calls())
+    shutil.rmtree(first.run / "round-00/judgments")
+    again = small_run(PAID, "evaluation.suite=null", until="judgments")
+    assert again.made == ("round-00/judgments",)
+    assert values(again.run) == before
+    assert len(calls()) == paid
+
+
+@pytest.mark.parametrize(
+    ("judge", "limit", "said"),
+    [
+        ("{type: vader}", "max_calls=3", "judge vader costs nothing: remove max_calls and max_cost"),
+        ("{type: python, function: 'a:b'}", "max_cost=3", "max_cost counts nothing, since the judge has no price"),
+    ],
+)
+def test_a_limit_that_limits_nothing_is_refused(small_run: SmallRun, judge: str, limit: str, said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        small_run(f"judgments.judge={judge}", f"judgments.{limit}", "evaluation.suite=null")
+
+
+def test_an_evaluation_is_held_to_the_loops_budget_unless_its_judge_is_its_own() -> None:
+    limits = ("judgments.max_calls=90", "judgments.max_cost=5", "evaluation.suite=everyday")
+    own = "evaluation.judge={type: vader}"
+    held, free = (load_recipe("loop.tiny", (PAID, *limits, *more)).recipe for more in ((), (own,)))
+    found = [recipe.step("evaluation-judgments", 0) for recipe in (held, free)]
+    assert [(step.max_calls, step.max_cost) for step in found] == [(90, 5.0), (None, None)]  # type: ignore[attr-defined]
+
+
+def test_the_plan_says_calls_and_price(module: Callable[[str], None], tmp_path: Path) -> None:
+    module(LOGGED)
+    loaded = load_recipe("loop.tiny", (PAID, *SMALL))
+    plan = plan_recipe(loaded, tmp_path / "run")
+    priced = {step.path: (step.at_most["judge_calls"], step.price) for step in plan.steps if step.price is not None}
+    assert priced == {
+        "setup/evaluation-initial-judgments": (5, 2.5),
+        "round-00/judgments": (18, 9.0),
+        "round-00/evaluation-judgments": (5, 2.5),
+    }
+    assert calls() == []
+
+
+def test_people_judge_a_round(small_run: SmallRun, tmp_path: Path) -> None:
+    human = ("judgments.judge={type: human, question: Good, price: 0.1}", "evaluation.suite=null")
+    with pytest.raises(ResumableError) as raised:
+        small_run(*human, until="judgments")
+    run = tmp_path / "run"
+    lines = [json.loads(line) for line in (run / OPEN).read_text().splitlines()]
+    assert str(raised.value) == (
+        f"round-00/judgments: {len(lines)} answers wait for a person in {run / OPEN}. Fill in `values`, read them with "
+        f"`prefloop judge {run} --answers FILE`, and run the same command again."
+    )
+    answered = tmp_path / "answered.jsonl"
+
+    def fill(some: int) -> str:
+        given = [
+            {**line, "values": [1 + len(line["answers"][0]) % 5 if n < some else None]} for n, line in enumerate(lines)
+        ]
+        answered.write_text("".join(json.dumps(line) + "\n" for line in given))
+        result = CliRunner().invoke(app, ["judge", str(run), "--answers", str(answered)])
+        assert result.exit_code == 0
+        return " ".join(result.stdout.split())
+
+    assert f"4 answers read, {len(lines) - 4} are still open." in fill(4)
+    with pytest.raises(ResumableError, match=f"{len(lines) - 4} answers wait for a person"):
+        small_run(*human, until="judgments")
+    assert len((run / OPEN).read_text().splitlines()) == len(lines) - 4
+    lines = lines[4:]
+    assert f"{len(lines)} answers read, none is open; run the recipe again to go on." in fill(len(lines))
+
+    done = small_run(*human, until="judgments")
+    answers = {one.response_id: one.text for one in read_folder(done.run / "round-00/samples", Response)}
+    assert values(done.run) == {name: float(1 + len(text) % 5) for name, text in answers.items()}
+    assert not (run / OPEN).exists()
+
+    with pytest.raises(DataError, match="no ask waits for a person"):
+        CliRunner().invoke(app, ["judge", str(run), "--answers", str(answered)], catch_exceptions=False)
+
+
+def test_people_are_not_asked_beyond_the_budget(small_run: SmallRun, tmp_path: Path) -> None:
+    human = ("judgments.judge={type: human, price: 0.1}", "evaluation.suite=null", "judgments.max_cost=0.5")
+    with pytest.raises(ResumableError, match=r"judgments\.max_cost is \$0\.5, and 0 answers for \$0\.00 are there"):
+        small_run(*human, until="judgments")
+    assert not (tmp_path / "run" / OPEN).exists()
+
+
+def test_waves_change_no_score_and_are_not_judged_again(
+    small_run: SmallRun, reward_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = f"judgments.judge={{type: reward_model, model: {reward_model}}}"
+    whole = small_run(judge, "evaluation.suite=null", until="judgments", name="whole")
+    monkeypatch.setattr("prefloop.loop.steps.judge.WAVE", 5)
+    real, judged = RewardModel.judge, list[int]()
+
+    def dying(self: RewardModel, asks: Sequence[Ask]) -> Iterator[tuple[int, Verdict]]:
+        judged.append(len(asks))
+        if len(judged) == 3:
+            raise KeyboardInterrupt
+        return real(self, asks)
+
+    monkeypatch.setattr(RewardModel, "judge", dying)
+    with pytest.raises(KeyboardInterrupt):
+        small_run(judge, "evaluation.suite=null", until="judgments")
+    done = small_run(judge, "evaluation.suite=null", until="judgments")
+    assert judged == [5, 5, 5, 5, 3]
+    assert values(done.run) == pytest.approx(values(whole.run), abs=1e-5)
