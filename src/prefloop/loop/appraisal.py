@@ -55,7 +55,7 @@ class Appraiser:
             return None
         match self.recipe.step(artifact.step, artifact.place.round or 0):
             case SampleStep() as settings:
-                return self._sampling(artifact, settings)
+                return self._sampling(artifact, settings) if settings.sampler.type == "local" else None
             case TrainStep() as settings:
                 self.trained.append(settings)
                 return self._training(artifact, settings, self.models.codec)
