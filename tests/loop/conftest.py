@@ -19,6 +19,7 @@ SMALL = (
 )
 VOLATILE = (
     "journal.sqlite",
+    "answers.sqlite",
     "environment.json",
     ".lock",
     "report/",

@@ -138,10 +138,17 @@ def merge(base: Any, change: Any) -> Any:
     return merged
 
 
-def spelled_out(value: Any, own_main: str | None = None) -> Any:
-    """Plain values written as the mapping that they stand for, at every known place."""
+def spelled_out(value: Any, own_main: str | None = None, below: str | None = None) -> Any:
+    """Plain values written as the mapping that they stand for, at every known place.
+
+    Args:
+        value: of a recipe, or of a part of it.
+        own_main: the field that a plain value stands for.
+        below: the key of the mapping; the `model` of a judge is a plain name, that of a recipe a mapping.
+    """
     if not is_mapping(value):
         if own_main is None or value is None:
             return value
         return {own_main: spelled_out(value, NESTED_MAIN.get(own_main))}
-    return {key: spelled_out(item, NESTED_MAIN.get(key)) for key, item in value.items()}
+    mains = {key: main for key, main in NESTED_MAIN.items() if below is None or key != "model"}
+    return {key: spelled_out(item, mains.get(key), key) for key, item in value.items()}

@@ -158,7 +158,33 @@ class ReplaySamplerConfig(Config):
     """Response records, such as a sample step's folder of another run, or one of its files."""
 
 
-SamplerConfig = Annotated[LocalSamplerConfig | ReplaySamplerConfig, Field(discriminator="type")]
+Address = Annotated[str, Field(pattern=r"^https?://")]
+
+
+class ServerSamplerConfig(Config):
+    """Samples over HTTP, from servers with OpenAI's completions that hold the recipe's model."""
+
+    type: Literal["server"]
+    url: Address | Annotated[tuple[Address, ...], Field(min_length=1)]
+    """Where the API begins, such as http://localhost:8000/v1; a list is a pool of servers with the same model."""
+    model: str
+    """Name under which the servers know the recipe's model."""
+    key: str | None = None
+    """Name of the environment variable that holds their key."""
+    concurrency: Annotated[int, Field(ge=1)] = 32
+    """Requests under way at each server."""
+    timeout_s: Annotated[float, Field(gt=0)] = 300.0
+    """Longest wait for one answer, in seconds."""
+    deadline_s: Annotated[float, Field(gt=0)] = 600.0
+    """How long one answer is tried for, in seconds, before the run stops and can go on later."""
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """One server or more."""
+        return (self.url,) if isinstance(self.url, str) else self.url
+
+
+SamplerConfig = Annotated[LocalSamplerConfig | ServerSamplerConfig | ReplaySamplerConfig, Field(discriminator="type")]
 
 
 class SampleStep(ReadingStep):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from prefloop.config import DataStep, LoadedRecipe, PairStep, PromptsStep, Recipe, StepConfig, TrainStep
+from prefloop.config import DataStep, LoadedRecipe, PairStep, PromptsStep, Recipe, SampleStep, StepConfig, TrainStep
 from prefloop.data import prompts_of_turn
 from prefloop.errors import PrefloopError, RecipeError, did_you_mean
 from prefloop.loop.artifact import Artifact, Place
@@ -19,6 +19,7 @@ from prefloop.loop.stage import derive
 from prefloop.objectives import find_objective
 from prefloop.pairing import find_rule
 from prefloop.records import digest
+from prefloop.sampling import authorization
 
 REHEARSED_ROUNDS = 10
 """After three rounds every name means the same kind of thing as before; numbers by round may still change."""
@@ -92,6 +93,14 @@ def check_data(name: str, settings: StepConfig, place: str, recipe: Recipe) -> N
     survey(name, settings, recipe)
 
 
+def check_sample(name: str, settings: StepConfig, place: str, recipe: Recipe) -> None:
+    """The key of a server is there."""
+    del name, place, recipe
+    assert isinstance(settings, SampleStep)
+    if settings.sampler.type == "server":
+        authorization(settings.sampler.key)
+
+
 def check_pair(name: str, settings: StepConfig, place: str, recipe: Recipe) -> None:
     """The rule exists, its options fit, and what it reads is there to be read."""
     del name
@@ -151,6 +160,7 @@ def check_roles(settings: TrainStep, artifact: Artifact, place: str, recipe: Rec
 CHECKS: dict[str, Callable[[str, StepConfig, str, Recipe], None]] = {
     "prompts": check_prompts,
     "data": check_data,
+    "sample": check_sample,
     "pair": check_pair,
     "train": check_train,
 }

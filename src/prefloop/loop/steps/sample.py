@@ -2,13 +2,20 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import fields
 from functools import partial
 
 from pydantic import JsonValue
 
-from prefloop.config import LocalSamplerConfig, Recipe, ReplaySamplerConfig, SampleStep, StepConfig
+from prefloop.config import (
+    LocalSamplerConfig,
+    Recipe,
+    ReplaySamplerConfig,
+    SampleStep,
+    ServerSamplerConfig,
+    StepConfig,
+)
 from prefloop.loop.artifact import Inputs
 from prefloop.loop.scope import Scope
 from prefloop.loop.steps.work import StepType, Work, nearest
@@ -17,15 +24,22 @@ from prefloop.records import Prompt, Response, digest, in_pieces, read_records, 
 from prefloop.sampling import (
     DEFAULT_ROWS,
     Answer,
+    KeptAnswers,
     LocalPolicies,
+    Patience,
+    Pool,
     Replay,
     Sampler,
     SamplingSettings,
+    ServerPolicies,
     Serving,
+    authorization,
     draws_for,
     replay_identity,
 )
 
+KEPT = "answers.sqlite"
+"""File of a run folder with every answer that came from servers; no re-run and no `gc` removes it."""
 ALWAYS_SAID = ("temperature", "top_p", "max_new_tokens")
 """Settings that every response names; others where they are not at their defaults."""
 
@@ -70,6 +84,12 @@ def _answering(work: Work, settings: SampleStep, stack: ExitStack) -> Answering:
         case LocalSamplerConfig():
             rows = work.resources.machine.rows
             sampler: Sampler = LocalPolicies(work.resources.bench, DEFAULT_ROWS if rows == "auto" else rows)
+        case ServerSamplerConfig() as servers:
+            patience = Patience(timeout_s=servers.timeout_s, deadline_s=servers.deadline_s)
+            headers = authorization(servers.key)
+            kept = stack.enter_context(closing(KeptAnswers(work.run / KEPT)))
+            pool = partial(Pool, servers.urls, servers.concurrency, patience, headers)
+            sampler = ServerPolicies(pool, servers.model, work.resources.bench, kept, work.report.note)
     total = sum(1 for _ in work.records("prompts", Prompt)) * settings.num_samples
     return partial(_sampled, stack.enter_context(sampler.serving(work.policy("policy"))), work, settings, total)
 

@@ -93,6 +93,11 @@ class Work:
         return PolicyFiles(artifact.identity, model)
 
     @property
+    def run(self) -> Path:
+        """The run folder."""
+        return self.scratch.parents[1]
+
+    @property
     def turn(self) -> int:
         """How many blocks of the run came before this one; 0 in the set-up."""
         return turn_at(self.artifact.place, self.recipe)
