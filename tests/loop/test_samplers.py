@@ -2,7 +2,10 @@
 
 import json
 import shutil
+import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ from prefloop.loop import RunResult, plan_recipe
 from prefloop.policy import ChatCodec, PolicyFiles, Workbench, resolve_model
 from prefloop.testing import CompletionsServer
 
-from .conftest import stable_files
+from .conftest import SMALL, stable_files
 
 SmallRun = Callable[..., RunResult]
 SAMPLES = "round-00/samples/part-00000.jsonl"
@@ -93,6 +96,43 @@ def tiny_server(**options: Any) -> CompletionsServer:
 
 def at(url: str, **others: Any) -> str:
     return f"samples.sampler={json.dumps({'type': 'server', 'url': url, 'model': 'tiny', **others})}"
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from prefloop.config import load_recipe
+from prefloop.loop import Progress, run_recipe
+from prefloop.sampling import KeptAnswers
+
+keep, calls = KeptAnswers.keep, []
+
+def fatal(self, answers):
+    keep(self, answers)
+    calls.append(1)
+    if len(calls) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+KeptAnswers.keep = fatal
+run_recipe(load_recipe("loop.tiny", sys.argv[2:]), Path(sys.argv[1]), Progress(), until="samples")
+"""
+
+
+@pytest.mark.crash
+def test_a_killed_process_loses_no_answer_and_asks_for_none_again(small_run: SmallRun, tmp_path: Path) -> None:
+    server = tiny_server()
+    with server.running() as url:
+        whole = small_run(at(url, concurrency=1), name="whole", until="samples").run
+        server.answers.clear()
+        told = (*SMALL, at(url, concurrency=1))
+        killed = subprocess.run(
+            [sys.executable, "-c", KILLED, str(tmp_path / "killed"), *told], check=False, capture_output=True
+        )
+        assert killed.returncode == -signal.SIGKILL
+        ran = small_run(at(url, concurrency=1), name="killed", until="samples").run
+    asked = [body for body in server.answers if '"max_tokens":24' in body]
+    assert len(asked) == len(set(asked)) == 6
+    assert (ran / SAMPLES).read_bytes() == (whole / SAMPLES).read_bytes()
 
 
 ADAPTED = "policy={lora: 4, learning_rate: 1e-2, batch_size: 2}"

@@ -1,5 +1,6 @@
 """Sampling over HTTP from a real small server that serves builtin:tiny, with planted faults."""
 
+import time
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
@@ -309,3 +310,44 @@ def test_a_key_comes_from_the_environment(
         )
         with sampler.serving(policy):
             assert set(server.headers) == {"Bearer sk-secret"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("redirect", "/v1/completions: redirects, which is not followed. Check sampler.url, model and key."),
+        ("unauthorized", "refused with 401: Incorrect API key provided: Bearer [the key]. Check sampler.url"),
+    ],
+)
+def test_a_server_that_refuses_is_asked_once_and_its_words_hold_no_key(
+    bench: Workbench, policy: PolicyFiles, tmp_path: Path, fault: str, said: str
+) -> None:
+    server = CompletionsServer(bench, policy, faults=Faults(1.0, (fault,)))
+    with server.running() as url, closing(KeptAnswers(tmp_path / "answers.sqlite")) as kept:
+        headers = {"Authorization": "Bearer sk-secret"}
+        sampler = ServerPolicies(lambda: Pool([url], 1, QUICK, headers), "tiny", bench, kept, lambda _line: None)
+        with pytest.raises(RecipeError) as error, sampler.serving(policy):
+            pass
+    assert said in str(error.value)
+    assert server.requests == 1
+
+
+def test_retry_after_is_waited_for(bench: Workbench, policy: PolicyFiles, tmp_path: Path) -> None:
+    server = CompletionsServer(bench, policy, retry_after_s=1)
+    with served(bench, policy, tmp_path, server) as serving:
+        before = server.requests
+        server.faults = Faults(0.5, ("too_many_requests",), seed=first_seed_with_fault_at(before))
+        began = time.monotonic()
+        assert len(list(serving.sample(draws(bench, 1), PLAIN))) == 3
+    assert time.monotonic() - began >= 1
+    assert server.requests == before + 2
+
+
+def first_seed_with_fault_at(number: int) -> int:
+    """Of a request, and not of the one after it."""
+    seeds = (seed for seed in range(100))
+    return next(
+        seed
+        for seed in seeds
+        if Faults(0.5, ("x",), seed).at(number) is not None and Faults(0.5, ("x",), seed).at(number + 1) is None
+    )

@@ -189,7 +189,8 @@ async def _tried(ask: Ask, body: Mapping[str, Any], count: int = 1) -> tuple[Com
     """What a request gives; None where the server refuses it or gives something else."""
 
     def accept(answer: Any) -> tuple[Completion, ...] | None:
-        completions(answer, len(answer["choices"]) if isinstance(answer, dict) and answer.get("choices") else count)
+        choices = answer.get("choices") if isinstance(answer, dict) else None
+        completions(answer, len(choices) if isinstance(choices, list) and choices else count)
         try:
             return completions(answer, count)
         except BadAnswerError:
@@ -208,7 +209,7 @@ def _decodes(found: Completion, codec: ChatCodec) -> bool:
 
 
 def _are_probabilities(found: Completion) -> bool:
-    if found.logps is None or max(found.logps) > _ROUNDING:
+    if found.logps is None:
         return False
     if found.token_ids is not None and len(found.token_ids) != len(found.logps):
         return False

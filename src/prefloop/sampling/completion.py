@@ -7,6 +7,8 @@ from typing import Any
 
 from prefloop.sampling.endpoints import BadAnswerError
 
+_ROUNDING = 1e-3
+"""Nats: log-probabilities above it are none."""
 _AS_ID = "token_id:"
 """How vLLM writes a token where it is asked for ids."""
 
@@ -24,7 +26,7 @@ class Completion:
     """Whether the server says at all what ended it."""
     token_ids: tuple[int, ...] | None
     logps: tuple[float, ...] | None
-    """Nats, one a token; None where the server gives none."""
+    """Nats, one a token; None where the server gives none, or numbers that are none."""
     top_probabilities: tuple[float, ...] = ()
     """At each position, the sum of the probabilities of the tokens that it lists."""
 
@@ -72,6 +74,8 @@ def _completion(choice: Mapping[str, Any]) -> Completion:
         tops = [[float(logp) for logp in (top or {}).values()] for top in told.get("top_logprobs") or ()]
         written = [str(token) for token in told.get("tokens") or ()]
         ids = [int(token.removeprefix(_AS_ID)) if token.startswith(_AS_ID) else None for token in written]
+    if not all(math.isfinite(logp) and logp <= _ROUNDING for logp in logps or ()):
+        logps = None
     ids = choice.get("token_ids") or ids
     known = [token for token in ids if isinstance(token, int)]
     reason = choice.get("stop_reason", choice.get("matched_stop"))

@@ -143,6 +143,11 @@ class Pool:
             attempt += 1
             await asyncio.sleep(min(wait, max(0.0, until - time.monotonic())))
 
+    def _redacted(self, text: str) -> str:
+        """Without the key, which some servers repeat when they refuse it."""
+        key = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        return text.replace(key, "[the key]") if key else text
+
     def _jitter(self, attempt: int) -> float:
         return self._random.uniform(0, min(self.patience.longest_wait_s, self.patience.first_wait_s * 2**attempt))
 
@@ -222,7 +227,7 @@ class Pool:
                 if len(content) > _LARGEST_BODY:
                     raise BadAnswerError(f"an answer of more than {_LARGEST_BODY} bytes")
         status = response.status_code
-        said = " ".join(bytes(content[:_SHOWN]).decode(errors="replace").split())
+        said = self._redacted(" ".join(bytes(content).decode(errors="replace").split()))[:_SHOWN]
         if status in _BUSY:
             raise _BusyError(f"answered {status}: {said}", _retry_after(response.headers.get("retry-after")))
         if status >= 500:

@@ -32,7 +32,8 @@ class Faults:
 
     share: float = 0.0
     kinds: tuple[str, ...] = ()
-    """Of `too_many_requests`, `error`, `cut`, `slow`, `garbage`, `empty`, `error_object`, `missing_choice`."""
+    """Of `too_many_requests`, `error`, `cut`, `slow`, `garbage`, `empty`, `error_object`, `missing_choice`, `redirect`,
+    `unauthorized`."""
     seed: int = 0
 
     def at(self, number: int) -> str | None:
@@ -53,6 +54,8 @@ class CompletionsServer:
     false_logps: float = 1.0
     """Factor on every log-probability."""
     latency_s: float = 0.0
+    retry_after_s: int = 0
+    """What a busy answer asks for."""
     answers: list[str] = field(default_factory=list[str])
     """What was answered in full and without fault: the request bodies, in order."""
     most_at_once: int = 0
@@ -213,7 +216,7 @@ class _Handler(BaseHTTPRequestHandler):
     def too_many_requests(self, body: bytes) -> None:
         """Busy; says when to come again."""
         del body
-        self._send(429, b"later", {"Retry-After": "0"})
+        self._send(429, b"later", {"Retry-After": str(self.server_of.retry_after_s)})
 
     def error(self, body: bytes) -> None:
         """Broken inside."""
@@ -250,6 +253,16 @@ class _Handler(BaseHTTPRequestHandler):
         answer = self.server_of.completion(json.loads(body))
         self._send(200, json.dumps({**answer, "choices": answer["choices"][1:]}).encode())
 
+    def redirect(self, body: bytes) -> None:
+        """Sends clients elsewhere."""
+        del body
+        self._send(307, b"", {"Location": "http://127.0.0.1:9/v1/completions"})
+
+    def unauthorized(self, body: bytes) -> None:
+        """Refuses the key and repeats it."""
+        del body
+        self._send(401, f"Incorrect API key provided: {self.headers.get('Authorization')}".encode())
+
     def log_message(self, format: str, *args: object) -> None:
         """Says nothing."""
 
@@ -263,5 +276,7 @@ FAULTS: Mapping[str, Callable[[_Handler, bytes], None]] = {
     "empty": _Handler.empty,
     "error_object": _Handler.error_object,
     "missing_choice": _Handler.missing_choice,
+    "redirect": _Handler.redirect,
+    "unauthorized": _Handler.unauthorized,
 }
 """How a request can go wrong."""

@@ -91,12 +91,13 @@ def _answering(work: Work, settings: SampleStep, stack: ExitStack) -> Answering:
             pool = partial(Pool, servers.urls, servers.concurrency, patience, headers)
             sampler = ServerPolicies(pool, servers.model, work.resources.bench, kept, work.report.note)
     total = sum(1 for _ in work.records("prompts", Prompt)) * settings.num_samples
-    return partial(_sampled, stack.enter_context(sampler.serving(work.policy("policy"))), work, settings, total)
+    return partial(sampled, stack.enter_context(sampler.serving(work.policy("policy"))), work, settings, total)
 
 
-def _sampled(
+def sampled(
     serving: Serving, work: Work, settings: SampleStep, total: int, prompts: Sequence[Prompt], done: int
 ) -> Iterator[Response]:
+    """Answers from a policy to some prompts, `total` being those of all prompts of the step."""
     codec = work.resources.bench.codec
     place = work.artifact.place
     draws = [
