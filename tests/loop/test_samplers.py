@@ -154,6 +154,7 @@ def test_every_rounds_adapter_is_published_and_answers_and_is_taken_back(small_r
     assert (ran / "answers.sqlite").is_file()
 
 
+@pytest.mark.slow
 def test_an_engine_that_loads_no_adapters_is_said_in_one_line_and_the_run_goes_on_later(small_run: SmallRun) -> None:
     told = (ADAPTED, "rounds=2")
     without = tiny_server(lacks=frozenset({"load_lora_adapter"}))
@@ -176,6 +177,7 @@ def test_weights_of_its_own_need_a_server_that_takes_them(small_run: SmallRun) -
     assert "takes no new weights (update_weights_from_disk answered 404)" in str(error.value)
 
 
+@pytest.mark.slow
 def test_samples_of_a_server_that_was_lost_are_made_again_from_what_was_kept(small_run: SmallRun) -> None:
     server = tiny_server()
     with server.running() as url:

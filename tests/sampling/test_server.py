@@ -332,6 +332,7 @@ def test_a_server_that_refuses_is_asked_once_and_its_words_hold_no_key(
     assert server.requests == 1
 
 
+@pytest.mark.slow
 def test_retry_after_is_waited_for(bench: Workbench, policy: PolicyFiles, tmp_path: Path) -> None:
     server = CompletionsServer(bench, policy, retry_after_s=1)
     with served(bench, policy, tmp_path, server) as serving:
