@@ -6,11 +6,11 @@ from torch import Tensor
 
 from prefloop.errors import ModelError
 from prefloop.sampling import SamplingSettings
-from prefloop.sampling.choice import choose
+from prefloop.sampling.choice import choose, penalised
 
 
-def settings(temperature: float = 1.0, top_p: float = 1.0) -> SamplingSettings:
-    return SamplingSettings(temperature=temperature, top_p=top_p, max_new_tokens=1)
+def settings(temperature: float = 1.0, top_p: float = 1.0, **others: float) -> SamplingSettings:
+    return SamplingSettings(temperature=temperature, top_p=top_p, max_new_tokens=1, **others)
 
 
 def logits_of(*probabilities: float) -> Tensor:
@@ -55,6 +55,37 @@ def test_top_p_is_exact_on_a_vocabulary_larger_than_the_first_look() -> None:
     logits[0, 1500] = -1e-6
     middles = [(number + 0.5) / 1800 for number in range(1800)]
     assert tokens_at(logits, middles, settings(top_p=0.9)) == [token for token in range(1801) if token != 1500]
+
+
+@pytest.mark.parametrize(
+    ("top_k", "kept"),
+    [(1, {1}), (2, {1, 3}), (3, {0, 1, 3}), (4, {0, 1, 2, 3}), (5, {0, 1, 2, 3, 4}), (99, set(range(5)))],
+)
+def test_top_k_keeps_so_many_and_of_equally_likely_ones_the_lower_id(top_k: int, kept: set[int]) -> None:
+    logits = logits_of(0.15, 0.4, 0.15, 0.22, 0.08)
+    grid = [(n + 0.5) / 1000 for n in range(1000)]
+    assert set(tokens_at(logits, grid, settings(top_k=top_k))) == kept
+
+
+@pytest.mark.parametrize(("min_p", "kept"), [(0.19, {0, 1, 2, 3, 4}), (0.21, {0, 1, 2, 3}), (0.5, {1, 3}), (1.0, {1})])
+def test_min_p_is_a_share_of_the_most_likely_tokens_probability(min_p: float, kept: set[int]) -> None:
+    logits = logits_of(0.15, 0.4, 0.15, 0.22, 0.08)
+    grid = [(n + 0.5) / 1000 for n in range(1000)]
+    assert set(tokens_at(logits, grid, settings(min_p=min_p))) == kept
+
+
+def test_top_p_counts_among_what_top_k_left() -> None:
+    """0.4 of the 0.62 that two tokens have is 0.645: enough for 0.6, which of the whole it would not be."""
+    logits = logits_of(0.15, 0.4, 0.15, 0.22, 0.08)
+    grid = [(n + 0.5) / 1000 for n in range(1000)]
+    assert set(tokens_at(logits, grid, settings(top_p=0.6, top_k=2))) == {1}
+    assert set(tokens_at(logits, grid, settings(top_p=0.6))) == {1, 3}
+
+
+def test_a_repetition_penalty_lowers_what_is_held_whatever_its_sign() -> None:
+    logits = torch.tensor([[2.0, -2.0, 2.0, -2.0]])
+    held = torch.tensor([[True, True, False, False]])
+    assert penalised(logits, held, 4.0).tolist() == [[0.5, -8.0, 2.0, -2.0]]
 
 
 def test_logps_are_those_of_the_distribution_that_was_sampled_from() -> None:

@@ -1,12 +1,12 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import product
 
 import pytest
 import torch
 from scipy.stats import chisquare
-from torch import Tensor
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
@@ -92,17 +92,21 @@ def by_draw(answers: Iterator[Answer]) -> dict[tuple[str, int], Answer]:
     return {(answer.draw.prompt_id, answer.draw.index): answer for answer in answers}
 
 
-def exact_logps(logits: Tensor, temperature: float, top_p: float) -> Tensor:
-    """log of the sampling distribution, the slow and plain way."""
-    probabilities = (logits.double() / temperature).softmax(-1)
-    for row in probabilities.view(-1, probabilities.shape[-1]):
-        reached = 0.0
-        for token in sorted(range(len(row)), key=lambda token: (-float(row[token]), token)):
-            share = float(row[token])
-            if reached >= top_p:
-                row[token] = 0
-            reached += share
-    return (probabilities / probabilities.sum(-1, keepdim=True)).log()
+def exact_probabilities(logits: list[float], held: Sequence[int], settings: SamplingSettings) -> list[float]:
+    """The sampling distribution of one position, the slow and plain way: token by token."""
+    penalty = settings.repetition_penalty
+    for token in set(held):
+        logits[token] = logits[token] / penalty if logits[token] > 0 else logits[token] * penalty
+    shares = [math.exp((logit - max(logits)) / settings.temperature) for logit in logits]
+    order = sorted(range(len(shares)), key=lambda token: (-shares[token], token))[: settings.top_k]
+    reached, kept = 0.0, []
+    for token in order:
+        if reached < settings.top_p * sum(shares[one] for one in order):
+            kept.append(token)
+        reached += shares[token]
+    kept = [token for token in kept if shares[token] >= settings.min_p * shares[order[0]]]
+    total = sum(shares[token] for token in kept)
+    return [shares[token] / total if token in kept else 0.0 for token in range(len(shares))]
 
 
 def exact_sum_logp(model: PreTrainedModel, answer: Answer, settings: SamplingSettings) -> float:
@@ -110,8 +114,12 @@ def exact_sum_logp(model: PreTrainedModel, answer: Answer, settings: SamplingSet
     ids = torch.tensor([answer.draw.prompt_ids + answer.token_ids])
     with torch.no_grad():
         logits = model(input_ids=ids, use_cache=False).logits[0, len(answer.draw.prompt_ids) - 1 : -1]
-    logps = exact_logps(logits, settings.temperature, settings.top_p)
-    return logps.gather(-1, torch.tensor(answer.token_ids)[:, None]).sum().item()
+    total = 0.0
+    for position, token in enumerate(answer.token_ids):
+        held = answer.draw.prompt_ids + answer.token_ids[:position]
+        probability = exact_probabilities(logits[position].double().tolist(), held, settings)[token]
+        total += math.log(probability) if probability else -math.inf
+    return total
 
 
 def answers_that_can_be(max_new_tokens: int) -> list[tuple[int, ...]]:
@@ -120,11 +128,23 @@ def answers_that_can_be(max_new_tokens: int) -> list[tuple[int, ...]]:
     return ended + list(product(words, repeat=max_new_tokens))
 
 
-@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.6, 1.0), (1.5, 0.8), (2.5, 0.7)])
-def test_draws_have_the_exact_probabilities(temperature: float, top_p: float) -> None:
+@pytest.mark.parametrize(
+    "others",
+    [
+        {},
+        {"temperature": 0.6},
+        {"temperature": 1.5, "top_p": 0.8},
+        {"temperature": 2.5, "top_p": 0.7},
+        {"temperature": 2.0, "top_k": 2},
+        {"temperature": 2.0, "min_p": 0.12},
+        {"repetition_penalty": 2.5},
+        {"temperature": 1.8, "top_k": 4, "top_p": 0.9, "min_p": 0.15, "repetition_penalty": 1.4},
+    ],
+)
+def test_draws_have_the_exact_probabilities(others: dict[str, float]) -> None:
     """20,000 draws against all 85 answers that can be. 1e-4: one run in 10,000 would fail, and seeds are fixed."""
     model = built(llama, torch.float32, vocab=ENUMERABLE)
-    settings = SamplingSettings(temperature=temperature, top_p=top_p, max_new_tokens=3)
+    settings = SamplingSettings(**{"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 3, **others})
     wanted = draws([(0, 3, 1)], 20_000)
 
     seen = Counter(
@@ -151,12 +171,18 @@ def test_draws_have_the_exact_probabilities(temperature: float, top_p: float) ->
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("make", ARCHITECTURES)
-@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.7, 0.9)])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        SamplingSettings(1.0, 1.0, 12),
+        SamplingSettings(0.7, 0.9, 12),
+        SamplingSettings(1.5, 0.95, 12, top_k=9, min_p=0.1, repetition_penalty=1.3),
+    ],
+)
 def test_sum_logp_is_that_of_a_plain_forward_pass(
-    make: Callable[..., PreTrainedModel], dtype: torch.dtype, temperature: float, top_p: float
+    make: Callable[..., PreTrainedModel], dtype: torch.dtype, settings: SamplingSettings
 ) -> None:
     model = built(make, dtype)
-    settings = SamplingSettings(temperature=temperature, top_p=top_p, max_new_tokens=12)
     sampler = LocalSampler(model, frozenset({EOS, 5, 6, 7, 8, 9}), rows=64)
     answers = list(sampler.sample(draws(prompts_of_lengths(2, 9, 5, 1), 6), settings))
     assert len(answers) == 24
@@ -165,17 +191,23 @@ def test_sum_logp_is_that_of_a_plain_forward_pass(
         assert answer.sum_logp == pytest.approx(exact_sum_logp(model, answer, settings), abs=TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("penalty", [1.0, 1.7])
 @pytest.mark.parametrize("make", ARCHITECTURES)
-def test_greedy_is_that_of_transformers_token_by_token(make: Callable[..., PreTrainedModel]) -> None:
+def test_greedy_is_that_of_transformers_token_by_token(make: Callable[..., PreTrainedModel], penalty: float) -> None:
     model = built(make, torch.float32)
     model.generation_config.pad_token_id = 0
     prompts = prompts_of_lengths(3, 11, 1, 6, 6)
-    settings = SamplingSettings(temperature=0.0, top_p=1.0, max_new_tokens=20)
+    settings = SamplingSettings(temperature=0.0, top_p=1.0, max_new_tokens=20, repetition_penalty=penalty)
     found = by_draw(LocalSampler(model, frozenset({EOS, 9}), rows=8).sample(draws(prompts, 1), settings))
     for number, prompt in enumerate(prompts):
         ids = torch.tensor([prompt])
         whole = model.generate(
-            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=20, eos_token_id=[EOS, 9]
+            ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            max_new_tokens=20,
+            eos_token_id=[EOS, 9],
+            repetition_penalty=penalty,
         )
         assert found[f"p{number}", 0].token_ids == tuple(whole[0, len(prompt) :].tolist())
         assert found[f"p{number}", 0].sum_logp == 0.0
@@ -311,6 +343,44 @@ def test_a_given_beginning_is_part_of_the_prompt_and_not_of_the_answer() -> None
     (whole,) = sampler.sample(draws([prompt], 1), settings)
     (rest,) = sampler.sample(draws([prompt + whole.token_ids[:3]], 1), settings)
     assert rest.token_ids[:5] == whole.token_ids[3:]
+
+
+def letters(token_ids: Sequence[int]) -> str:
+    """Token 0 is a, 1 is b, and so on; the last ones of 40 are halves of an umlaut, nothing without each other."""
+    pieces = [bytes([97 + token]) if token < 26 else (b"\xc3" if token < 33 else b"\xa4") for token in token_ids]
+    return b"".join(pieces).decode(errors="replace")
+
+
+def test_a_stop_text_ends_an_answer_with_the_token_that_completes_it() -> None:
+    model = built(llama, torch.float64)
+    wanted = draws(prompts_of_lengths(3, 7), 40)
+    plain = SamplingSettings(temperature=1.0, top_p=1.0, max_new_tokens=30)
+    stops = ("ab", "h", "ä")
+    sampler = LocalSampler(model, frozenset({EOS}), rows=50, text_of=letters)
+    whole = by_draw(sampler.sample(wanted, plain))
+    stopped = by_draw(sampler.sample(wanted, replace(plain, stop=stops)))
+
+    def expected(answer: Answer) -> tuple[int, ...]:
+        for end in range(1, len(answer.token_ids) + 1):
+            if any(stop in letters(answer.token_ids[:end]) for stop in stops):
+                return answer.token_ids[:end]
+        return answer.token_ids
+
+    assert {key: answer.token_ids for key, answer in stopped.items()} == {key: expected(a) for key, a in whole.items()}
+    ends = [stop for stop in stops for answer in stopped.values() if letters(answer.token_ids).endswith(stop)]
+    assert {"h", "ä"} <= set(ends)
+    assert all(
+        answer.finish_reason == "stop" for answer in stopped.values() if letters(answer.token_ids).endswith(stops)
+    )
+
+
+def test_a_stop_id_ends_an_answer_as_eos_does() -> None:
+    model = built(llama, torch.float64)
+    wanted = draws(prompts_of_lengths(3, 7), 20)
+    plain = SamplingSettings(temperature=1.0, top_p=1.0, max_new_tokens=30)
+    told = by_draw(LocalSampler(model, frozenset({EOS})).sample(wanted, replace(plain, stop_ids=(5, 6))))
+    assert told == by_draw(LocalSampler(model, frozenset({EOS, 5, 6})).sample(wanted, plain))
+    assert {answer.token_ids[-1] for answer in told.values() if answer.finish_reason == "stop"} > {5, 6}
 
 
 def test_different_beginnings_of_one_prompt_are_kept_apart() -> None:

@@ -125,6 +125,43 @@ class LocalSamplerConfig(Config):
     type: Literal["local"] = "local"
 
 
+class ReplaySamplerConfig(Config):
+    """Takes answers that were sampled before, so that later steps can be repeated without sampling."""
+
+    type: Literal["replay"]
+    file: str
+    """Response records, such as a sample step's folder of another run, or one of its files."""
+
+
+Address = Annotated[str, Field(pattern=r"^https?://")]
+
+
+class ServerSamplerConfig(Config):
+    """Samples over HTTP, from servers with OpenAI's completions that hold the recipe's model."""
+
+    type: Literal["server"]
+    url: Address | Annotated[tuple[Address, ...], Field(min_length=1)]
+    """Where the API begins, such as http://localhost:8000/v1; a list is a pool of servers with the same model."""
+    model: str
+    """Name under which the servers know the recipe's model."""
+    key: str | None = None
+    """Name of the environment variable that holds their key."""
+    concurrency: Annotated[int, Field(ge=1)] = 32
+    """Requests under way at each server."""
+    timeout_s: Annotated[float, Field(gt=0)] = 300.0
+    """Longest wait for one answer, in seconds."""
+    deadline_s: Annotated[float, Field(gt=0)] = 600.0
+    """How long one answer is tried for, in seconds, before the run stops and can go on later."""
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """One server or more."""
+        return (self.url,) if isinstance(self.url, str) else self.url
+
+
+SamplerConfig = Annotated[LocalSamplerConfig | ServerSamplerConfig | ReplaySamplerConfig, Field(discriminator="type")]
+
+
 class SampleStep(ReadingStep):
     """How responses are drawn from a policy."""
 
@@ -138,17 +175,34 @@ class SampleStep(ReadingStep):
     type: Literal["sample"]
     policy: str = "current"
     """Whose answers: initial, round_start, current, or the name of a train step."""
-    sampler: LocalSamplerConfig = LocalSamplerConfig()
+    sampler: SamplerConfig = LocalSamplerConfig()
+    """Who samples, by `type`. Files and addresses are no part of the step's identity; what a file holds is."""
     num_samples: Annotated[int, Field(ge=1)] = 5
     """Responses a prompt (K)."""
     temperature: Annotated[float, Field(ge=0)] = 1.0
     """Softmax temperature. 1.0 samples from the policy itself, 0 takes the most likely token."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Smallest set of most likely tokens whose probability reaches this."""
+    top_k: Annotated[int, Field(ge=1)] | None = None
+    """So many of the most likely tokens, before `top_p`; None keeps all."""
+    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Least probability, as a share of the most likely token's; 0 keeps all."""
+    repetition_penalty: Annotated[float, Field(gt=0)] = 1.0
+    """Positive logits of tokens that prompt or answer hold are divided by this, negative ones multiplied; 1 changes
+    nothing. What is sampled from is then no longer the policy, and depends on the prompt's words."""
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Texts that end an answer; the tokens that complete one are its last, and no EOS follows them."""
+    stop_ids: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """Tokens that end an answer, beside the model's EOS."""
     max_new_tokens: Annotated[int, Field(ge=1)] = 1024
     """Longest response, in tokens; longer ones are cut; their finish_reason is `length`."""
     wave: Annotated[int, Field(ge=1)] = 64
     """Prompts that are sampled and journaled together: what a crash can cost."""
+
+    def said(self) -> dict[str, Any]:
+        """Of the sampler its type alone: a file counts by its content, a server by the policy that it serves."""
+        said = super().said()
+        return {**said, "sampler": {"type": self.sampler.type}} if "sampler" in said else said
 
 
 BUDGET = ("max_calls", "max_cost")

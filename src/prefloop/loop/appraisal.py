@@ -21,7 +21,10 @@ from prefloop.objectives import find_objective
 from prefloop.policy import BatchShape, ChatCodec, ModelFacts, Part, model_facts
 from prefloop.policy.memory import MOMENTS
 from prefloop.policy.model_files import CONVERSATION_FILES
-from prefloop.sampling import DEFAULT_ROWS
+from prefloop.sampling import DEFAULT_ROWS, PROBE_TOKENS, PROBES
+
+PROOF_TOKENS = 64
+"""Of a short question in a template and its answer, about."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Appraiser:
             return None
         match self.recipe.step(artifact.step, artifact.place.round or 0):
             case SampleStep() as settings:
-                return self._sampling(artifact, settings)
+                return self._answering(artifact, settings)
             case TrainStep() as settings:
                 self.trained.append(settings)
                 return self._training(artifact, settings, self.models.codec)
@@ -92,6 +95,18 @@ class Appraiser:
         if lora not in self._facts:
             self._facts[lora] = model_facts(self.models.directory, lora)
         return self._facts[lora]
+
+    def _answering(self, artifact: Artifact, settings: SampleStep) -> Need | None:
+        """Servers answer with memory of their own; here the policy scores a few of their answers, to prove it."""
+        match settings.sampler.type:
+            case "local":
+                return self._sampling(artifact, settings)
+            case "replay":
+                return None
+            case "server":
+                adapted = self._lora(artifact.inputs["policy"])
+                shape = BatchShape.of_rows(len(PROBES), PROOF_TOKENS, PROBE_TOKENS)
+                return scoring_need(self.facts(adapted), self.program, shape, merged=False, adapted=adapted is not None)
 
     def _sampling(self, artifact: Artifact, settings: SampleStep) -> Need:
         lora = self._lora(artifact.inputs["policy"])

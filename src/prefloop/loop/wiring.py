@@ -13,6 +13,7 @@ from prefloop.config import (
     PairStep,
     PromptsStep,
     Recipe,
+    SampleStep,
     StepConfig,
     TrainStep,
 )
@@ -29,6 +30,7 @@ from prefloop.loop.stage import derive
 from prefloop.objectives import find_objective
 from prefloop.pairing import find_rule
 from prefloop.records import digest
+from prefloop.sampling import authorization
 from prefloop.training import require_measurable
 
 REHEARSED_ROUNDS = 10
@@ -118,6 +120,14 @@ def check_judgments(name: str, settings: StepConfig, place: str, recipe: Recipe)
     check_judge(settings.judge)
 
 
+def check_sample(name: str, settings: StepConfig, place: str, recipe: Recipe) -> None:
+    """The key of a server is there."""
+    del name, place, recipe
+    assert isinstance(settings, SampleStep)
+    if settings.sampler.type == "server":
+        authorization(settings.sampler.key)
+
+
 def check_pair(name: str, settings: StepConfig, place: str, recipe: Recipe) -> None:
     """The rule exists, its options fit, and what it reads is there to be read."""
     del name
@@ -180,6 +190,7 @@ CHECKS: dict[str, Callable[[str, StepConfig, str, Recipe], None]] = {
     "prompts": check_prompts,
     "data": check_data,
     "judge": check_judgments,
+    "sample": check_sample,
     "pair": check_pair,
     "train": check_train,
 }

@@ -73,7 +73,7 @@ def _as_told(recipe: Recipe, made_from: Mapping[str, Any] | None) -> bool:
     if number is not None and made_from["blocks"] != recipe.blocks:
         return False
     then = as_known_now(made_from["settings"])
-    return then is not None and then.told() == recipe.step(name, number or 0).told()
+    return then is not None and then.said() == recipe.step(name, number or 0).said()
 
 
 def _rounds_behind(rounds: Sequence[RoundOnDisk], stale: Sequence[str]) -> Iterator[str]:

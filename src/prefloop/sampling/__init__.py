@@ -2,16 +2,31 @@
 
 from prefloop.sampling.cache import columns_of
 from prefloop.sampling.draws import draws_for
-from prefloop.sampling.local import DEFAULT_ROWS, LocalSampler
-from prefloop.sampling.protocol import Answer, Draw, Sampler, SamplingSettings
+from prefloop.sampling.endpoints import Patience, Pool, authorization
+from prefloop.sampling.kept_answers import KeptAnswers
+from prefloop.sampling.local import DEFAULT_ROWS, LocalPolicies, LocalSampler
+from prefloop.sampling.protocol import Answer, Draw, Sampler, SamplingSettings, Serving
+from prefloop.sampling.replay import Replay, replay_identity
+from prefloop.sampling.server import PROBE_TOKENS, PROBES, ServerPolicies
 
 __all__ = [
     "DEFAULT_ROWS",
+    "PROBES",
+    "PROBE_TOKENS",
     "Answer",
     "Draw",
+    "KeptAnswers",
+    "LocalPolicies",
     "LocalSampler",
+    "Patience",
+    "Pool",
+    "Replay",
     "Sampler",
     "SamplingSettings",
+    "ServerPolicies",
+    "Serving",
+    "authorization",
     "columns_of",
     "draws_for",
+    "replay_identity",
 ]

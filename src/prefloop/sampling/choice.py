@@ -28,15 +28,16 @@ class Choice:
 def choose(logits: Float[Tensor, "rows vocab"], uniforms: Float[Tensor, " rows"], settings: SamplingSettings) -> Choice:
     """Draw a token a row by the inverse of the cumulative distribution, in the order of token ids.
 
-    The distribution is softmax(logits / temperature), restricted to the smallest set of most likely tokens whose
-    probability reaches top_p (of equally likely ones the lower id first). The token is the first whose cumulative
+    The distribution is softmax(logits / temperature), restricted to the top_k most likely tokens, then to the smallest
+    set of most likely ones whose probability among these reaches top_p (of equally likely ones the lower id first),
+    then to those that have at least min_p of the largest probability. The token is the first whose cumulative
     probability is above the uniform number. Temperature 0 takes the most likely token, which then has probability 1.
 
     Args:
-        logits: Of the next token.
+        logits: Of the next token, a repetition penalty applied.
         uniforms: In [0, 1). Not read at temperature 0. Their precision, float64 where the device knows it, is that of
             the sums.
-        settings: Temperature and top-p.
+        settings: Temperature, top-k, top-p and min-p.
 
     Raises:
         ModelError: the logits are NaN or infinite.
@@ -65,13 +66,36 @@ def _chosen(
     settings: SamplingSettings,
 ) -> Choice:
     weights = (logits - peak[:, None].to(uniforms.dtype)).div_(settings.temperature).exp_()
+    if settings.top_k is not None and settings.top_k < weights.shape[-1]:
+        weights.mul_(_likeliest(weights, settings.top_k))
     if settings.top_p < 1:
         weights.mul_(_nucleus(weights, settings.top_p))
+    if settings.min_p > 0:
+        weights.mul_(weights >= settings.min_p)  # the largest weight is 1
     cumulative = weights.cumsum(dim=-1)
     total = cumulative[:, -1:]
     tokens = torch.searchsorted(cumulative, uniforms[:, None] * total, right=True)
     logps = (weights.gather(-1, tokens) / total).log()
     return Choice(tokens=tokens[:, 0], logps=logps[:, 0])
+
+
+def penalised(
+    logits: Float[Tensor, "rows vocab"], held: Bool[Tensor, "rows vocab"], penalty: float
+) -> Float[Tensor, "rows vocab"]:
+    """Logits with a repetition penalty on the tokens that each row's prompt or answer holds.
+
+    Args:
+        logits: Of the next token, a repetition penalty applied.
+        held: Which tokens stand in the row already.
+        penalty: Divides positive logits and multiplies negative ones (arXiv:1909.05858 section 4.1).
+    """
+    return torch.where(held, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
+def _likeliest(weights: Float[Tensor, "rows vocab"], top_k: int) -> Bool[Tensor, "rows vocab"]:
+    """The largest weights, top_k of them; of equal weights the lower id first."""
+    smallest = weights.topk(top_k, dim=-1).values[:, -1:]
+    return _down_to(weights, smallest, torch.full_like(smallest, top_k, dtype=torch.long))
 
 
 def _nucleus(weights: Float[Tensor, "rows vocab"], top_p: float) -> Bool[Tensor, "rows vocab"]:
@@ -82,6 +106,13 @@ def _nucleus(weights: Float[Tensor, "rows vocab"], top_p: float) -> Bool[Tensor,
     wide = (largest.sum(dim=-1, keepdim=True) < wanted)[:, 0]
     if bool(wide.any()):
         kept[wide], smallest[wide] = _edge(weights[wide].sort(dim=-1, descending=True).values, wanted[wide])
+    return _down_to(weights, smallest, kept)
+
+
+def _down_to(
+    weights: Float[Tensor, "rows vocab"], smallest: Float[Tensor, "rows 1"], kept: Int[Tensor, "rows 1"]
+) -> Bool[Tensor, "rows vocab"]:
+    """Which weights are the `kept` largest, the last of which is `smallest`; of equal weights the lower id first."""
     reached = weights >= smallest
     if bool((reached.sum(dim=-1, keepdim=True) == kept).all()):
         return reached

@@ -1,6 +1,7 @@
 """Sampling with the policy itself, in this process."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,14 +10,33 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from prefloop.policy import can_have_gaps, shared_length, widest
+from prefloop.policy import PolicyFiles, Workbench, can_have_gaps, shared_length, widest
 from prefloop.sampling.cache import roomy_cache
-from prefloop.sampling.choice import choose
+from prefloop.sampling.choice import choose, penalised
 from prefloop.sampling.draws import together
 from prefloop.sampling.protocol import Answer, Draw, SamplingSettings
 
 DEFAULT_ROWS = 128
 """Beyond it two cores win little (benchmarks/results/decode.md)."""
+
+
+_PARTS_OF_CHARACTERS = 4
+"""Tokens before a stop text that its first letters may need to be decoded."""
+
+
+@dataclass(frozen=True)
+class LocalPolicies:
+    """A sampler in this process: it serves a policy by loading it."""
+
+    bench: Workbench
+    rows: int = DEFAULT_ROWS
+    """Answers that grow at the same time."""
+
+    @contextmanager
+    def serving(self, policy: PolicyFiles) -> Generator["LocalSampler", None, None]:
+        """The policy in memory."""
+        codec = self.bench.codec
+        yield LocalSampler(self.bench.for_sampling(policy), codec.eos_ids, self.rows, codec.text_of)
 
 
 @dataclass(frozen=True)
@@ -35,6 +55,8 @@ class LocalSampler:
     """Tokens that end an answer."""
     rows: int = DEFAULT_ROWS
     """Answers that grow at the same time. A matter of memory and speed."""
+    text_of: Callable[[Sequence[int]], str] | None = None
+    """What tokens say; needed for stop texts."""
 
     @torch.inference_mode()
     def sample(self, draws: Sequence[Draw], settings: SamplingSettings) -> Iterator[Answer]:
@@ -44,13 +66,16 @@ class LocalSampler:
             yield from self._sample(portion, settings)
 
     def _sample(self, prompts: list[tuple[Draw, ...]], settings: SamplingSettings) -> Iterator[Answer]:
-        eos = torch.tensor(sorted(self.eos_ids), dtype=torch.long, device=self.model.device)
         batch, logits = self._prefilled(prompts, settings)
         for position in range(settings.max_new_tokens):
+            if batch.held is not None:
+                logits = penalised(logits, batch.held, settings.repetition_penalty)
             choice = choose(logits, batch.uniforms[:, position], settings)
             batch.tokens[:, position] = choice.tokens
             batch.sum_logps.add_(choice.logps)
-            stopped = torch.isin(choice.tokens, eos)
+            if batch.held is not None:
+                batch.held.scatter_(1, choice.tokens[:, None], value=True)
+            stopped = self._stopped(batch.tokens[:, : position + 1], settings)
             last = position + 1 == settings.max_new_tokens
             for row in range(len(batch.draws)) if last else stopped.nonzero()[:, 0].tolist():
                 yield Answer(
@@ -64,6 +89,18 @@ class LocalSampler:
             batch = batch.without(stopped)
             columns = batch.seen.shape[-1] - settings.max_new_tokens + position + 1
             logits = self._next_logits(batch.tokens[:, position, None], batch.seen[:, :columns], batch.cache)
+
+    def _stopped(self, answers: Int[Tensor, "rows tokens"], settings: SamplingSettings) -> Bool[Tensor, " rows"]:
+        """Which answers end with the last of their tokens, none having ended before."""
+        ends = torch.tensor(sorted(self.eos_ids | set(settings.stop_ids)), dtype=torch.long, device=answers.device)
+        stopped = torch.isin(answers[:, -1], ends)
+        if settings.stop:
+            assert self.text_of is not None
+            width = max(len(text.encode()) for text in settings.stop) + _PARTS_OF_CHARACTERS
+            for row, tail in enumerate(answers[:, -width:].tolist()):
+                said = self.text_of(tail)
+                stopped[row] |= any(text in said for text in settings.stop)
+        return stopped
 
     def _prefilled(
         self, prompts: list[tuple[Draw, ...]], settings: SamplingSettings
@@ -92,6 +129,7 @@ class LocalSampler:
             tokens=ids.new_zeros(new),
             sum_logps=torch.zeros(len(draws), dtype=widest(ids.device), device=ids.device),
             seen=torch.cat([seen[prompt_of_row], seen.new_ones(new)], dim=-1),
+            held=None if settings.repetition_penalty == 1 else _held(sequences, logits)[prompt_of_row],
             cache=cache,
         )
         return batch, logits[prompt_of_row]
@@ -121,6 +159,8 @@ class _Batch:
     sum_logps: Float[Tensor, " rows"]
     seen: Bool[Tensor, "rows columns"]
     """What attention may see: all but the padding before a shorter prompt."""
+    held: Bool[Tensor, "rows vocab"] | None
+    """Which tokens prompt and answer hold; None without a repetition penalty."""
     cache: DynamicCache
 
     def without(self, stopped: Bool[Tensor, " rows"]) -> "_Batch":
@@ -137,6 +177,7 @@ class _Batch:
             tokens=self.tokens[kept],
             sum_logps=self.sum_logps[kept],
             seen=self.seen[kept],
+            held=None if self.held is None else self.held[kept],
             cache=self.cache,
         )
 
@@ -165,6 +206,14 @@ def _portions(draws: Sequence[Draw], rows: int) -> Iterator[list[tuple[Draw, ...
             filled += len(part)
     if portion:
         yield portion
+
+
+def _held(sequences: Sequence[Sequence[int]], logits: Float[Tensor, "rows vocab"]) -> Bool[Tensor, "rows vocab"]:
+    """Which tokens of the vocabulary each sequence has."""
+    held = torch.zeros_like(logits, dtype=torch.bool)
+    for row, sequence in enumerate(sequences):
+        held[row, torch.tensor(sequence, device=held.device)] = True
+    return held
 
 
 def _left_padded(sequences: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "rows tokens"], Bool[Tensor, "rows tokens"]]:

@@ -1,53 +1,111 @@
 """Step type `sample`: K answers a prompt from a policy, wave by wave."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import fields
+from functools import partial
 
-from prefloop.config import SampleStep, StepConfig
+from pydantic import JsonValue
+
+from prefloop.config import (
+    LocalSamplerConfig,
+    Recipe,
+    ReplaySamplerConfig,
+    SampleStep,
+    ServerSamplerConfig,
+    StepConfig,
+)
 from prefloop.loop.artifact import Inputs
 from prefloop.loop.scope import Scope
 from prefloop.loop.steps.work import StepType, Work, nearest
 from prefloop.policy import ChatCodec
 from prefloop.records import Prompt, Response, digest, in_pieces, read_records, shard_name, write_records
-from prefloop.sampling import Answer, LocalSampler, SamplingSettings, draws_for
+from prefloop.sampling import (
+    DEFAULT_ROWS,
+    Answer,
+    KeptAnswers,
+    LocalPolicies,
+    Patience,
+    Pool,
+    Replay,
+    Sampler,
+    SamplingSettings,
+    ServerPolicies,
+    Serving,
+    authorization,
+    draws_for,
+    replay_identity,
+)
+
+KEPT = "answers.sqlite"
+"""File of a run folder with every answer that came from servers; no re-run and no `gc` removes it."""
+ALWAYS_SAID = ("temperature", "top_p", "max_new_tokens")
+"""Settings that every response names; others where they are not at their defaults."""
+
+Answering = Callable[[Sequence[Prompt], int], Iterator[Response]]
+"""The answers to some prompts, in the order of the prompts and then of their index; so many answers came before."""
 
 
 def make_samples(work: Work) -> Mapping[str, float]:
     """Samples every prompt; a wave that was complete before a crash is not sampled again."""
     settings = work.settings
     assert isinstance(settings, SampleStep)
+    done = cut = tokens = from_text = 0
+    with ExitStack() as stack:
+        answering: Answering | None = None
+        for shard in range(work.num_shards("prompts")):
+            responses: list[Response] = []
+            for wave, prompts in enumerate(in_pieces(work.records("prompts", Prompt, shard), settings.wave)):
+                kept = work.scratch / f"{shard_name(shard)}.wave-{wave:05d}"
+                if not kept.exists():
+                    answering = answering or _answering(work, settings, stack)
+                    aside = kept.with_suffix(".writing")
+                    write_records(aside, answering(prompts, done))
+                    with aside.open("rb") as written:
+                        os.fsync(written.fileno())
+                    aside.rename(kept)
+                responses += read_records(kept, Response)
+                done += len(prompts) * settings.num_samples
+            write_records(work.out / shard_name(shard), responses)
+            cut += sum(response.finish_reason == "length" for response in responses)
+            tokens += sum(len(response.token_ids or ()) for response in responses)
+            from_text += sum(response.ids_from == "text" for response in responses)
+    counts = {"responses": done, "cut": cut, "tokens": tokens}
+    return {**counts, "ids_from_text": from_text} if from_text else counts
+
+
+def _answering(work: Work, settings: SampleStep, stack: ExitStack) -> Answering:
+    """Who answers, ready to be asked until the stack is closed."""
+    match settings.sampler:
+        case ReplaySamplerConfig(file=file):
+            replay = Replay.load(file)
+            return lambda prompts, _done: replay.of(prompts, settings.num_samples, work.artifact.step)
+        case LocalSamplerConfig():
+            rows = work.resources.machine.rows
+            sampler: Sampler = LocalPolicies(work.resources.bench, DEFAULT_ROWS if rows == "auto" else rows)
+        case ServerSamplerConfig() as servers:
+            patience = Patience(timeout_s=servers.timeout_s, deadline_s=servers.deadline_s)
+            headers = authorization(servers.key)
+            kept = stack.enter_context(closing(KeptAnswers(work.run / KEPT)))
+            pool = partial(Pool, servers.urls, servers.concurrency, patience, headers)
+            sampler = ServerPolicies(pool, servers.model, work.resources.bench, kept, work.report.note)
     total = sum(1 for _ in work.records("prompts", Prompt)) * settings.num_samples
-    done = cut = tokens = 0
-    for shard in range(work.num_shards("prompts")):
-        responses: list[Response] = []
-        for wave, prompts in enumerate(in_pieces(work.records("prompts", Prompt, shard), settings.wave)):
-            kept = work.scratch / f"{shard_name(shard)}.wave-{wave:05d}"
-            if not kept.exists():
-                aside = kept.with_suffix(".writing")
-                write_records(aside, sampled(work, settings, prompts, done, total))
-                with aside.open("rb") as written:
-                    os.fsync(written.fileno())
-                aside.rename(kept)
-            responses += read_records(kept, Response)
-            done += len(prompts) * settings.num_samples
-        write_records(work.out / shard_name(shard), responses)
-        cut += sum(response.finish_reason == "length" for response in responses)
-        tokens += sum(len(response.token_ids or ()) for response in responses)
-    return {"responses": done, "cut": cut, "tokens": tokens}
+    return partial(sampled, stack.enter_context(sampler.serving(work.policy("policy"))), work, settings, total)
 
 
-def sampled(work: Work, settings: SampleStep, prompts: Sequence[Prompt], done: int, total: int) -> Iterator[Response]:
-    """The answers to some prompts, in the order of the prompts and then of their index."""
-    bench = work.resources.bench
-    policy = work.policy("policy")
-    drawing = SamplingSettings(settings.temperature, settings.top_p, settings.max_new_tokens)
+def sampled(
+    serving: Serving, work: Work, settings: SampleStep, total: int, prompts: Sequence[Prompt], done: int
+) -> Iterator[Response]:
+    """Answers from a policy to some prompts, `total` being those of all prompts of the step."""
+    codec = work.resources.bench.codec
     place = work.artifact.place
     draws = [
         draw
         for prompt in prompts
         for draw in draws_for(
             prompt.prompt_id,
-            bench.codec.prompt_ids(prompt),
+            codec.prompt_ids(prompt),
             num_samples=settings.num_samples,
             recipe_seed=work.recipe.seed,
             step=work.artifact.step,
@@ -55,17 +113,34 @@ def sampled(work: Work, settings: SampleStep, prompts: Sequence[Prompt], done: i
             block=place.block or 0,
         )
     ]
-    rows = work.resources.machine.rows
-    sampler = LocalSampler(
-        bench.for_sampling(policy), bench.codec.eos_ids, **({} if rows == "auto" else {"rows": rows})
-    )
     answers: dict[tuple[str, int], Answer] = {}
-    for answer in sampler.sample(draws, drawing):
+    for answer in serving.sample(draws, drawing(settings)):
         answers[answer.draw.prompt_id, answer.draw.index] = answer
         work.report("answers", done + len(answers), total)
     for prompt in prompts:
         for index in range(settings.num_samples):
-            yield response_of(answers[prompt.prompt_id, index], prompt, work, settings, bench.codec)
+            yield response_of(answers[prompt.prompt_id, index], prompt, work, settings, codec)
+
+
+def drawing(settings: SampleStep) -> SamplingSettings:
+    """How a step draws tokens."""
+    return SamplingSettings(
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        max_new_tokens=settings.max_new_tokens,
+        top_k=settings.top_k,
+        min_p=settings.min_p,
+        repetition_penalty=settings.repetition_penalty,
+        stop=settings.stop,
+        stop_ids=settings.stop_ids,
+    )
+
+
+def recorded(settings: SampleStep) -> dict[str, JsonValue]:
+    """How a step draws tokens, as its responses say it."""
+    names = {field.name for field in fields(SamplingSettings)}
+    told = settings.model_dump(mode="json", include=names)
+    return {name: told[name] for name in told if name in ALWAYS_SAID or name in settings.said()}
 
 
 def response_of(answer: Answer, prompt: Prompt, work: Work, settings: SampleStep, codec: ChatCodec) -> Response:
@@ -85,15 +160,12 @@ def response_of(answer: Answer, prompt: Prompt, work: Work, settings: SampleStep
         thinking=said.thinking,
         num_thinking=said.num_thinking,
         token_ids=token_ids,
+        ids_from=answer.ids_from,
         finish_reason="length" if said.is_cut else answer.finish_reason,
         given=((0, len(prompt.prefix_ids)),) if prompt.prefix_ids else (),
         sum_logp=answer.sum_logp,
         policy=policy,
-        settings={
-            "temperature": settings.temperature,
-            "top_p": settings.top_p,
-            "max_new_tokens": settings.max_new_tokens,
-        },
+        settings=recorded(settings),
         index=answer.draw.index,
         seed=answer.draw.seed,
     )
@@ -104,4 +176,9 @@ def _inputs(_name: str, settings: StepConfig, scope: Scope) -> Inputs:
     return {"prompts": nearest(settings, scope, Prompt), "policy": (scope.policy(settings.policy),)}
 
 
-SAMPLE = StepType(make_samples, _inputs, holds=lambda _settings: {Response: "."})
+def _external(_name: str, settings: StepConfig, _recipe: Recipe) -> Mapping[str, str]:
+    assert isinstance(settings, SampleStep)
+    return {"samples": replay_identity(settings.sampler.file)} if settings.sampler.type == "replay" else {}
+
+
+SAMPLE = StepType(make_samples, _inputs, holds=lambda _settings: {Response: "."}, external=_external)

@@ -67,7 +67,7 @@ class Work:
     resources: Resources
     report: Report
     run: Path
-    """The run folder, for what belongs to no artifact: the answers of judges outside the program."""
+    """The run folder, for what belongs to no artifact: answers from outside the program."""
 
     def path(self, slot: str) -> Path:
         """The path of the only artifact in a slot."""

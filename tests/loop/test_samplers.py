@@ -1,0 +1,232 @@
+"""Sample steps of real runs on builtin:tiny: what they can be told, and answers that were sampled before."""
+
+import json
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from prefloop.config import load_recipe
+from prefloop.errors import DataError, RecipeError, ResumableError
+from prefloop.loop import RunResult, plan_recipe
+from prefloop.policy import ChatCodec, PolicyFiles, Workbench, resolve_model
+from prefloop.testing import CompletionsServer
+
+from .conftest import SMALL, stable_files
+
+SmallRun = Callable[..., RunResult]
+SAMPLES = "round-00/samples/part-00000.jsonl"
+
+
+def responses(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / SAMPLES).read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("repetition_penalty", 2.0)]
+    + [
+        pytest.param(*one, marks=pytest.mark.slow)
+        for one in (("top_k", 2), ("min_p", 0.5), ("stop", [" the"]), ("stop_ids", [300]))
+    ],
+)
+def test_a_setting_reaches_the_sampler_and_is_recorded(small_run: SmallRun, setting: str, value: object) -> None:
+    plain = responses(small_run(name="plain", until="samples").run)
+    told = responses(small_run(f"samples.{setting}={value}", name="told", until="samples").run)
+
+    assert [one["settings"] for one in plain] == [{"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 24}] * 18
+    assert [one["settings"][setting] for one in told] == [value] * 18
+    assert [one["seed"] for one in told] == [one["seed"] for one in plain]
+    if setting != "stop_ids":
+        assert [one["token_ids"] for one in told] != [one["token_ids"] for one in plain]
+
+
+@pytest.mark.slow
+def test_replayed_samples_give_the_same_run_byte_by_byte(small_run: SmallRun, tmp_path: Path) -> None:
+    first = small_run(name="first")
+    kept = tmp_path / "kept"
+    shutil.copytree(first.run / "round-00" / "samples", kept)
+
+    again = small_run(f"samples.sampler={{type: replay, file: {kept}}}", name="again")
+
+    before, after = stable_files(first.run), stable_files(again.run)
+    naming_policies = ("round-00/evaluation-samples", "round-00/evaluation-judgments", "round-00/summary.json")
+    same = {name for name in before if not name.startswith((*naming_policies, "round-00/policy/policy.json"))}
+    assert after.keys() == before.keys()
+    assert {name: after[name] for name in same} == {name: before[name] for name in same}
+    assert {SAMPLES, "round-00/policy/training.jsonl", "round-00/evaluation.json"} < same
+
+
+@pytest.mark.slow
+def test_another_content_of_the_replayed_file_runs_again_and_another_place_does_not(
+    small_run: SmallRun, tmp_path: Path
+) -> None:
+    first = small_run(name="first", until="samples")
+    for name in ("kept", "moved"):
+        shutil.copytree(first.run / "round-00" / "samples", tmp_path / name)
+    replayed = small_run(f"samples.sampler={{type: replay, file: {tmp_path / 'kept'}}}", name="again", until="samples")
+    assert replayed.made[-1] == "round-00/samples"
+
+    moved = f"samples.sampler={{type: replay, file: {tmp_path / 'moved'}}}"
+    assert small_run(moved, name="again", until="samples").made == ()
+    file = tmp_path / "moved" / "part-00000.jsonl"
+    file.write_text(file.read_text(encoding="utf-8").replace('"index": 2', '"index": 7'), encoding="utf-8")
+    with pytest.raises(DataError, match=r"has 3 answers to prompt \w+ \(.*\), expected 3, index 0 and up"):
+        small_run(moved, name="again", until="samples")
+
+
+def test_a_file_that_is_not_there_is_said_before_the_run(small_run: SmallRun, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"loop.tiny: samples: sampler.file nowhere: there is no such file"):
+        small_run("samples.sampler={type: replay, file: nowhere}")
+    assert not (tmp_path / "run").exists()
+
+
+def tiny_server(**options: Any) -> CompletionsServer:
+    source = resolve_model("builtin:tiny")
+    bench = Workbench(source, ChatCodec.load(source.directory, {}), torch.device("cpu"))
+    return CompletionsServer(bench, PolicyFiles("served", source.directory), **options)
+
+
+def at(url: str, **others: Any) -> str:
+    return f"samples.sampler={json.dumps({'type': 'server', 'url': url, 'model': 'tiny', **others})}"
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from prefloop.config import load_recipe
+from prefloop.loop import Progress, run_recipe
+from prefloop.sampling import KeptAnswers
+
+keep, calls = KeptAnswers.keep, []
+
+def fatal(self, answers):
+    keep(self, answers)
+    calls.append(1)
+    if len(calls) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+KeptAnswers.keep = fatal
+run_recipe(load_recipe("loop.tiny", sys.argv[2:]), Path(sys.argv[1]), Progress(), until="samples")
+"""
+
+
+@pytest.mark.crash
+def test_a_killed_process_loses_no_answer_and_asks_for_none_again(small_run: SmallRun, tmp_path: Path) -> None:
+    server = tiny_server()
+    with server.running() as url:
+        whole = small_run(at(url, concurrency=1), name="whole", until="samples").run
+        server.answers.clear()
+        told = (*SMALL, at(url, concurrency=1))
+        killed = subprocess.run(
+            [sys.executable, "-c", KILLED, str(tmp_path / "killed"), *told], check=False, capture_output=True
+        )
+        assert killed.returncode == -signal.SIGKILL
+        ran = small_run(at(url, concurrency=1), name="killed", until="samples").run
+    asked = [body for body in server.answers if '"max_tokens":24' in body]
+    assert len(asked) == len(set(asked)) == 6
+    assert (ran / SAMPLES).read_bytes() == (whole / SAMPLES).read_bytes()
+
+
+ADAPTED = "policy={lora: 4, learning_rate: 1e-2, batch_size: 2}"
+
+
+@pytest.mark.slow
+def test_every_rounds_adapter_is_published_and_answers_and_is_taken_back(small_run: SmallRun) -> None:
+    server = tiny_server()
+    with server.running() as url:
+        ran = small_run(at(url), ADAPTED, "rounds=2", until="round-01/samples").run
+    first = json.loads((ran / SAMPLES).read_text(encoding="utf-8").splitlines()[0])
+    assert first["ids_from"] == "sampler"
+    assert first["sum_logp"] < 0
+    names = {json.loads(body)["model"] for body in server.answers}
+    assert len(names) == 2
+    assert "tiny" in names
+    assert any(name.startswith("prefloop-") for name in names)
+    assert server.adapters == {}
+    assert (ran / "answers.sqlite").is_file()
+
+
+@pytest.mark.slow
+def test_an_engine_that_loads_no_adapters_is_said_in_one_line_and_the_run_goes_on_later(small_run: SmallRun) -> None:
+    told = (ADAPTED, "rounds=2")
+    without = tiny_server(lacks=frozenset({"load_lora_adapter"}))
+    with without.running() as url, pytest.raises(ResumableError) as error:
+        small_run(at(url), *told, until="round-01/samples")
+    assert (
+        f"{url}: loads no adapters (load_lora_adapter answered 404; vLLM needs --enable-lora and "
+        f"VLLM_ALLOW_RUNTIME_LORA_UPDATING=true); {url}: its log-probabilities of greedy answers are"
+    ) in str(error.value)
+    assert "/round-00/policy/model as tiny and give the same command again." in str(error.value)
+    assert "\n" not in str(error.value)
+    with tiny_server().running() as url:  # at another address, which is no part of any identity
+        assert small_run(at(url), *told, until="round-01/samples").made == ("round-01/samples",)
+
+
+@pytest.mark.slow
+def test_weights_of_its_own_need_a_server_that_takes_them(small_run: SmallRun) -> None:
+    with tiny_server().running() as url, pytest.raises(ResumableError) as error:
+        small_run(at(url), "policy={learning_rate: 1e-2, batch_size: 2}", "rounds=2", until="round-01/samples")
+    assert "takes no new weights (update_weights_from_disk answered 404)" in str(error.value)
+
+
+@pytest.mark.slow
+def test_samples_of_a_server_that_was_lost_are_made_again_from_what_was_kept(small_run: SmallRun) -> None:
+    server = tiny_server()
+    with server.running() as url:
+        ran = small_run(at(url), until="samples").run
+        before = (ran / SAMPLES).read_bytes()
+        asked = sum('"max_tokens":24' in body for body in server.answers)
+        shutil.rmtree(ran / "round-00" / "samples")
+        small_run(at(url), until="samples")
+        assert (ran / SAMPLES).read_bytes() == before
+        assert sum('"max_tokens":24' in body for body in server.answers) == asked == 6
+
+
+def test_tokens_that_were_made_from_text_are_counted(small_run: SmallRun) -> None:
+    with tiny_server(lacks=frozenset({"return_token_ids"})).running() as url:
+        ran = small_run(at(url), until="samples").run
+    database = sqlite3.connect(ran / "journal.sqlite")
+    counts = [json.loads(row[0]) for row in database.execute("SELECT counts FROM artifacts WHERE step = 'samples'")]
+    database.close()
+    assert [one["ids_from_text"] for one in counts] == [18]
+    assert {one["ids_from"] for one in responses(ran)} == {"text"}
+
+
+def test_a_server_that_stays_away_ends_with_75_and_keeps_what_was_made(small_run: SmallRun) -> None:
+    gone = "http://127.0.0.1:9/v1"
+    with pytest.raises(ResumableError) as error:
+        small_run(at(gone, deadline_s=0.2, timeout_s=1), until="samples")
+    assert error.value.exit_code == 75
+    assert str(error.value).startswith(f"{gone}: ")
+    assert str(error.value).endswith(
+        "No usable answer within 0.2 s. Look after the server and give the same command again: what was answered is "
+        "kept."
+    )
+    with tiny_server().running() as url:
+        assert small_run(at(url), until="samples").made == ("round-00/samples",)
+
+
+def test_a_plan_knows_that_servers_sample_with_memory_of_their_own(tmp_path: Path) -> None:
+    def planned(*overrides: str) -> dict[str, Any]:
+        found = plan_recipe(load_recipe("loop.tiny", overrides), tmp_path)
+        (step,) = [one for one in found.steps if one.path == "round-00/samples"]
+        return {"memory": step.memory, "answers": step.at_most["answers"]}
+
+    local, replay = planned("samples.wave=64"), planned(at("http://server/v1"))
+    assert replay["answers"] == local["answers"]
+    assert replay["memory"] < local["memory"]
+
+
+def test_a_wrong_address_or_a_missing_key_is_said_before_the_run(small_run: SmallRun) -> None:
+    with pytest.raises(RecipeError, match=r"samples\.sampler.*url"):
+        small_run(at("localhost:8000"))
+    with pytest.raises(RecipeError, match="names the environment variable NO_SUCH_KEY, which is not set"):
+        small_run(at("http://localhost:8000/v1", key="NO_SUCH_KEY"))
