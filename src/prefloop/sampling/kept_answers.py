@@ -19,7 +19,7 @@ class KeptAnswers:
 
     def find(self, key: str) -> dict[str, Any] | None:
         """What was kept under a key."""
-        found = self._database.execute("SELECT answer FROM completions WHERE key = ?", (key,)).fetchone()
+        found = self._database.execute("SELECT said FROM completions WHERE key = ?", (key,)).fetchone()
         return None if found is None else json.loads(found[0])
 
     def keep(self, answers: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
