@@ -24,6 +24,7 @@ VOLATILE = (
     "report/",
     ".making",
     ".scratch",
+    ".scores.sqlite",
     "recipe.yaml",
     "superseded/",
 )

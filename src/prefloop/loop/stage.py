@@ -18,6 +18,7 @@ from prefloop.loop.scope import Scope
 from prefloop.loop.steps import STEP_TYPES, Resources, Work
 from prefloop.policy import return_freed_memory
 from prefloop.records import content_of, digest
+from prefloop.training import SCORE_CACHE
 
 MAKING = ".making"
 SCRATCH = ".scratch"
@@ -132,7 +133,8 @@ class Stage:
             (making.parent if kind.suffix else making).mkdir(parents=True, exist_ok=True)
             scratch.mkdir(parents=True, exist_ok=True)
             with self.progress.stage(path) as report:
-                work = Work(artifact, recipe, settings, making, scratch, paths, earlier, self.resources, report)
+                cache = self.run / SCORE_CACHE
+                work = Work(artifact, recipe, settings, making, scratch, cache, paths, earlier, self.resources, report)
                 counts = kind.make(work)
             return_freed_memory()
             self.made.append(path)

@@ -11,6 +11,7 @@ from prefloop.training.out_of_memory import is_out_of_memory
 from prefloop.training.request import BlockOfRound, TrainRequest
 from prefloop.training.rows import TokenExample, example_data, step_plan, tokenised
 from prefloop.training.schedule import learning_rate_at
+from prefloop.training.score_cache import SCORE_CACHE
 from prefloop.training.scoring import frozen_scores
 from prefloop.training.tokens import TokensOnDisk, left_out, write_tokens
 from prefloop.training.train import train
@@ -18,6 +19,7 @@ from prefloop.training.validation import VALIDATED
 
 __all__ = [
     "ROWS",
+    "SCORE_CACHE",
     "TREES",
     "VALIDATED",
     "BlockOfRound",

@@ -40,6 +40,8 @@ class TrainRequest:
     seed: int
     block: BlockOfRound
     scratch: Path
+    score_cache: Path
+    """A file that train steps share: what references said of examples."""
     budget: Budget
     checkpoint_steps: int
     keep_last: int = 1

@@ -1,6 +1,6 @@
 """One train step from start to end: references scored once, then optimiser steps, resumable at each checkpoint."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -28,7 +28,7 @@ from prefloop.training.engine import PlainEngine
 from prefloop.training.loss import LossOfPlan
 from prefloop.training.margins import write_margins
 from prefloop.training.optimizers import optimizer_for
-from prefloop.training.references import reference_scores
+from prefloop.training.references import reference_scores, weights_of
 from prefloop.training.request import Notice, Progress, TrainRequest
 from prefloop.training.rows import TokenExample, step_plan
 from prefloop.training.schedule import Schedule
@@ -53,10 +53,11 @@ def train(
     settings = request.settings
     require_measurable(settings, request.objective, validation=len(request.validation) > 0)
     plan = step_plan(len(request.examples), settings.batch_size, settings.epochs, request.seed)
-    loss = _loss(request, request.examples, plan[: len(plan) // settings.epochs], bench, progress)
+    weights = {name: weights_of(policy) for name, policy in request.references.items()}
+    loss = _loss(request, request.examples, plan[: len(plan) // settings.epochs], weights, bench, progress)
     _require_soft_labels(request, loss)
     held_plan = list(in_pieces(range(len(request.validation)), settings.batch_size))
-    held_loss = _loss(request, request.validation, held_plan, bench, progress, "validation-") if held_plan else None
+    held_loss = _loss(request, request.validation, held_plan, weights, bench, progress) if held_plan else None
     with bench.for_training(
         request.start, settings.lora, request.seed, settings.precision, recompute=request.recompute
     ) as trainable:
@@ -156,15 +157,15 @@ def _loss(
     request: TrainRequest,
     examples: Sequence[TokenExample],
     plan: Sequence[Sequence[int]],
+    weights: Mapping[str, str],
     bench: Workbench,
     progress: Progress,
-    of: str = "",
 ) -> LossOfPlan:
     """The objective on some examples, with what its references say of them."""
     soft_labels = request.settings.soft_labels
     data = data_columns(examples, request.objective, soft_labels=soft_labels)
     frozen = {
-        name: reference_scores(name, policy, request, examples, plan, bench, progress, of)
+        name: reference_scores(name, policy, weights[name], request, examples, plan, bench, progress)
         for name, policy in request.references.items()
     }
     parts = tuple(example.part for example in examples)

@@ -73,6 +73,7 @@ def make_policy(work: Work) -> Mapping[str, float]:
         seed=seed_for(work.recipe.seed, work.artifact.step, work.turn),
         block=_block(work),
         scratch=work.scratch,
+        score_cache=work.score_cache,
         budget=budget_of(machine),
         checkpoint_steps=machine.checkpoint_steps,
         keep_last=machine.keep_last,

@@ -60,6 +60,8 @@ class Work:
     """Written aside; gets its name when it is complete."""
     scratch: Path
     """Survives a crash: what is complete there need not be done again."""
+    score_cache: Path
+    """File of the run in which steps keep what they can share and make again: scores of frozen policies."""
     paths: Mapping[str, Path]
     """Verified paths of everything that it reads, by identity."""
     counts: Mapping[str, Mapping[str, float]]
