@@ -1,6 +1,6 @@
 """What frozen policies say of a round's examples: computed once for all train steps of a run that ask the same."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -10,7 +10,8 @@ from prefloop.policy import PolicyFiles, Workbench, model_identity
 from prefloop.records import content_of, digest
 from prefloop.training.columns import column
 from prefloop.training.loss import Scores, functionals_of
-from prefloop.training.request import Progress, TrainRequest
+from prefloop.training.mixtures import mixed
+from prefloop.training.request import FrozenPolicies, Progress, TrainRequest
 from prefloop.training.rows import TokenExample
 from prefloop.training.score_cache import ScoreCache
 from prefloop.training.scoring import frozen_scores
@@ -24,6 +25,27 @@ COMPUTE = ("torch", "transformers", "peft")
 def weights_of(policy: PolicyFiles) -> str:
     """Hash of the bytes of a policy's files, read now: neither its name and place nor how it came about enter."""
     return digest([model_identity(policy.directory), policy.adapter and content_of(policy.adapter)])
+
+
+def frozen_policies(request: TrainRequest) -> dict[str, PolicyFiles]:
+    """The policies that are scored, by model name; several under one name have numbers, as `aux_ref.0`."""
+    found: dict[str, PolicyFiles] = {}
+    for name, reference in request.references.items():
+        if isinstance(reference, PolicyFiles):
+            found[name] = reference
+        else:
+            found |= {f"{name}.{number}": policy for number, policy in enumerate(reference.policies)}
+    return found
+
+
+def with_mixtures(scores: Mapping[str, Scores], request: TrainRequest) -> dict[str, Scores]:
+    """Scores of policies with those of mixtures in place of what they are made of."""
+    found = dict(scores)
+    for name, reference in request.references.items():
+        if isinstance(reference, FrozenPolicies) and reference.mixture is not None:
+            parts = [found.pop(f"{name}.{number}") for number in range(len(reference.policies))]
+            found[name] = mixed(parts, reference.mixture)
+    return found
 
 
 def reference_scores(
@@ -43,7 +65,7 @@ def reference_scores(
     that are found are those that would be computed, and stopping costs at most one pass.
 
     Args:
-        name: model name of the quantity grammar.
+        name: model name of the quantity grammar; of several policies with its number, as `aux_ref.0`.
         policy: that is asked.
         weights: hash of its weights (`weights_of`).
         request: of the train step.
@@ -53,7 +75,7 @@ def reference_scores(
         progress: is told what is being scored.
     """
     objective, budget, layout = request.objective, request.budget.tokens, request.layout
-    functionals = functionals_of(objective, name)
+    functionals = functionals_of(objective, name.partition(".")[0])
     computed_as = [
         FORMAT,
         weights,

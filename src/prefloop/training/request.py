@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefloop.config import TrainStep
+from prefloop.config import GeometricMixture, TrainStep
 from prefloop.objectives import Objective
 from prefloop.policy import PolicyFiles
 from prefloop.training.layout import ROWS, Budget, Layout
@@ -28,6 +28,15 @@ class BlockOfRound:
 
 
 @dataclass(frozen=True)
+class FrozenPolicies:
+    """Several policies under one model name of the grammar."""
+
+    policies: tuple[PolicyFiles, ...]
+    mixture: GeometricMixture | None = None
+    """None: the objective reads each of them."""
+
+
+@dataclass(frozen=True)
 class TrainRequest:
     """Everything that decides what a train step computes, and where it may keep its progress."""
 
@@ -36,7 +45,8 @@ class TrainRequest:
     hyper: Mapping[str, Any]
     examples: Sequence[TokenExample]
     start: PolicyFiles
-    references: Mapping[str, PolicyFiles]
+    references: Mapping[str, PolicyFiles | FrozenPolicies]
+    """By model name of the grammar."""
     seed: int
     block: BlockOfRound
     scratch: Path

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from prefloop.errors import DataError
-from prefloop.policy import Workbench
+from prefloop.policy import PolicyFiles, Workbench
 from prefloop.records import in_pieces
 from prefloop.training.best import MEASURED, best_step, is_given_up, is_measured_after, require_measurable
 from prefloop.training.checkpoint import (
@@ -28,7 +28,7 @@ from prefloop.training.engine import PlainEngine
 from prefloop.training.loss import LossOfPlan
 from prefloop.training.margins import write_margins
 from prefloop.training.optimizers import optimizer_for
-from prefloop.training.references import reference_scores, weights_of
+from prefloop.training.references import frozen_policies, reference_scores, weights_of, with_mixtures
 from prefloop.training.request import Notice, Progress, TrainRequest
 from prefloop.training.rows import TokenExample, step_plan
 from prefloop.training.schedule import Schedule
@@ -53,7 +53,7 @@ def train(
     settings = request.settings
     require_measurable(settings, request.objective, validation=len(request.validation) > 0)
     plan = step_plan(len(request.examples), settings.batch_size, settings.epochs, request.seed)
-    weights = {name: weights_of(policy) for name, policy in request.references.items()}
+    weights = {policy: weights_of(policy) for policy in {*frozen_policies(request).values()}}
     loss = _loss(request, request.examples, plan[: len(plan) // settings.epochs], weights, bench, progress)
     _require_soft_labels(request, loss)
     held_plan = list(in_pieces(range(len(request.validation)), settings.batch_size))
@@ -145,7 +145,11 @@ def _begun(request: TrainRequest, engine: PlainEngine, first_step: Sequence[int]
         engine.state = restored_state(state, engine.state)
         engine.margins = restored_margins(state)
         return metrics
-    same = [name for name, policy in request.references.items() if policy.identity == request.start.identity]
+    same = [
+        name
+        for name, policy in frozen_policies(request).items()
+        if name in engine.loss.frozen and policy.identity == request.start.identity
+    ]
     engine.check_start(first_step, same)
     if request.block.optimizer_state is not None:
         restore(request.block.optimizer_state, parameters, optimizer)
@@ -157,7 +161,7 @@ def _loss(
     request: TrainRequest,
     examples: Sequence[TokenExample],
     plan: Sequence[Sequence[int]],
-    weights: Mapping[str, str],
+    weights: Mapping[PolicyFiles, str],
     bench: Workbench,
     progress: Progress,
 ) -> LossOfPlan:
@@ -165,12 +169,18 @@ def _loss(
     soft_labels = request.settings.soft_labels
     data = data_columns(examples, request.objective, soft_labels=soft_labels)
     frozen = {
-        name: reference_scores(name, policy, weights[name], request, examples, plan, bench, progress)
-        for name, policy in request.references.items()
+        name: reference_scores(name, policy, weights[policy], request, examples, plan, bench, progress)
+        for name, policy in frozen_policies(request).items()
     }
     parts = tuple(example.part for example in examples)
     return LossOfPlan(
-        request.objective, request.hyper, data, frozen, soft_labels, request.seed, parts if any(parts) else ()
+        request.objective,
+        request.hyper,
+        data,
+        with_mixtures(frozen, request),
+        soft_labels,
+        request.seed,
+        parts if any(parts) else (),
     )
 
 
