@@ -23,12 +23,16 @@ MAY_SAY = {
     "method": {"extends", "paper", "title", "data", "policy"},
     "twin": {"extends", "model", "data", "policy", "evaluation", "machine"},
 }
-SAMPLED = {"wpo.tiny": {"block", "samples", "judgments", "pairs"}}
-"""A twin whose pairs are of its own answers, and what else it therefore says."""
+FURTHER = {
+    "wpo.tiny": {"block", "samples", "judgments", "pairs"},
+    "mrpo": {"block", "imitation", "contrast"},
+    "mrpo.tiny": {"imitation", "contrast"},
+}
+"""A twin whose pairs are of its own answers, a method that trains its references, and what else they therefore say."""
 OF_DPO = {"optimizer", "schedule", "warmup_steps", "max_grad_norm"}
 """What DPO was published with, as far as it is no default; and some that came from its code."""
 OF_TRAINING = {
-    "method": {"objective", "references", "learning_rate", "batch_size", *OF_DPO},
+    "method": {"objective", "references", "learning_rate", "batch_size", "lora", *OF_DPO},
     "twin": {"learning_rate", "batch_size", "epochs", "lora", "warmup"},
 }
 HEADER = re.compile(
@@ -75,7 +79,7 @@ def test_the_header_names_the_method_the_paper_and_what_differs(name: str) -> No
 def test_a_recipe_says_little(name: str, kind: str) -> None:
     own = said(name)
 
-    assert own.keys() <= MAY_SAY[kind] | SAMPLED.get(name, set())
+    assert own.keys() <= MAY_SAY[kind] | FURTHER.get(name, set())
     assert own["policy"].keys() <= OF_TRAINING[kind]
     assert own["extends"] == ("offline" if kind == "method" else name.removesuffix(".tiny"))
 
@@ -106,7 +110,8 @@ def test_hyper_parameters_are_those_of_the_objective(name: str) -> None:
 def test_exactly_the_references_that_the_loss_reads_are_named(name: str) -> None:
     references = load_recipe(name).raw["policy"]["references"]
 
-    assert references == dict.fromkeys(find_objective(name, name).models, "initial")
+    trained = {"aux_ref": ["imitation", "contrast"]} if name == "mrpo" else {}
+    assert references == {**dict.fromkeys(find_objective(name, name).models, "initial"), **trained}
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -10,7 +10,7 @@ import pytest
 
 from prefloop.config import VaderJudge
 from prefloop.data import Given, Reading, find_source
-from prefloop.judging import Vader
+from prefloop.judging.rules import Sentiment
 
 NUM_PAIRS = 48
 PAIRS_PER_TOPIC = 3
@@ -113,5 +113,5 @@ def test_about_half_of_the_chosen_answers_are_the_shorter(rows: list[Row]) -> No
 
 
 def test_the_judge_nearly_always_agrees(rows: list[Row]) -> None:
-    sentiment = Vader(VaderJudge(type="vader")).sentiment
+    sentiment = Sentiment(VaderJudge(type="vader")).of
     assert sum(sentiment(row["chosen"]) > sentiment(row["rejected"]) for row in rows) >= MIN_KINDER

@@ -25,6 +25,7 @@ VOLATILE = (
     "report/",
     ".making",
     ".scratch",
+    ".scores.sqlite",
     "recipe.yaml",
     "superseded/",
 )

@@ -103,6 +103,59 @@ MISTAKES: Sequence[tuple[str, Sequence[str], str]] = [
         f"{TINY}: policy.references names 'prev', but dpo reads ref. Remove it.",
     ),
     (
+        "a list where one is read",
+        ["policy.references={ref: [initial, round_start]}"],
+        f"{TINY}: policy.references.ref has a list, but dpo reads one. Name one policy, or mix them: {{geometric:",
+    ),
+    (
+        "an empty list of references",
+        ["policy={objective: mrpo, references: {ref: initial, aux_ref: []}}"],
+        f"{TINY}: policy.references.aux_ref is an empty list. Name a policy.",
+    ),
+    (
+        "weights of fewer references than are named",
+        [
+            "policy={objective: {name: mrpo, weights: [0.5, 0.5]}, references: {ref: initial, "
+            "aux_ref: [round_start, current]}}"
+        ],
+        f"{TINY}: policy.objective.weights has 2 values, but references name 3 policies. Give one a policy, that of",
+    ),
+    (
+        "a reference of no form",
+        ["policy.references={ref: {mean: [initial]}}"],
+        f"{TINY}: policy.references.ref: expected a policy, a list of policies, {{geometric: ...}} or {{harmonic: ",
+    ),
+    (
+        "weights that do not add up",
+        ["policy.references={ref: {geometric: {policies: [initial, current], weights: [0.5, 0.4]}}}"],
+        f"{TINY}: policy.references.ref.geometric: weights add up to 0.9, expected 1.",
+    ),
+    (
+        "weights of other policies",
+        ["policy.references={ref: {harmonic: {policies: [initial, current], weights: [1]}}}"],
+        f"{TINY}: policy.references.ref.harmonic: 1 weights for 2 policies. Give one a policy.",
+    ),
+    (
+        "an option of the other mixture",
+        ["policy.references={ref: {geometric: {policies: [initial, current], weights: [0.5, 0.5], eta: 0.1}}}"],
+        f"{TINY}: policy.references.ref.geometric.eta is not a setting.",
+    ),
+    (
+        "a mixture with a policy that does not exist",
+        ["policy.references={ref: {geometric: {policies: [initial, curent], weights: [0.5, 0.5]}}}"],
+        f"{TINY}: policy: 'curent' has not been made when it is read.",
+    ),
+    (
+        "a mixture of what cannot be mixed",
+        ["policy={objective: wpo, references: {ref: {harmonic: {policies: [initial, current], weights: [1, 0]}}}}"],
+        f"{TINY}: policy.references.ref is a mixture, which has no ",
+    ),
+    (
+        "a mixture that would have to be loaded",
+        ["policy={objective: tdpo2, references: {ref: {geometric: {policies: [initial, current], weights: [1, 0]}}}}"],
+        f"{TINY}: policy.references.ref is a mixture, which has no weights, but tdpo2 needs it loaded while it trains.",
+    ),
+    (
         "a policy that does not exist",
         ["policy.references={ref: round_strat}"],
         f"{TINY}: policy: 'round_strat' has not been made when it is read.",

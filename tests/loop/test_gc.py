@@ -15,6 +15,7 @@ from prefloop.report import read_comparison, read_run
 from .conftest import stable_files
 
 SmallRun = Callable[..., RunResult]
+SCORES = {".scores.sqlite": "scores that only training again would read"}
 ROLLED_BACK = ("gate={require: better, by: judge, action: roll_back}", "policy.learning_rate=1e-9")
 
 
@@ -26,10 +27,28 @@ def decision(run: Path, round_name: str) -> str:
     return json.loads((run / round_name / "summary.json").read_text())["decision"]
 
 
-def test_a_run_without_waste_loses_nothing(small_run: SmallRun) -> None:
+def test_a_run_without_waste_loses_only_scores_that_training_again_would_read(small_run: SmallRun) -> None:
     run = small_run().run
+    before = stable_files(run)
+    size = (run / ".scores.sqlite").stat().st_size
 
+    found = gc_command(run, yes=True)
+
+    assert (items(found), found["bytes"]) == (SCORES, size)
+    assert not (run / ".scores.sqlite").exists()
     assert gc_command(run, yes=True) == {"run": str(run), "removed": False, "bytes": 0, "items": []}
+    assert small_run().made == ()
+    assert small_run("policy.learning_rate=2e-3", until="policy").made == ("round-00/policy",)
+    assert small_run(until="policy").made == ()
+    assert stable_files(run).items() >= {name: of for name, of in before.items() if "/policy/" in name}.items()
+
+
+def test_scores_stay_while_training_is_under_way(small_run: SmallRun) -> None:
+    run = small_run(until="policy").run
+    (run / ".scratch" / "1111111111111111").mkdir(parents=True)
+
+    assert items(gc_command(run, yes=True)) == {}
+    assert (run / ".scores.sqlite").is_file()
 
 
 def test_without_a_terminal_and_yes_it_only_shows(small_run: SmallRun, capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,6 +88,7 @@ def test_weights_of_a_rolled_back_round_go_and_nothing_misses_them(small_run: Sm
     assert items(found) == {
         "round-00/policy/model": "weights of a round that was rolled back",
         "round-01/policy/model": "weights of a round that was rolled back",
+        **SCORES,
     }
     assert not (run / "round-00" / "policy" / "model").exists()
     assert read_run(run) == shown
@@ -101,7 +121,7 @@ def test_weights_of_accepted_rounds_stay_and_states_between_blocks_go(small_run:
     found = gc_command(run, yes=True)
 
     name = state.relative_to(run).as_posix()
-    assert items(found) == {name: "optimiser state of a closed round"}
+    assert items(found) == {name: "optimiser state of a closed round", **SCORES}
     after = stable_files(run)
     assert {kept for kept in before if not kept.startswith(name)} == after.keys()
     assert all(path.startswith("round-01/") for path in small_run("blocks=2", "rounds=2").made)

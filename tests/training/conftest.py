@@ -11,7 +11,7 @@ from prefloop.config import ObjectiveConfig, TrainStep
 from prefloop.objectives import find_objective
 from prefloop.policy import ChatCodec, EncodingSettings, ModelSource, PolicyFiles, Workbench, resolve_model
 from prefloop.records import Example, Member, Message, Prompt
-from prefloop.training import ROWS, BlockOfRound, Budget, TokenExample, TrainRequest, tokenised
+from prefloop.training import ROWS, SCORE_CACHE, BlockOfRound, Budget, TokenExample, TrainRequest, tokenised
 
 ANSWERS = (
     ("I love it.", "It was a terrible day, and I hate the rain."),
@@ -92,6 +92,7 @@ def request_for(source: ModelSource, examples: list[TokenExample], tmp_path: Pat
             seed=changed.get("seed", 11),
             block=changed.get("block", BlockOfRound(0, 1, None)),
             scratch=scratch,
+            score_cache=changed.get("score_cache", scratch / SCORE_CACHE),
             budget=changed.get("budget", Budget(100)),
             checkpoint_steps=changed.get("checkpoint_steps", 2),
             keep_last=changed.get("keep_last", 1),

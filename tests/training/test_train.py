@@ -36,6 +36,9 @@ from prefloop.training.checkpoint import (
     state_tensors,
 )
 from prefloop.training.optimizers import optimizer_for
+from prefloop.training.score_cache import ScoreCache
+
+from .test_references import asked, keys_in
 
 LORA = LoraConfig(r=4, alpha=8.0)
 BOTH = pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
@@ -151,10 +154,7 @@ def test_optimiser_and_schedule_go_on_over_the_blocks_of_a_round(
     assert not list((tmp_path / "second").glob("checkpoint-*"))
 
     data = {name: torch.from_numpy(values) for name, values in example_data(examples, ("chosen", "rejected")).items()}
-    frozen = {
-        key: torch.tensor(values, dtype=torch.float64)
-        for key, values in json.loads(next(first.scratch.glob("ref-scores-*.json")).read_text(encoding="utf-8")).items()
-    }
+    frozen = asked(first, bench)
     with bench.for_training(start, lora, seed=1) as trainable:
         optimizer = optimizer_for(trainable.parameters(), first.settings)
         engine = PlainEngine(
@@ -211,10 +211,11 @@ def test_altered_reference_scores_stop_training_before_its_first_step(
     request = request_for("run")
     with pytest.raises(KeyboardInterrupt):
         train(request, bench, tmp_path / "out", killed_at("train", 1))
-    kept = next(request.scratch.glob("ref-scores-*.json"))
-    saved = json.loads(kept.read_text(encoding="utf-8"))
-    saved["rejected_logps"] = [value - 0.01 for value in saved["rejected_logps"]]
-    kept.write_text(json.dumps(saved), encoding="utf-8")
+    with ScoreCache.at(request.score_cache) as cache:
+        for key in keys_in(request.score_cache):
+            found = cache.find(key)
+            assert found is not None
+            cache.keep(key, {**found, "rejected_logps": [value - 0.01 for value in found["rejected_logps"]]})
     with pytest.raises(CheckFailedError, match="ref_rejected_logps of the start policy, nats a token: differs by"):
         train(request, bench, tmp_path / "out", silent)
     assert not (tmp_path / "out").exists()
@@ -228,11 +229,11 @@ def test_a_reference_of_other_weights_is_read_from_those(
     moved = PolicyFiles("moved", tmp_path / "first" / "out")
     request = request_for("second", references={"ref": moved})
     train(request, bench, tmp_path / "second" / "out", silent)
-    kept = json.loads(next(request.scratch.glob("ref-scores-*.json")).read_text(encoding="utf-8"))
+    kept = asked(request, bench)
     expected = scores(bench, moved, examples)
     for name, values in expected.items():
-        assert kept[name] == pytest.approx(values.tolist(), abs=1e-3)
-        assert kept[name] != pytest.approx(scores(bench, request.start, examples)[name].tolist(), abs=1e-3)
+        assert kept[name].tolist() == pytest.approx(values.tolist(), abs=1e-3)
+        assert kept[name].tolist() != pytest.approx(scores(bench, request.start, examples)[name].tolist(), abs=1e-3)
 
 
 # --------------------------------------------------------------------------------------------------- checkpoints
@@ -353,7 +354,7 @@ def test_scores_of_tokens_are_kept_as_they_are(
     request = replace(request_for("run"), objective=objective, hyper=objective.options().model_dump())
     with pytest.raises(KeyboardInterrupt):
         train(request, bench, tmp_path / "out", killed_at("train", 1))
-    kept = json.loads(next(request.scratch.glob("ref-scores-*.json")).read_text(encoding="utf-8"))
+    kept = asked(request, bench)
     for example, values in zip(examples, kept["chosen_token_logps"], strict=True):
         assert len(values) == len(example.rows["chosen"].answer_ids)
     other = replace(request_for("other"), objective=objective, hyper=request.hyper)

@@ -18,6 +18,7 @@ from prefloop.config.judges import (
 from prefloop.config.load import Composition, LoadedRecipe, compose_recipe, load_recipe, recipe_layers, shipped_recipes
 from prefloop.config.provenance import Difference, Sourced, as_yaml, differences, sourced
 from prefloop.config.recipe import MachineConfig, ModelConfig, Recipe, at_round
+from prefloop.config.references import GeometricMixture, HarmonicMixture, mixture_of, policies_of
 from prefloop.config.steps import (
     STEP_CLASSES,
     CloseStep,
@@ -55,6 +56,8 @@ __all__ = [
     "ExactMatchJudge",
     "FinalNumberJudge",
     "GateConfig",
+    "GeometricMixture",
+    "HarmonicMixture",
     "HumanJudge",
     "JudgeConfig",
     "JudgeStep",
@@ -99,7 +102,9 @@ __all__ = [
     "differences",
     "is_mapping",
     "load_recipe",
+    "mixture_of",
     "options_class",
+    "policies_of",
     "recipe_layers",
     "shipped_recipes",
     "sourced",

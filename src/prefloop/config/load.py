@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import reduce
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, cast, get_args, get_origin
 
 import yaml
 from pydantic import ValidationError
@@ -324,6 +324,9 @@ def _followed(kind: Any, path: Sequence[str]) -> tuple[list[str], list[str]]:
         if inner:
             keys.append(part)
             kind = inner[0]
+        elif get_origin(kind) is dict:
+            keys.append(part)
+            kind = get_args(kind)[1]
         else:
             kind = next((cls for cls in classes if part in _tags(cls)), kind)
     return keys, [name for cls in _classes(kind) for name in cls.model_fields]

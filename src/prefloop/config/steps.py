@@ -8,6 +8,7 @@ from pydantic import Discriminator, Field, JsonValue, Tag, ValidationError, mode
 from prefloop.config.base import Config, Options, is_mapping
 from prefloop.config.gate import GateConfig, MonitorsConfig
 from prefloop.config.judges import JudgeConfig
+from prefloop.config.references import Reference
 
 
 class StepConfig(Config):
@@ -348,8 +349,9 @@ class TrainStep(TokenSettings):
     """A pair counts for its chosen answer as far as that one wins (`prob_chosen_wins`), else for the other."""
     start: str = "current"
     """The policy that is trained on."""
-    references: dict[str, str] = Field(default_factory=dict[str, str])
-    """Model name of the quantity grammar -> policy: {ref: round_start}."""
+    references: dict[str, Reference] = Field(default_factory=dict[str, Reference])
+    """Model name of the quantity grammar -> policy: {ref: round_start}; a list where an objective reads several
+    (aux_ref), or a mixture: {ref: {geometric: {policies: [initial, current], weights: [0.5, 0.5]}}}, or `harmonic`."""
     learning_rate: Annotated[float, Field(gt=0)] = 5e-7
     """Peak rate. 5e-7 is for full fine-tuning; LoRA wants 1e-5 to 5e-4."""
     optimizer: Literal["adamw", "rmsprop"] = "adamw"

@@ -2,8 +2,9 @@
 
 What goes: everything in `superseded/`, which was replaced by a changed recipe; in `.making` and `.scratch` what crashes
 left, except what the next call goes on from; the weights of rounds that were rolled back, which no later round reads,
-because every name of a policy means an accepted round, the initial model or a policy of the same round; and, in rounds
-that are closed, the optimiser states that one block hands to the next. What stays: all records, metrics, evaluations,
+because every name of a policy means an accepted round, the initial model or a policy of the same round; in rounds that
+are closed, the optimiser states that one block hands to the next; and, unless a step is under way, the scores of frozen
+policies, which only training again on the same examples would read. What stays: all records, metrics, evaluations,
 summaries, cards and fits of all rounds, the weights of accepted rounds and of a round that stopped the run, the
 journal, the answers of judges, and the report. A step whose weights went stays finished: more rounds, the report and
 a comparison do not miss them. Only a call that would read them, such as one with another suite or gate, makes them
@@ -18,6 +19,7 @@ from pathlib import Path
 from prefloop.loop.journal import SUPERSEDED, Journal
 from prefloop.loop.stage import MAKING, SCRATCH
 from prefloop.records import RoundSummary, content_of
+from prefloop.training import SCORE_CACHE
 
 ID_CHARS = 16
 """Characters of an identity in the names of folders."""
@@ -44,6 +46,7 @@ def removable(run: Path, journal: Journal) -> tuple[Removable, ...]:
         *([(run / SUPERSEDED, "replaced by a changed recipe")] if _inside(run / SUPERSEDED) else []),
         *((path, "left by a crash") for path in _left_by_crashes(run, journal)),
         *_weights_and_states(run, journal),
+        *_scores(run, journal),
     )
     return tuple(Removable(path.relative_to(run).as_posix(), why, size_of(path)) for path, why in found)
 
@@ -69,13 +72,25 @@ def _inside(folder: Path) -> list[Path]:
 
 
 def _left_by_crashes(run: Path, journal: Journal) -> Iterator[Path]:
-    """All but what is on its way to its name, and the newest beginning of a step that is not finished."""
+    """All but what is on its way to its name, and the step that is under way."""
     renaming = {entry.identity[:ID_CHARS] for entry in journal.entries() if entry.state == "renaming"}
-    finished = {entry.identity[:ID_CHARS] for entry in journal.entries()} - renaming
     yield from (path for path in _inside(run / MAKING) if path.name not in renaming)
-    begun = [path for path in _inside(run / SCRATCH) if path.name not in finished]
-    newest = max(begun, key=_last_written, default=None)
+    newest = _under_way(run, journal)
     yield from (path for path in _inside(run / SCRATCH) if path != newest)
+
+
+def _under_way(run: Path, journal: Journal) -> Path | None:
+    """The newest beginning of a step that is not finished."""
+    finished = {entry.identity[:ID_CHARS] for entry in journal.entries() if entry.state != "renaming"}
+    begun = [path for path in _inside(run / SCRATCH) if path.name not in finished]
+    return max(begun, key=_last_written, default=None)
+
+
+def _scores(run: Path, journal: Journal) -> Iterator[tuple[Path, str]]:
+    """The cache of scores, and the journal of a write to it that a crash cut short."""
+    if _under_way(run, journal) is None:
+        for path in sorted(run.glob(f"{SCORE_CACHE}*")):
+            yield path, "scores that only training again would read"
 
 
 def _last_written(path: Path) -> float:

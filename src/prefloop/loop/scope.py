@@ -126,6 +126,8 @@ class Scope:
                 stem, dot, origin = name.rpartition(".")
                 is_origin = dot and origin in {"start", "ref"}
                 found = self.policy(stem).inputs.get(origin, ()) if is_origin else self.find(name)
+                if is_origin and len(found) > 1:
+                    raise RecipeError(f"'{name}' is a mixture of {len(found)} policies. Name one policy.")
                 if not found or found[0].step_type not in {"train", "model"}:
                     raise RecipeError(f"'{name}' is no policy here. Name {', '.join(POLICY_NAMES)} or a train step.")
                 return found[0]

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from itertools import takewhile
 from pathlib import Path
+from typing import cast
 
 from pydantic import JsonValue
 
@@ -16,6 +17,8 @@ from prefloop.config import (
     SampleStep,
     StepConfig,
     TrainStep,
+    mixture_of,
+    policies_of,
 )
 from prefloop.data import prompts_of_turn
 from prefloop.errors import PrefloopError, RecipeError, did_you_mean
@@ -27,11 +30,11 @@ from prefloop.loop.prompt_set import prompt_set
 from prefloop.loop.rounds import rounds
 from prefloop.loop.scope import Scope
 from prefloop.loop.stage import derive
-from prefloop.objectives import find_objective
+from prefloop.objectives import Objective, find_objective
 from prefloop.pairing import find_rule
 from prefloop.records import digest
 from prefloop.sampling import authorization
-from prefloop.training import require_measurable
+from prefloop.training import not_mixed, require_measurable
 
 REHEARSED_ROUNDS = 10
 """After three rounds every name means the same kind of thing as before; numbers by round may still change."""
@@ -147,7 +150,7 @@ def check_train(name: str, settings: StepConfig, place: str, recipe: Recipe) -> 
     del name
     assert isinstance(settings, TrainStep)
     objective = find_objective(settings.objective.name, f"{place}.objective.name")
-    objective.checked(settings.objective.options, f"{place}.objective")
+    options = objective.checked(settings.objective.options, f"{place}.objective")
     if objective.not_trained is not None:
         raise RecipeError(
             f"{place}.objective.name is '{objective.name}', but {objective.not_trained}. Choose another objective."
@@ -159,16 +162,53 @@ def check_train(name: str, settings: StepConfig, place: str, recipe: Recipe) -> 
             f"{place}.soft_labels: labels of {objective.name} cannot be softened, since {objective.not_softened}. "
             "Remove it, or choose another objective."
         )
+    check_references(settings, objective, place)
+    if "aux_ref" in objective.models:
+        check_weights(getattr(options, "weights", None), settings, place)
+
+
+def check_references(settings: TrainStep, objective: Objective, place: str) -> None:
+    """Exactly what the objective reads is named, and says what it reads."""
     for model in objective.models:
         if model not in settings.references:
             raise RecipeError(
                 f"{place}.references does not name '{model}', which {objective.name} reads. "
                 f"Add {{{model}: round_start}} or {{{model}: initial}}."
             )
-    for model in settings.references:
+    for model, reference in settings.references.items():
         if model not in objective.models:
             reads = ", ".join(objective.models) or "no reference"
             raise RecipeError(f"{place}.references names '{model}', but {objective.name} reads {reads}. Remove it.")
+        if not policies_of(reference):
+            raise RecipeError(f"{place}.references.{model} is an empty list. Name a policy.")
+        if isinstance(reference, tuple) and model != "aux_ref":
+            raise RecipeError(
+                f"{place}.references.{model} has a list, but {objective.name} reads one. "
+                "Name one policy, or mix them: {geometric: {policies: [...], weights: [...]}}."
+            )
+        mixture = mixture_of(reference)
+        if mixture is not None and model == objective.live:
+            raise RecipeError(
+                f"{place}.references.{model} is a mixture, which has no weights, but {objective.name} needs it loaded "
+                "while it trains. Name one policy, or choose another objective."
+            )
+        if mixture is not None and (unmixed := not_mixed(mixture, objective, model)):
+            raise RecipeError(
+                f"{place}.references.{model} is a mixture, which has no {', '.join(unmixed)}, but {objective.name} "
+                "reads them. Name one policy, or choose another objective."
+            )
+
+
+def check_weights(weights: object, settings: TrainStep, place: str) -> None:
+    """Weights of an objective that reads several references are one a reference, the anchor's first."""
+    reference = settings.references["aux_ref"]
+    count = 1 + (len(reference) if isinstance(reference, tuple) else 1)
+    given = cast("tuple[float, ...]", weights) if isinstance(weights, tuple) else None
+    if given is not None and len(given) != count:
+        raise RecipeError(
+            f"{place}.objective.weights has {len(given)} values, but references name {count} policies. "
+            "Give one a policy, that of ref first."
+        )
 
 
 def check_roles(settings: TrainStep, artifact: Artifact, place: str, recipe: Recipe) -> None:

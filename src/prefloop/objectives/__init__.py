@@ -30,6 +30,7 @@ from prefloop.objectives.mcts_dpo import first_difference, mcts_dpo, mcts_dpo_ip
 from prefloop.objectives.mipo import mipo, mipo_margin, mipo_offset
 from prefloop.objectives.mrpo import (
     MixedReference,
+    clipped_to_anchor,
     exchanged_harmonic_mixture,
     geometric_mixture,
     harmonic_mixture,
@@ -141,6 +142,7 @@ __all__ = [
     "cal_dpo",
     "choices",
     "clipped_surrogate",
+    "clipped_to_anchor",
     "clipped_value_error",
     "conservative_dpo",
     "cpo",

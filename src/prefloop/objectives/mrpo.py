@@ -69,7 +69,7 @@ def trust_regions(
     return eta * share, eta * (1 - share)
 
 
-def _clipped(logps: Models, eta: Float[Tensor, " pairs"]) -> Models:
+def clipped_to_anchor(logps: Models, eta: Float[Tensor, " pairs"]) -> Models:
     """The further references within eta of the anchor's log-probability."""
     anchor, further = logps[:, :1], logps[:, 1:]
     inside = further.clamp((1 + eta[:, None]) * anchor, (1 - eta[:, None]) * anchor)
@@ -93,7 +93,9 @@ def mixed_reference(
     alpha = reference_weights(chosen, rejected, weights=weights)
     eta_chosen, eta_rejected = trust_regions(chosen, rejected, eta=eta, clip=clip)
     return MixedReference(
-        mixture(_clipped(chosen, eta_chosen), alpha), mixture(_clipped(rejected, eta_rejected), alpha), alpha
+        mixture(clipped_to_anchor(chosen, eta_chosen), alpha),
+        mixture(clipped_to_anchor(rejected, eta_rejected), alpha),
+        alpha,
     )
 
 

@@ -12,6 +12,7 @@ from prefloop.policy.functionals import (
 )
 from prefloop.policy.live import LiveReference
 from prefloop.policy.memory import BatchShape, ModelFacts, Part, model_facts
+from prefloop.policy.model_files import model_identity
 from prefloop.policy.passed_tokens import passed_tokens
 from prefloop.policy.precision import rounding_noise, widest
 from prefloop.policy.source import ModelDescription, ModelSource, check_model, describe_model, resolve_model
@@ -45,6 +46,7 @@ __all__ = [
     "describe_model",
     "encoded",
     "model_facts",
+    "model_identity",
     "passed_tokens",
     "prompt_logps",
     "resolve_model",

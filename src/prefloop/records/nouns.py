@@ -162,6 +162,21 @@ class Example(Record):
         return found
 
 
+class MixedPolicies(Record):
+    """A mixture of policies that was a reference."""
+
+    kind: Literal["geometric", "harmonic"]
+    policies: tuple[str, ...]
+    """Identities."""
+    weights: tuple[float, ...]
+    eta: float | None = None
+    """How far the others could be from the first; of a harmonic mixture."""
+
+
+ReferenceOfPolicy = str | tuple[str, ...] | MixedPolicies
+"""The identity of a policy, those of several, or a mixture of several."""
+
+
 class PolicyCard(Record):
     """What a train step made, and from what."""
 
@@ -171,7 +186,8 @@ class PolicyCard(Record):
     """Name of the base model as the recipe gives it; its content is `base_identity`."""
     base_identity: str
     start: str
-    references: dict[str, str]
+    references: dict[str, ReferenceOfPolicy]
+    """By model name of the quantity grammar."""
     examples: str
     round: int
     block: int

@@ -7,10 +7,12 @@ from prefloop.training.engine import NotFiniteError, PlainEngine
 from prefloop.training.layout import ROWS, TREES, Budget, Layout
 from prefloop.training.loss import LossOfPlan
 from prefloop.training.margins import Margin, read_margins
+from prefloop.training.mixtures import not_mixed
 from prefloop.training.out_of_memory import is_out_of_memory
-from prefloop.training.request import BlockOfRound, TrainRequest
+from prefloop.training.request import BlockOfRound, FrozenPolicies, TrainRequest
 from prefloop.training.rows import TokenExample, example_data, step_plan, tokenised
 from prefloop.training.schedule import learning_rate_at
+from prefloop.training.score_cache import SCORE_CACHE
 from prefloop.training.scoring import frozen_scores
 from prefloop.training.tokens import TokensOnDisk, left_out, write_tokens
 from prefloop.training.train import train
@@ -18,11 +20,13 @@ from prefloop.training.validation import VALIDATED
 
 __all__ = [
     "ROWS",
+    "SCORE_CACHE",
     "TREES",
     "VALIDATED",
     "BlockOfRound",
     "Budget",
     "Column",
+    "FrozenPolicies",
     "Layout",
     "LossOfPlan",
     "Margin",
@@ -40,6 +44,7 @@ __all__ = [
     "largest_pass",
     "learning_rate_at",
     "left_out",
+    "not_mixed",
     "read_margins",
     "require_measurable",
     "step_plan",

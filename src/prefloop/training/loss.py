@@ -28,7 +28,7 @@ class LossOfPlan:
     hyper: Mapping[str, Any]
     data: Mapping[str, Column]
     frozen: Mapping[str, Scores]
-    """By model name of the grammar."""
+    """By model name of the grammar; of several by name and number, in order: `aux_ref.0`."""
     soft_labels: bool = False
     """The loss is p L(chosen, rejected) + (1 - p) L(rejected, chosen), with p of the example."""
     seed: int = 0
@@ -62,8 +62,9 @@ class LossOfPlan:
         if quantity.model == "policy":
             return policy[quantity.of_model]
         if quantity.model is not None:
-            values = picked(self.frozen[quantity.model][quantity.of_model], indices)
-            return values.unsqueeze(1) if quantity.model == "aux_ref" else values
+            of = [scores for name, scores in self.frozen.items() if name.partition(".")[0] == quantity.model]
+            values = [picked(scores[quantity.of_model], indices) for scores in of]
+            return torch.stack(values, 1) if quantity.model == "aux_ref" else values[0]
         if quantity.name in step:
             of_step = step[quantity.name]
             return of_step[list(indices)] if quantity.what.of == "example" else of_step

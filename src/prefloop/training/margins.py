@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from prefloop.policy import Workbench
+from prefloop.policy import PolicyFiles, Workbench
 from prefloop.records import Record, in_pieces, read_records, write_records
 from prefloop.training.columns import picked
 from prefloop.training.engine import PlainEngine
@@ -56,7 +56,11 @@ def margins_before(
     """Margins of the policy from which training started; they cost nothing where it is one of the references."""
     if not indices:
         return {}
-    same = [name for name, policy in request.references.items() if policy.identity == request.start.identity]
+    same = [
+        name
+        for name, reference in request.references.items()
+        if isinstance(reference, PolicyFiles) and reference.identity == request.start.identity
+    ]
     if same:
         columns = [picked(engine.loss.frozen[same[0]][f"{role}_logps"], indices) for role in PAIR]
         differences: list[float] = (columns[0] - columns[1]).tolist()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefloop.config import TrainStep
+from prefloop.config import GeometricMixture, TrainStep
 from prefloop.objectives import Objective
 from prefloop.policy import PolicyFiles
 from prefloop.training.layout import ROWS, Budget, Layout
@@ -28,6 +28,15 @@ class BlockOfRound:
 
 
 @dataclass(frozen=True)
+class FrozenPolicies:
+    """Several policies under one model name of the grammar."""
+
+    policies: tuple[PolicyFiles, ...]
+    mixture: GeometricMixture | None = None
+    """None: the objective reads each of them."""
+
+
+@dataclass(frozen=True)
 class TrainRequest:
     """Everything that decides what a train step computes, and where it may keep its progress."""
 
@@ -36,10 +45,13 @@ class TrainRequest:
     hyper: Mapping[str, Any]
     examples: Sequence[TokenExample]
     start: PolicyFiles
-    references: Mapping[str, PolicyFiles]
+    references: Mapping[str, PolicyFiles | FrozenPolicies]
+    """By model name of the grammar."""
     seed: int
     block: BlockOfRound
     scratch: Path
+    score_cache: Path
+    """A file that train steps share: what references said of examples."""
     budget: Budget
     checkpoint_steps: int
     keep_last: int = 1
@@ -53,7 +65,11 @@ class TrainRequest:
     @property
     def live(self) -> PolicyFiles | None:
         """The reference that has to stay loaded while the policy is trained, if there is one."""
-        return None if self.objective.live is None else self.references[self.objective.live]
+        if self.objective.live is None:
+            return None
+        reference = self.references[self.objective.live]
+        assert isinstance(reference, PolicyFiles), "a mixture has no weights of its own"
+        return reference
 
 
 Progress = Callable[[str, int, int], None]

@@ -1,12 +1,12 @@
 """One train step from start to end: references scored once, then optimiser steps, resumable at each checkpoint."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
 
 from prefloop.errors import DataError
-from prefloop.policy import Workbench
+from prefloop.policy import PolicyFiles, Workbench
 from prefloop.records import in_pieces
 from prefloop.training.best import MEASURED, best_step, is_given_up, is_measured_after, require_measurable
 from prefloop.training.checkpoint import (
@@ -28,7 +28,7 @@ from prefloop.training.engine import PlainEngine
 from prefloop.training.loss import LossOfPlan
 from prefloop.training.margins import margins_after, margins_before, write_margins
 from prefloop.training.optimizers import optimizer_for
-from prefloop.training.references import reference_scores
+from prefloop.training.references import frozen_policies, reference_scores, weights_of, with_mixtures
 from prefloop.training.request import Notice, Progress, TrainRequest
 from prefloop.training.rows import TokenExample, step_plan
 from prefloop.training.schedule import Schedule
@@ -54,10 +54,11 @@ def train(
     settings = request.settings
     require_measurable(settings, request.objective, validation=len(request.validation) > 0)
     plan = step_plan(len(request.examples), settings.batch_size, settings.epochs, request.seed)
-    loss = _loss(request, request.examples, plan[: len(plan) // settings.epochs], bench, progress)
+    weights = {policy: weights_of(policy) for policy in {*frozen_policies(request).values()}}
+    loss = _loss(request, request.examples, plan[: len(plan) // settings.epochs], weights, bench, progress)
     _require_soft_labels(request, loss)
     held_plan = list(in_pieces(range(len(request.validation)), settings.batch_size))
-    held_loss = _loss(request, request.validation, held_plan, bench, progress, "validation-") if held_plan else None
+    held_loss = _loss(request, request.validation, held_plan, weights, bench, progress) if held_plan else None
     with bench.for_training(
         request.start,
         settings.lora,
@@ -151,7 +152,11 @@ def _begun(request: TrainRequest, engine: PlainEngine, first_step: Sequence[int]
         engine.state = restored_state(state, engine.state)
         engine.margins = restored_margins(state)
         return metrics
-    same = [name for name, policy in request.references.items() if policy.identity == request.start.identity]
+    same = [
+        name
+        for name, policy in frozen_policies(request).items()
+        if name in engine.loss.frozen and policy.identity == request.start.identity
+    ]
     engine.check_start(first_step, same)
     if request.block.optimizer_state is not None:
         restore(request.block.optimizer_state, parameters, optimizer)
@@ -163,20 +168,26 @@ def _loss(
     request: TrainRequest,
     examples: Sequence[TokenExample],
     plan: Sequence[Sequence[int]],
+    weights: Mapping[PolicyFiles, str],
     bench: Workbench,
     progress: Progress,
-    of: str = "",
 ) -> LossOfPlan:
     """The objective on some examples, with what its references say of them."""
     soft_labels = request.settings.soft_labels
     data = data_columns(examples, request.objective, soft_labels=soft_labels)
     frozen = {
-        name: reference_scores(name, policy, request, examples, plan, bench, progress, of)
-        for name, policy in request.references.items()
+        name: reference_scores(name, policy, weights[policy], request, examples, plan, bench, progress)
+        for name, policy in frozen_policies(request).items()
     }
     parts = tuple(example.part for example in examples)
     return LossOfPlan(
-        request.objective, request.hyper, data, frozen, soft_labels, request.seed, parts if any(parts) else ()
+        request.objective,
+        request.hyper,
+        data,
+        with_mixtures(frozen, request),
+        soft_labels,
+        request.seed,
+        parts if any(parts) else (),
     )
 
 

@@ -9,19 +9,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prefloop.config import LengthHeld, MachineConfig, ScaledFit, StepConfig, TrainStep
+from prefloop.config import (
+    HarmonicMixture,
+    LengthHeld,
+    MachineConfig,
+    ScaledFit,
+    StepConfig,
+    TrainStep,
+    mixture_of,
+    policies_of,
+)
+from prefloop.config.references import Reference
 from prefloop.config.tokens import SUFFIX
 from prefloop.loop.artifact import Artifact, Inputs
 from prefloop.loop.scope import Scope
 from prefloop.loop.steps.work import VALIDATION, StepType, Work
 from prefloop.objectives import Objective, find_objective
-from prefloop.records import PolicyCard, Response, content_of, seed_for
+from prefloop.policy import PolicyFiles
+from prefloop.records import MixedPolicies, PolicyCard, ReferenceOfPolicy, Response, content_of, seed_for
 from prefloop.training import (
     ROWS,
+    SCORE_CACHE,
     TREES,
     VALIDATED,
     BlockOfRound,
     Budget,
+    FrozenPolicies,
     Layout,
     TokensOnDisk,
     TrainRequest,
@@ -69,10 +82,11 @@ def make_policy(work: Work) -> Mapping[str, float]:
         examples=examples,
         validation=TokensOnDisk(held, objective.roles) if held.is_dir() else (),
         start=work.policy("start"),
-        references={slot: work.policy(slot) for slot in settings.references},
+        references={slot: _reference(work, slot, of) for slot, of in settings.references.items()},
         seed=seed_for(work.recipe.seed, work.artifact.step, work.turn),
         block=_block(work),
         scratch=work.scratch,
+        score_cache=work.run / SCORE_CACHE,
         budget=budget_of(machine),
         checkpoint_steps=machine.checkpoint_steps,
         keep_last=machine.keep_last,
@@ -87,6 +101,26 @@ def make_policy(work: Work) -> Mapping[str, float]:
     (work.out / "policy.json").write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
     chosen = {} if card.best_step is None else {"best step": card.best_step}
     return {"examples": len(examples), "steps": len(metrics), **chosen, **_validated(work.out / VALIDATED)}
+
+
+def _reference(work: Work, slot: str, reference: Reference) -> PolicyFiles | FrozenPolicies:
+    if isinstance(reference, str):
+        return work.policy(slot)
+    return FrozenPolicies(work.policies(slot), mixture_of(reference))
+
+
+def _identities(inputs: Inputs, slot: str) -> tuple[str, ...]:
+    return tuple(artifact.identity for artifact in inputs[slot])
+
+
+def _recorded(reference: Reference, identities: tuple[str, ...]) -> ReferenceOfPolicy:
+    """A reference as the policy's card has it."""
+    mixture = mixture_of(reference)
+    if mixture is None:
+        return identities[0] if isinstance(reference, str) else identities
+    if isinstance(mixture, HarmonicMixture):
+        return MixedPolicies(kind="harmonic", policies=identities, weights=mixture.weights, eta=mixture.eta)
+    return MixedPolicies(kind="geometric", policies=identities, weights=mixture.weights)
 
 
 def _never_warm(settings: TrainStep, examples: int, blocks: int) -> str | None:
@@ -163,7 +197,7 @@ def _carried(work: Work, settings: TrainStep, parameter: str) -> float:
     """
     inputs = work.artifact.inputs
     for before in inputs["previous"]:
-        same = all(before.inputs[slot][0].identity == inputs[slot][0].identity for slot in settings.references)
+        same = all(_identities(before.inputs, slot) == _identities(inputs, slot) for slot in settings.references)
         fitted = work.path("previous") / "fitted.json"
         if same and fitted.is_file():
             return float(json.loads(fitted.read_text(encoding="utf-8")).get(parameter, {}).get("correction", 0.0))
@@ -189,7 +223,7 @@ def _card(work: Work, settings: TrainStep, best: int | None) -> PolicyCard:
         base=source.name,
         base_identity=source.identity,
         start=inputs["start"][0].identity,
-        references={slot: inputs[slot][0].identity for slot in settings.references},
+        references={slot: _recorded(of, _identities(inputs, slot)) for slot, of in settings.references.items()},
         examples=inputs["examples"][0].identity,
         round=work.artifact.place.round or 0,
         block=work.artifact.place.block or 0,
@@ -200,7 +234,7 @@ def _card(work: Work, settings: TrainStep, best: int | None) -> PolicyCard:
 
 def _inputs(name: str, settings: StepConfig, scope: Scope) -> Inputs:
     assert isinstance(settings, TrainStep)
-    references = {slot: (scope.policy(policy),) for slot, policy in settings.references.items()}
+    references = {slot: tuple(map(scope.policy, policies_of(of))) for slot, of in settings.references.items()}
     start = scope.policy(settings.start)
     tokens = scope.find(name + SUFFIX)
     read = {"examples": tokens[0].inputs["examples"], "tokens": tokens, "start": (start,), **references}

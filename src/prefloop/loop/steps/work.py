@@ -92,7 +92,14 @@ class Work:
 
     def policy(self, slot: str) -> PolicyFiles:
         """The policy in a slot, as the Workbench takes it."""
-        (artifact,) = self.artifact.inputs[slot]
+        (policy,) = self.policies(slot)
+        return policy
+
+    def policies(self, slot: str) -> tuple[PolicyFiles, ...]:
+        """All policies in a slot."""
+        return tuple(map(self._policy, self.artifact.inputs[slot]))
+
+    def _policy(self, artifact: Artifact) -> PolicyFiles:
         path = self.paths[artifact.identity]
         if artifact.step_type == "model":
             return PolicyFiles(artifact.identity, path)
