@@ -96,9 +96,9 @@ def test_training_with_another_beta_loads_no_reference_and_gives_the_bytes_of_tr
     loaded: list[Path] = []
     load = Workbench._load
 
-    def counted(self: Workbench, directory: Path) -> Any:
+    def counted(self: Workbench, directory: Path, *how: Any) -> Any:
         loaded.append(directory)
-        return load(self, directory)
+        return load(self, directory, *how)
 
     monkeypatch.setattr(Workbench, "_load", counted)
     first = request_for("first", references={"ref": moved})
