@@ -174,6 +174,7 @@ def our_steps(task: Task, bench: Workbench, examples: list[TokenExample], folder
         seed=SEED,
         block=BlockOfRound(0, 1, None),
         scratch=folder / "scratch",
+        score_cache=folder / "scores.sqlite",
         budget=Budget(TOKENS_PER_BATCH),
         checkpoint_steps=1_000_000,
         layout=task.layout,

@@ -13,9 +13,7 @@ class KeptAnswers:
     def __init__(self, file: Path) -> None:
         self._database = sqlite3.connect(file)
         self._database.execute("PRAGMA journal_mode = WAL")
-        self._database.execute(
-            "CREATE TABLE IF NOT EXISTS completions (key TEXT PRIMARY KEY, answer TEXT) WITHOUT ROWID"
-        )
+        self._database.execute("CREATE TABLE IF NOT EXISTS completions (key TEXT PRIMARY KEY, said TEXT) WITHOUT ROWID")
 
     def find(self, key: str) -> dict[str, Any] | None:
         """What was kept under a key."""
