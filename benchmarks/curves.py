@@ -30,7 +30,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from prefloop.loop.machine import peak_memory, resident_memory
 from prefloop.objectives import find_objective
 from prefloop.policy import ChatCodec, PolicyFiles, TokenRow, Trainable, Workbench, resolve_model, return_freed_memory
-from prefloop.training import Budget, Layout, LossOfPlan, PlainEngine, TokenExample, data_columns, frozen_scores
+from prefloop.training import Budget, Engine, Layout, LossOfPlan, TokenExample, data_columns, frozen_scores
 from prefloop.training.columns import column
 
 MODEL, RATE, TOKENS_PER_BATCH, REPEATS = "builtin:smollm2-135m-instruct", 1e-6, 2048, 3
@@ -81,7 +81,7 @@ def pairs_of(options: argparse.Namespace) -> tuple[Workbench, list[TokenExample]
 
 
 @contextmanager
-def engine_on(bench: Workbench, examples: Sequence[TokenExample], layout: Layout) -> Iterator[PlainEngine]:
+def engine_on(bench: Workbench, examples: Sequence[TokenExample], layout: Layout) -> Iterator[Engine]:
     """DPO on all weights of a model, the reference scored."""
     dpo, files = find_objective("dpo", "objective"), PolicyFiles("start", bench.source.directory)
     lists = {f"{role}_logps": [0.0] * len(examples) for role in dpo.roles}
@@ -95,10 +95,10 @@ def engine_on(bench: Workbench, examples: Sequence[TokenExample], layout: Layout
     loss = LossOfPlan(dpo, {"beta": BETA}, data_columns(examples, dpo), frozen)
     with bench.for_training(files, None, seed=0) as trainable:
         optimizer = torch.optim.AdamW(trainable.parameters().values(), lr=RATE, fused=True)
-        yield PlainEngine(trainable, loss, examples, optimizer, 1.0, Budget(TOKENS_PER_BATCH), layout)
+        yield Engine(trainable, loss, examples, optimizer, 1.0, Budget(TOKENS_PER_BATCH), layout)
 
 
-def fastest(engine: PlainEngine, indices: Sequence[int]) -> tuple[float, dict[str, float]]:
+def fastest(engine: Engine, indices: Sequence[int]) -> tuple[float, dict[str, float]]:
     """Seconds of a step, and what it said last."""
     found: list[float] = []
     said: dict[str, float] = {}
@@ -183,7 +183,7 @@ def added_by_a_step(
     optimizer = torch.optim.AdamW([one for one in policy.parameters() if one.requires_grad], lr=RATE, fused=True)
     everything = list(range(len(examples)))
     trainable = Trainable(policy, None, Path(), {})
-    engine = PlainEngine(trainable, loss, examples, optimizer, 1.0, budget, LAYOUTS[options.layout])
+    engine = Engine(trainable, loss, examples, optimizer, 1.0, budget, LAYOUTS[options.layout])
     engine.step(everything, RATE)
     return_freed_memory()
     held = resident_memory()

@@ -26,7 +26,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from prefloop.objectives import find_objective
 from prefloop.policy import ChatCodec, PolicyFiles, TokenRow, Workbench, resolve_model
-from prefloop.training import Budget, Layout, LossOfPlan, PlainEngine, TokenExample, data_columns, frozen_scores
+from prefloop.training import Budget, Engine, Layout, LossOfPlan, TokenExample, data_columns, frozen_scores
 from prefloop.training.columns import column
 
 Gradient = Mapping[str, Tensor]
@@ -109,7 +109,7 @@ def our_gradient(bench: Workbench, examples: Sequence[TokenExample], layout: Lay
     loss = LossOfPlan(dpo, {"beta": BETA}, data_columns(examples, dpo), frozen)
     with bench.for_training(files, None, seed=0) as trainable:
         optimizer = torch.optim.SGD(trainable.parameters().values(), lr=0.0)
-        PlainEngine(trainable, loss, examples, optimizer, 1e12, Budget(TOKENS_PER_BATCH), layout).step(plan[0], 0.0)
+        Engine(trainable, loss, examples, optimizer, 1e12, Budget(TOKENS_PER_BATCH), layout).step(plan[0], 0.0)
         return {name: one.grad for name, one in trainable.parameters().items() if one.grad is not None}
 
 

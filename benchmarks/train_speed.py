@@ -34,8 +34,8 @@ from prefloop.training import (
     ROWS,
     TREES,
     Budget,
+    Engine,
     LossOfPlan,
-    PlainEngine,
     TokenExample,
     data_columns,
     frozen_scores,
@@ -115,7 +115,7 @@ def steps_of(arm: str, options: argparse.Namespace) -> dict[str, Any]:
     loss = LossOfPlan(dpo, {"beta": 0.1}, data_columns(examples, dpo), frozen)
     with bench.for_training(policy, LoraConfig(r=16) if options.lora else None, seed=0) as trainable:
         optimizer = torch.optim.AdamW(trainable.parameters().values(), lr=RATE, fused=True)
-        engine = PlainEngine(trainable, loss, examples, optimizer, 1.0, Budget(TOKENS_PER_BATCH), layout)
+        engine = Engine(trainable, loss, examples, optimizer, 1.0, Budget(TOKENS_PER_BATCH), layout)
         losses = [engine.step(plan[0], RATE)["loss"]]
         started = time.perf_counter()
         losses += [engine.step(step, RATE, number)["loss"] for number, step in enumerate(plan[1:], 1)]

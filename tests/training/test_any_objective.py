@@ -19,9 +19,9 @@ from prefloop.training import (
     ROWS,
     TREES,
     Budget,
+    Engine,
     Layout,
     LossOfPlan,
-    PlainEngine,
     TokenExample,
     data_columns,
     frozen_scores,
@@ -132,7 +132,7 @@ def engine(
     rate: float = 0.0,
     layout: Layout = ROWS,
     splits: bool = False,
-) -> PlainEngine:
+) -> Engine:
     """An engine on a random float64 model (seed 0), whose references are others (seeds from `references` on)."""
     model = llama(0)
     examples = of_roles(objective, examples)
@@ -146,15 +146,15 @@ def engine(
     loss = LossOfPlan(objective, options, data, frozen, soft_labels, seed=7)
     optimizer = torch.optim.SGD(model.parameters(), lr=rate)
     trainable = Trainable(model, None, Path(), {}, live)
-    return PlainEngine(trainable, loss, examples, optimizer, 1e9, Budget(tokens_per_batch, splits), layout)
+    return Engine(trainable, loss, examples, optimizer, 1e9, Budget(tokens_per_batch, splits), layout)
 
 
-def numbers(of: PlainEngine, number: int = 0) -> dict[str, float]:
+def numbers(of: Engine, number: int = 0) -> dict[str, float]:
     """What a step says, but for the tokens that passed."""
     return {name: value for name, value in of.step(STEP, 0.0, number).items() if name != "tokens"}
 
 
-def gradient(of: PlainEngine) -> Tensor:
+def gradient(of: Engine) -> Tensor:
     return torch.cat(
         [parameter.grad.flatten() for parameter in of.trainable.model.parameters() if parameter.grad is not None]
     )

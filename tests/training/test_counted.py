@@ -15,9 +15,9 @@ from prefloop.training import (
     ROWS,
     TREES,
     Budget,
+    Engine,
     Layout,
     LossOfPlan,
-    PlainEngine,
     TokenExample,
     TokensOnDisk,
     TrainRequest,
@@ -71,13 +71,13 @@ def test_an_answer_without_counted_tokens_never_reaches_a_step(
 ) -> None:
     """From records over tokens on disk to the step: what is said is finite, and of the others alone, in every byte."""
     seen: list[TokenRow] = []
-    real = PlainEngine.step
+    real = Engine.step
 
-    def watched(self: PlainEngine, indices: Sequence[int], learning_rate: float, number: int = 0) -> dict[str, float]:
+    def watched(self: Engine, indices: Sequence[int], learning_rate: float, number: int = 0) -> dict[str, float]:
         seen.extend(row for index in indices for row in self.examples[index].rows.values())
         return real(self, indices, learning_rate, number)
 
-    monkeypatch.setattr(PlainEngine, "step", watched)
+    monkeypatch.setattr(Engine, "step", watched)
     whole = [pair(number) for number in (0, 2, 5, 7, 8)]
     mixed = sorted([*whole, *NOTHING_COUNTS], key=lambda one: one.example_id)
     loss = find_objective(objective, "here")
@@ -155,7 +155,7 @@ def test_metrics_are_means_over_examples_and_counted_tokens_and_never_over_paddi
     with bench.for_training(request.start, None, seed=0) as trainable:
         optimizer = optimizer_for(trainable.parameters(), request.settings)
         loss = LossOfPlan(request.objective, {"beta": beta}, data, {"ref": frozen})
-        engine = PlainEngine(trainable, loss, examples, optimizer, 1.0, Budget(tokens_per_batch), layout)
+        engine = Engine(trainable, loss, examples, optimizer, 1.0, Budget(tokens_per_batch), layout)
         engine.step([0, 3, 5], 1e-3)
         policy = {role: [alone(trainable.model, one.rows[role]) for one in examples] for role in BOTH}
         found, said = engine.measured(step), engine.step(step, 1e-3)

@@ -19,9 +19,9 @@ from prefloop.training import (
     ROWS,
     TREES,
     Budget,
+    Engine,
     Layout,
     LossOfPlan,
-    PlainEngine,
     TokenExample,
     example_data,
     frozen_scores,
@@ -81,13 +81,13 @@ def engine(
     ref: LlamaForCausalLM | None = None,
     objective: Objective = REGULARIZED,
     max_grad_norm: float = NO_CLIPPING,
-) -> PlainEngine:
+) -> Engine:
     """An engine on a random float64 model, whose reference is another one."""
     model, ref = model or llama(0), ref or llama(1)
     data = {name: torch.from_numpy(values) for name, values in example_data(EXAMPLES, ROLES).items()}
     loss = LossOfPlan(objective, HYPER, data, {"ref": reference(ref, STEP, tokens_per_batch)})
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    return PlainEngine(
+    return Engine(
         Trainable(model, None, Path(), {}), loss, EXAMPLES, optimizer, max_grad_norm, Budget(tokens_per_batch)
     )
 
@@ -292,7 +292,7 @@ def test_a_missing_reference_score_is_found_before_training() -> None:
 # ----------------------------------------------------------------------------------------- memory that runs out
 
 
-def forgetful(found: PlainEngine, tokens: int) -> None:
+def forgetful(found: Engine, tokens: int) -> None:
     """A machine on which no more than some padded tokens fit."""
     real = found.layout.scores
 

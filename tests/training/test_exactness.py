@@ -28,9 +28,9 @@ from prefloop.training import (
     ROWS,
     TREES,
     Budget,
+    Engine,
     Layout,
     LossOfPlan,
-    PlainEngine,
     TokenExample,
     data_columns,
     frozen_scores,
@@ -354,7 +354,7 @@ def engine_step(
     loss = LossOfPlan(objective, hyper, data_columns(examples, objective), frozen, seed=SEED)
     model = model_of("policy", trained)
     optimizer = torch.optim.SGD([one for one in model.parameters() if one.requires_grad], lr=0.0)
-    engine = PlainEngine(Trainable(model, None, Path(), {}), loss, examples, optimizer, 1e12, budget, layout)
+    engine = Engine(Trainable(model, None, Path(), {}), loss, examples, optimizer, 1e12, budget, layout)
     found = engine.step(STEP, 0.0, NUMBER)
     grads = [torch.zeros_like(one) if one.grad is None else one.grad for one in engine.trainable.parameters().values()]
     return found["loss"], torch.cat([grad.flatten() for grad in grads])

@@ -22,9 +22,9 @@ from prefloop.training import (
     ROWS,
     TREES,
     Budget,
+    Engine,
     Layout,
     LossOfPlan,
-    PlainEngine,
     TokenExample,
     data_columns,
     frozen_scores,
@@ -83,7 +83,7 @@ def curve(layout: Layout) -> list[dict[str, float]]:
     trained = model()
     optimizer = torch.optim.AdamW(trained.parameters(), lr=RATE, weight_decay=0.01, fused=True)
     trainable = Trainable(trained, None, Path(), {})
-    engine = PlainEngine(trainable, loss, EXAMPLES, optimizer, 1.0, Budget(TOKENS_PER_BATCH), layout)
+    engine = Engine(trainable, loss, EXAMPLES, optimizer, 1.0, Budget(TOKENS_PER_BATCH), layout)
     said = [engine.step(indices, RATE, number) for number, indices in enumerate(plan)]
     return [{name: one[name] for name in COLUMNS} for one in said]
 

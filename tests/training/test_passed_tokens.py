@@ -20,9 +20,9 @@ from prefloop.training import (
     ROWS,
     TREES,
     Budget,
+    Engine,
     Layout,
     LossOfPlan,
-    PlainEngine,
     TokenExample,
     TrainRequest,
     data_columns,
@@ -70,12 +70,12 @@ def pairs_of(data: str, codec: ChatCodec, count: int, max_length: int = 1024) ->
     return tokenised(examples, codec, EncodingSettings(max_length, "drop"))[0]
 
 
-def engine_on(examples: Sequence[TokenExample], vocab: int, budget: int, layout: Layout) -> PlainEngine:
+def engine_on(examples: Sequence[TokenExample], vocab: int, budget: int, layout: Layout) -> Engine:
     cpo = find_objective("cpo", "here")
     model = llama(vocab)
     loss = LossOfPlan(cpo, cpo.options().model_dump(), data_columns(examples, cpo), {})
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-    return PlainEngine(Trainable(model, None, Path(), {}), loss, examples, optimizer, 1.0, Budget(budget), layout)
+    return Engine(Trainable(model, None, Path(), {}), loss, examples, optimizer, 1.0, Budget(budget), layout)
 
 
 def least(examples: Sequence[TokenExample]) -> int:
@@ -90,7 +90,7 @@ def least(examples: Sequence[TokenExample]) -> int:
     )
 
 
-def steps_of(engine: PlainEngine, batch_size: int, count: int) -> Iterator[tuple[list[TokenExample], list[int], int]]:
+def steps_of(engine: Engine, batch_size: int, count: int) -> Iterator[tuple[list[TokenExample], list[int], int]]:
     """Of some steps the examples, what entered the first layer pass by pass, and the tokens reported."""
     for indices in step_plan(len(engine.examples), batch_size, 1, seed=0)[:count]:
         with seen_by_layers(engine.trainable.model) as counts:

@@ -18,8 +18,8 @@ from prefloop.policy import PolicyFiles, Workbench, response_logps
 from prefloop.training import (
     BlockOfRound,
     Budget,
+    Engine,
     LossOfPlan,
-    PlainEngine,
     TokenExample,
     TrainRequest,
     example_data,
@@ -157,7 +157,7 @@ def test_optimiser_and_schedule_go_on_over_the_blocks_of_a_round(
     frozen = asked(first, bench)
     with bench.for_training(start, lora, seed=1) as trainable:
         optimizer = optimizer_for(trainable.parameters(), first.settings)
-        engine = PlainEngine(
+        engine = Engine(
             trainable,
             LossOfPlan(first.objective, {"beta": 0.1}, data, {"ref": frozen}),
             examples,

@@ -3,7 +3,7 @@
 from prefloop.training.best import best_step, require_measurable
 from prefloop.training.columns import Column, data_columns
 from prefloop.training.dry import dry_pass, largest_pass
-from prefloop.training.engine import NotFiniteError, PlainEngine
+from prefloop.training.engine import Engine, NotFiniteError
 from prefloop.training.layout import ROWS, TREES, Budget, Layout
 from prefloop.training.loss import LossOfPlan
 from prefloop.training.margins import Margin, read_margins
@@ -26,12 +26,12 @@ __all__ = [
     "BlockOfRound",
     "Budget",
     "Column",
+    "Engine",
     "FrozenPolicies",
     "Layout",
     "LossOfPlan",
     "Margin",
     "NotFiniteError",
-    "PlainEngine",
     "TokenExample",
     "TokensOnDisk",
     "TrainRequest",

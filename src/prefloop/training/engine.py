@@ -17,8 +17,8 @@ from prefloop.training.layout import ROWS, Budget, Layout
 from prefloop.training.loss import LossOfPlan, Step, functionals_of
 from prefloop.training.metrics import said_of
 from prefloop.training.out_of_memory import is_out_of_memory
+from prefloop.training.processes import ALONE, Processes, dealt
 from prefloop.training.rows import TokenExample
-from prefloop.training.world import ALONE, World, dealt
 
 LOGP_TOLERANCE = 1e-6
 """Nats a token by which a policy may differ from itself in the same layout (float32 rounding; normally exactly 0)."""
@@ -38,7 +38,7 @@ class NotFiniteError(CheckFailedError):
 
 
 @dataclass
-class PlainEngine:
+class Engine:
     """Optimiser steps on a model, exact and normalised by the number of examples of the step."""
 
     trainable: Trainable
@@ -48,7 +48,7 @@ class PlainEngine:
     max_grad_norm: float
     budget: Budget
     layout: Layout = ROWS
-    world: World = ALONE
+    processes: Processes = ALONE
     notice: Callable[[str], None] = lambda _text: None
     """Is told what a user should know."""
     state: State | None = field(init=False)
@@ -80,7 +80,7 @@ class PlainEngine:
             try:
                 return self._step(indices, learning_rate, number)
             except (MemoryError, RuntimeError, OSError) as error:
-                if not is_out_of_memory(error) or self.world.size > 1 or not self._take_smaller_passes(indices):
+                if not is_out_of_memory(error) or self.processes.size > 1 or not self._take_smaller_passes(indices):
                     raise
             self.state = before
             self.optimizer.zero_grad(set_to_none=True)
@@ -91,9 +91,9 @@ class PlainEngine:
         self.optimizer.zero_grad(set_to_none=True)
         with passed_tokens(self.trainable.model) as passed:
             order, losses, logps = self._evaluated(indices, self.loss.of_step(indices, number), learning=number)
-        tokens = int(self.world.total(torch.tensor(passed())))
+        tokens = int(self.processes.total(torch.tensor(passed())))
         parameters = list(self.trainable.parameters().values())
-        self.world.add_gradients(parameters)
+        self.processes.add_gradients(parameters)
         grad_norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
         if not bool(losses.isfinite().all() and grad_norm.isfinite()):
             self.state = before
@@ -137,7 +137,7 @@ class PlainEngine:
                 losses[example : ends[0]], logps[answer : ends[1]] = found
             example, answer = ends
         if not self._coupled:
-            losses, logps = self.world.total(losses), self.world.total(logps)
+            losses, logps = self.processes.total(losses), self.processes.total(logps)
         return everything.indices, losses, everything.by_role({"logps": logps})
 
     def _parts(self, indices: Sequence[int]) -> Iterator[Together]:
@@ -145,8 +145,8 @@ class PlainEngine:
         examples, roles = {index: self.examples[index] for index in indices}, self.loss.objective.roles
         sizes = {index: self.layout.size([row for _, row in one.answers(roles)]) for index, one in examples.items()}
         batches = list(self.layout.cut(examples, self.budget.tokens))
-        hands = dealt(batches, sizes, self.world.size)
-        own = [(batch, rank == self.world.rank) for rank, hand in enumerate(hands) for batch in hand if batch]
+        hands = dealt(batches, sizes, self.processes.size)
+        own = [(batch, rank == self.processes.rank) for rank, hand in enumerate(hands) for batch in hand if batch]
         for together in [own] if self._coupled else [[one] for one in own]:
             yield Together.of(examples, roles, together).within(self.layout, self.budget)
 
@@ -198,7 +198,7 @@ class PlainEngine:
             dropout = nullcontext() if learning is None else self._dropout(part, places, learning)
             with dropout, torch.no_grad():
                 part.put(flat, places, self._scores(part, places))
-        return {name: self.world.total(values) for name, values in flat.items()} if self._coupled else flat
+        return {name: self.processes.total(values) for name, values in flat.items()} if self._coupled else flat
 
     def _scores(self, part: Together, places: Sequence[int]) -> Flat:
         return part.scores(self.trainable.model, places, self._functionals, self.layout, self.trainable.live)

@@ -9,7 +9,7 @@ from torch import Tensor
 from prefloop.policy import PolicyFiles, Workbench
 from prefloop.records import Record, in_pieces, read_records, write_records
 from prefloop.training.columns import picked
-from prefloop.training.engine import PlainEngine
+from prefloop.training.engine import Engine
 from prefloop.training.layout import Model
 from prefloop.training.request import TrainRequest
 from prefloop.training.scoring import frozen_scores
@@ -40,7 +40,7 @@ class Margin(Record):
         return self.after is None, inf if known is None else known
 
 
-def margins_after(request: TrainRequest, engine: PlainEngine) -> dict[int, float]:
+def margins_after(request: TrainRequest, engine: Engine) -> dict[int, float]:
     """Margins of the policy as it is, by example: of those that were least ahead when they were last trained on."""
     count = request.settings.measured_margins
     if not set(PAIR) <= {*request.objective.roles} or not count:
@@ -50,9 +50,7 @@ def margins_after(request: TrainRequest, engine: PlainEngine) -> dict[int, float
     return _ahead(request, engine, _scored(request, engine.trainable.model, worst))
 
 
-def margins_before(
-    request: TrainRequest, engine: PlainEngine, indices: Sequence[int], bench: Workbench
-) -> dict[int, float]:
+def margins_before(request: TrainRequest, engine: Engine, indices: Sequence[int], bench: Workbench) -> dict[int, float]:
     """Margins of the policy from which training started; they cost nothing where it is one of the references."""
     if not indices:
         return {}
@@ -80,7 +78,7 @@ def _scored(request: TrainRequest, model: Model, indices: Sequence[int]) -> dict
     }
 
 
-def _ahead(request: TrainRequest, engine: PlainEngine, differences: dict[int, float]) -> dict[int, float]:
+def _ahead(request: TrainRequest, engine: Engine, differences: dict[int, float]) -> dict[int, float]:
     """Differences of log-probabilities, less those of the reference where there is one."""
     if "ref" not in request.references:
         return differences

@@ -7,7 +7,7 @@ from typing import Any
 
 from prefloop.errors import CheckFailedError
 from prefloop.training.checkpoint import Metrics
-from prefloop.training.engine import NotFiniteError, PlainEngine
+from prefloop.training.engine import Engine, NotFiniteError
 from prefloop.training.rows import TokenExample
 
 SKIPPED = "skipped-step-*.json"
@@ -16,7 +16,7 @@ IN_A_ROW = 3
 
 
 def step_or_skip(
-    engine: PlainEngine, indices: Sequence[int], learning_rate: float, before: Sequence[Metrics], folder: Path
+    engine: Engine, indices: Sequence[int], learning_rate: float, before: Sequence[Metrics], folder: Path
 ) -> Metrics:
     """The metrics of an optimiser step.
 

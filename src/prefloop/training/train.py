@@ -24,17 +24,17 @@ from prefloop.training.checkpoint import (
     steps_at,
 )
 from prefloop.training.columns import data_columns, picked
-from prefloop.training.engine import PlainEngine
+from prefloop.training.engine import Engine
 from prefloop.training.loss import LossOfPlan
 from prefloop.training.margins import margins_after, margins_before, write_margins
 from prefloop.training.optimizers import optimizer_for
+from prefloop.training.processes import Processes
 from prefloop.training.references import frozen_policies, reference_scores, weights_of, with_mixtures
 from prefloop.training.request import Notice, Progress, TrainRequest
 from prefloop.training.rows import TokenExample, step_plan
 from prefloop.training.schedule import Schedule
 from prefloop.training.skipped import keep_skipped, step_or_skip
 from prefloop.training.validation import Validation
-from prefloop.training.world import World
 
 
 def train(
@@ -67,7 +67,7 @@ def train(
         recompute=request.recompute,
         live=request.live,
     ) as trainable:
-        engine = PlainEngine(
+        engine = Engine(
             trainable,
             loss,
             request.examples,
@@ -75,7 +75,7 @@ def train(
             settings.max_grad_norm,
             request.budget,
             request.layout,
-            World.joined(),
+            Processes.joined(),
             notice,
         )
         validation = Validation.of(engine, held_loss, request.validation, held_plan)
@@ -99,7 +99,7 @@ def train(
 
 def _take_steps(
     request: TrainRequest,
-    engine: PlainEngine,
+    engine: Engine,
     validation: Validation,
     plan: Sequence[Sequence[int]],
     schedule: Schedule,
@@ -124,7 +124,7 @@ def _take_steps(
             save_checkpoint(request.scratch, step, metrics, tensors, request.keep_last, best)
 
 
-def _at_best(request: TrainRequest, engine: PlainEngine, metrics: Sequence[Metrics]) -> int:
+def _at_best(request: TrainRequest, engine: Engine, metrics: Sequence[Metrics]) -> int:
     """Puts an engine back to the best step where that is not the last; returns which one it stands at."""
     step = best_step(request.settings, metrics) or len(metrics)
     if step < len(metrics):
@@ -134,12 +134,12 @@ def _at_best(request: TrainRequest, engine: PlainEngine, metrics: Sequence[Metri
     return step
 
 
-def _held(engine: PlainEngine) -> dict[str, Tensor]:
+def _held(engine: Engine) -> dict[str, Tensor]:
     """What training holds beside margins."""
     return {**optimizer_tensors(engine.trainable.parameters(), engine.optimizer), **state_tensors(engine.state)}
 
 
-def _begun(request: TrainRequest, engine: PlainEngine, first_step: Sequence[int]) -> list[Metrics]:
+def _begun(request: TrainRequest, engine: Engine, first_step: Sequence[int]) -> list[Metrics]:
     """Puts an engine where training goes on: at the newest checkpoint, or where the block before ended.
 
     Returns:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from prefloop.objectives import State
 from prefloop.training.checkpoint import Metrics, computed_once
-from prefloop.training.engine import PlainEngine
+from prefloop.training.engine import Engine
 from prefloop.training.loss import LossOfPlan
 from prefloop.training.rows import TokenExample
 
@@ -20,14 +20,14 @@ KEPT = "validation-before.json"
 class Validation:
     """Examples that are only measured, in steps as large as those of training; there may be none."""
 
-    engine: PlainEngine | None
+    engine: Engine | None
     """With the model that is trained; it takes no step."""
     plan: Sequence[Sequence[int]]
 
     @classmethod
     def of(
         cls,
-        training: PlainEngine,
+        training: Engine,
         loss: LossOfPlan | None,
         examples: Sequence[TokenExample],
         plan: Sequence[Sequence[int]],

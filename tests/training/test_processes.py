@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from prefloop.training.world import dealt
+from prefloop.training.processes import dealt
 
 SIZES = {0: 5, 1: 20, 2: 7, 3: 9, 4: 3}
 
@@ -36,7 +36,7 @@ import torch
 from torch import distributed
 from prefloop.objectives import find_objective
 from prefloop.training import TREES
-from prefloop.training.world import World
+from prefloop.training.processes import Processes
 
 test_file, meeting, rank, size, out = sys.argv[1:]
 distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=int(rank), world_size=int(size))
@@ -49,7 +49,7 @@ found = {}
 for name in ("dpo", "wpo", "orpo_with_prompt", "plackett_luce_dpo", "aot", "beta_dpo", "kto"):
     for tokens in (1, 60, 10_000):
         engine = any_objective.engine(find_objective(name, "here"), tokens, layout=TREES, splits=True)
-        engine.world = World.joined()
+        engine.processes = Processes.joined()
         engine.max_grad_norm = 0.1  # of the whole gradient
         said = engine.step(any_objective.STEP, 0.0, 3)
         said.pop("tokens")

@@ -8,14 +8,14 @@ from torch import Tensor, distributed
 
 
 @dataclass(frozen=True)
-class World:
+class Processes:
     """Every process has a share of each optimiser step and all of its weights."""
 
     rank: int = 0
     size: int = 1
 
     @classmethod
-    def joined(cls) -> "World":
+    def joined(cls) -> "Processes":
         """The processes of torch's default group; this one alone where there is none."""
         return cls(distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else cls()
 
@@ -33,7 +33,7 @@ class World:
             parameter.grad = self.total(torch.zeros_like(parameter) if parameter.grad is None else parameter.grad)
 
 
-ALONE = World()
+ALONE = Processes()
 
 
 def dealt(batches: Sequence[Sequence[int]], sizes: Mapping[int, int], ranks: int) -> list[list[list[int]]]:
