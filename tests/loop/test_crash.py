@@ -17,7 +17,7 @@ from pathlib import Path
 from prefloop.config import load_recipe
 from prefloop.loop import Progress, run_recipe
 import prefloop.loop.journal, prefloop.loop.steps.sample
-from prefloop.training import PlainEngine
+from prefloop.training import Engine
 
 run, where, overrides = Path(sys.argv[1]), sys.argv[2], sys.argv[3:]
 
@@ -42,7 +42,7 @@ match where.split(":"):
         die_in(prefloop.loop.steps.sample, "sampled", lambda args: done.append(args) or len(done) > int(number))
     case ["in-training", step]:
         calls = []
-        die_in(PlainEngine, "step", lambda args: calls.append(args) or len(calls) > int(step))
+        die_in(Engine, "step", lambda args: calls.append(args) or len(calls) > int(step))
 run_recipe(load_recipe("quickstart.tiny", overrides), run, Progress())
 """
 
