@@ -390,11 +390,6 @@ def test_a_coupled_objective_sees_the_whole_step_at_once() -> None:
             "it is coming with model heads",
         ),
         (
-            "ranked_scores",
-            "ranked_scores (ranked answer: what a judge gave the answer) is not computed in training yet; "
-            "it is coming with examples with several ranked answers",
-        ),
-        (
             "policy_gold_logps",
             "policy_gold_logps (gold answer: log probability of the counted tokens, summed, EOS included) is not "
             "computed in training yet; it is coming with rules that keep a gold answer",

@@ -12,7 +12,7 @@ from prefloop.loop.data_set import LONGEST, survey
 from prefloop.loop.prompt_set import prompts_at
 from prefloop.loop.steps.tokens import encoding_settings
 from prefloop.loop.steps.train import budget_of, layout_of
-from prefloop.objectives import find_objective
+from prefloop.objectives import REPEATED_ROLES, find_objective
 from prefloop.policy import ChatCodec, ModelFacts, TokenRow
 from prefloop.records import Example, Member, Prompt, Response, Role
 from prefloop.training import largest_pass, tokenised
@@ -60,7 +60,7 @@ def _of_data(made: Artifact, recipe: Recipe, roles: Sequence[Role]) -> list[Exam
                         group.prompt,
                         [
                             Member(role=role, response_id=response.response_id, text=response.text)
-                            for role, response in zip(roles, together, strict=False)
+                            for role, response in zip(_repeated(roles, len(together)), together, strict=False)
                         ],
                     )
                     for together in _given_together(group)
@@ -84,6 +84,7 @@ def _of_samples(
     """Stand-ins for sampled answers that grow until the length limit cuts them."""
     sampled = [one for one in made.inputs.get("responses", ()) if one.step_type == "sample"]
     limits = [recipe.step(one.step, one.place.round or 0) for one in sampled]
+    most_answers = max((limit.num_samples for limit in limits if isinstance(limit, SampleStep)), default=0)
     longest_answer = max((limit.max_new_tokens for limit in limits if isinstance(limit, SampleStep)), default=0)
     prompts = longest_prompts((read for one in sampled for read in one.inputs["prompts"]), recipe)
     examples: list[Example] = []
@@ -95,10 +96,15 @@ def _of_samples(
         if room > 0:
             members = [  # they differ from the first token on, so that nothing of them is shared
                 Member(role=role, response_id="longest", text="", token_ids=(*prompt.prefix_ids, number, *rest))
-                for number, role in enumerate(roles)
+                for number, role in enumerate(_repeated(roles, most_answers))
             ]
             examples.append(_example(prompt, members))
     return examples
+
+
+def _repeated(roles: Sequence[Role], count: int) -> list[Role]:
+    """Roles of an example's answers; one that it has several times as often as there can be answers."""
+    return [role for role in roles for _ in range(count if role in REPEATED_ROLES else 1)]
 
 
 def _example(prompt: Prompt, members: list[Member]) -> Example:

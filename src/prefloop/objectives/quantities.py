@@ -24,8 +24,7 @@ ROLES_TO_COME: Mapping[str, str] = {
     "response": "rules that make examples with an answer of its own",
     "kl": "rules that make examples of single answers",
     "gold": "rules that keep a gold answer",
-    "ranked": "examples with several ranked answers",
-    "degree": "examples with several ranked answers",
+    "degree": "examples with answers of several degrees",
 }
 """Roles that no rule makes yet."""
 

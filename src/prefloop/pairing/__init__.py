@@ -13,6 +13,7 @@ from prefloop.pairing.length_corrected import dice, length_corrected
 from prefloop.pairing.online import iid, max_max, max_min, max_min_length, max_random
 from prefloop.pairing.own_answer import own_answer
 from prefloop.pairing.prompted import instructed, prompted
+from prefloop.pairing.ranking import ranking
 from prefloop.pairing.registry import Dropped, Rule, SetConstant, find_rule, rule, rules
 from prefloop.pairing.self_play import self_play
 from prefloop.pairing.siblings import siblings
@@ -52,6 +53,7 @@ __all__ = [
     "own_answer",
     "pair",
     "prompted",
+    "ranking",
     "rule",
     "rules",
     "scores",
