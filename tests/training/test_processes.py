@@ -54,6 +54,9 @@ for name in ("dpo", "wpo", "orpo_with_prompt", "plackett_luce_dpo", "aot", "beta
         said = engine.step(any_objective.STEP, 0.0, 3)
         said.pop("tokens")
         found[f"{name} {tokens}"] = {"said": said, "gradient": any_objective.gradient(engine).tolist()}
+    said = engine.step(any_objective.STEP[:1], 0.0, 4)  # fewer examples than processes
+    said.pop("tokens")
+    found[f"{name}, one example"] = {"said": said, "gradient": any_objective.gradient(engine).tolist()}
 json.dump(found, open(out, "w"))
 """
 

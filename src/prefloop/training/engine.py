@@ -160,7 +160,8 @@ class Engine:
         Answers that do not pass at once pass twice: first their numbers, then, knowing how the loss depends on each
         number, the gradient of one pass after another.
         """
-        if len(part.passes) == 1 and len(part.passes[0]) == len(part.answers):
+        alone = self.processes.size == 1 or not self._coupled
+        if alone and len(part.passes) == 1 and len(part.passes[0]) == len(part.answers):
             with self._dropout(part, part.passes[0], number):
                 flat = self._scores(part, part.passes[0])
                 losses = self._losses(part, flat, of_step, learn=True)
