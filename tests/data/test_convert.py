@@ -139,6 +139,16 @@ def pair_of(sure: float | None = 1.0, **columns: Any) -> Given:
     return made.model_copy(update={"judgments": (preference, made.judgments[1])})
 
 
+def test_a_score_of_minus_zero_is_zero() -> None:
+    row = pair_of()
+    zeros = row.judgments[1].model_copy(update={"values": (0.0, -0.0)})
+    row = row.model_copy(update={"judgments": (row.judgments[0], zeros)})
+    again = find_format(FORMAT_OF["ultrafeedback", "pair"], "test").read(
+        json.loads(line_of(row, "ultrafeedback")), PLACE
+    )
+    assert [one.values for one in again.judgments if one.kind == "score"] == [(0.0, 0.0)]
+
+
 def test_the_better_answer_is_written_as_chosen() -> None:
     row = json.loads(line_of(pair_of(0.25, margin=1.5, weight=2.0), "trl"))
     assert row == {

@@ -11,7 +11,14 @@ EMPTY = Group(prompts=(Prompt.of((Message(role="user", content="?"),)),))
 
 def test_rules_declare_what_they_write_and_read() -> None:
     pairs = {name for name, found in rules().items() if found.roles == ("chosen", "rejected")}
-    assert rules().keys() - pairs == {"first_bad_steps", "instructed", "own_answer", "threshold_labels", "unpaired"}
+    assert rules().keys() - pairs == {
+        "first_bad_steps",
+        "instructed",
+        "own_answer",
+        "ranking",
+        "threshold_labels",
+        "unpaired",
+    }
     given = {name for name, found in rules().items() if found.reads_given}
     assert given == {"clear_pairs", "given", "goal_labelled", "not_outdone", "unpaired"}
     fitted = {name: set(found.fit) for name, found in rules().items() if found.fit}

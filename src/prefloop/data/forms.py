@@ -191,13 +191,14 @@ def _said(given: Given) -> Iterator[str]:
     texts = {response.response_id: whole_text(response) for response in given.responses}
     for judgment in given.judgments:
         subjects = [texts[subject] for subject in judgment.subjects]
-        values, numbers = list(judgment.values), dict(judgment.numbers)
+        values = [None if value is None else value + 0.0 for value in judgment.values]  # -0.0 is 0.0
+        numbers = {key: value + 0.0 for key, value in judgment.numbers.items()}
         if judgment.kind != "preference":
             order = sorted(range(len(subjects)), key=lambda place: (subjects[place], repr(values[place])))
             subjects, values = [subjects[place] for place in order], [values[place] for place in order]
         elif values[0] is not None and values[0] < 0.5:
             subjects, values = subjects[::-1], [1 - values[0]]
-            numbers = {key: -value if key == "margin" else value for key, value in numbers.items()}
+            numbers = {key: 0.0 - value if key == "margin" else value for key, value in numbers.items()}
         rest = judgment.model_dump(mode="json", exclude={"judge", "subjects", "values", "numbers"})
         yield json.dumps([rest, subjects, values, numbers], sort_keys=True)
 
