@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from prefloop.policy import Forest, batches_within
-from prefloop.policy.tree_attention import tree_attention
-from prefloop.policy.tree_scores import UNKNOWN, may_take_trees
+from prefloop.policy.head import precise
+from prefloop.policy.tree_scores import UNKNOWN, forest_states, may_take_trees
 from prefloop.policy.trees import WORTH_SHARING
 
 WITHIN = 1e-3
@@ -93,16 +93,12 @@ def shared_with(one: Ids, other: Ids) -> int:
 def scores_of_trees(model: PreTrainedModel, sequences: Sequence[Ids]) -> Float[Tensor, " sequences"]:
     """All sequences in one pass without padding; the head is asked where the model's own forward would ask it."""
     forest = Forest.of(sequences)
-    ids = torch.tensor([forest.ids], device=model.device)
-    with tree_attention(model, forest):
-        hidden = model.base_model(
-            input_ids=ids, position_ids=forest.positions()[None].to(model.device), use_cache=False
-        ).last_hidden_state[0]
+    hidden = forest_states(model, forest)
     pad = pad_of(model)
     places = [forest.places(row)[place_of_score(one, pad)] for row, one in enumerate(sequences)]
     head = model.score
     assert isinstance(head, nn.Linear)
-    return at_least_float32(head(hidden[torch.stack(places).to(model.device)]))[:, 0]
+    return precise(head(hidden[torch.stack(places).to(model.device)]))[:, 0]
 
 
 def scores_of_rows(model: PreTrainedModel, sequences: Sequence[Ids]) -> Float[Tensor, " sequences"]:
@@ -112,7 +108,7 @@ def scores_of_rows(model: PreTrainedModel, sequences: Sequence[Ids]) -> Float[Te
     ids = torch.tensor([[*one, *[pad] * (longest - len(one))] for one in sequences], device=model.device)
     lengths = torch.tensor([len(one) for one in sequences], device=model.device)
     is_real = (torch.arange(longest, device=model.device) < lengths[:, None]).long()
-    return at_least_float32(model(input_ids=ids, attention_mask=is_real).logits)[:, 0]
+    return precise(model(input_ids=ids, attention_mask=is_real).logits)[:, 0]
 
 
 def place_of_score(sequence: Ids, pad: int | None) -> int:
@@ -126,8 +122,3 @@ def place_of_score(sequence: Ids, pad: int | None) -> int:
 def pad_of(model: PreTrainedModel) -> int | None:
     """The padding token; without one a model takes one sequence at a time."""
     return model.config.get_text_config().pad_token_id
-
-
-def at_least_float32(scores: Tensor) -> Tensor:
-    """Scores in no less than single precision."""
-    return scores.to(torch.promote_types(scores.dtype, torch.float32))

@@ -1,6 +1,6 @@
 """One number an answer from what several judges said: means, worst cases, uncertainty, win rates. Pure functions."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import exp, fsum, isnan
 from typing import Annotated, Literal
 
@@ -123,9 +123,8 @@ def extremes(scores: Sequence[float | None]) -> tuple[int, int] | None:
 
     Scores that are None or NaN are passed over.
     """
-    known = [index for index, score in enumerate(scores) if score is not None and not isnan(score)]
+    known = {index: score for index, score in enumerate(scores) if score is not None and not isnan(score)}
     if not known:
         return None
-    of: Callable[[int], float] = lambda index: scores[index] or 0.0  # noqa: E731 (known scores alone)
-    high, low = max(known, key=of), min(known, key=of)
-    return None if of(high) == of(low) else (high, low)
+    high, low = max(known, key=known.__getitem__), min(known, key=known.__getitem__)
+    return None if known[high] == known[low] else (high, low)

@@ -45,12 +45,7 @@ class TreeScores:
         """Rows through the model's layers; gradient flows where it is enabled."""
         causal: PreTrainedModel = model.get_base_model() if isinstance(model, PeftModel) else model  # pyright: ignore[reportAssignmentType]
         forest = Forest.of([(*row.prompt_ids, *row.answer_ids) for row in rows])
-        ids = torch.tensor([forest.ids], device=causal.device)
-        with tree_attention(causal, forest):
-            hidden = causal.base_model(
-                input_ids=ids, position_ids=forest.positions()[None].to(causal.device), use_cache=False
-            ).last_hidden_state[0]
-        return cls(causal, rows, forest, hidden)
+        return cls(causal, rows, forest, forest_states(causal, forest))
 
     def token_logps(self) -> Float[Tensor, "rows tokens"]:
         """Log-probability of each answer token, padded on the right; 0 where it is not counted."""
@@ -125,6 +120,16 @@ class TreeScores:
     def _how(self) -> HeadOptions:
         weights = trained_weights(self.model.get_output_embeddings())
         return {"at_once": tokens_at_once(self.model.config.get_text_config().vocab_size), "weights": weights}
+
+
+def forest_states(model: PreTrainedModel, forest: Forest) -> Float[Tensor, "tokens width"]:
+    """Hidden states of all tokens of a forest behind the last norm, each as in its own row alone."""
+    ids = torch.tensor([forest.ids], device=model.device)
+    with tree_attention(model, forest):
+        passed = model.base_model(
+            input_ids=ids, position_ids=forest.positions()[None].to(model.device), use_cache=False
+        )
+    return passed.last_hidden_state[0]
 
 
 def may_take_trees(model: PreTrainedModel) -> bool:

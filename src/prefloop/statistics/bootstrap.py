@@ -89,27 +89,12 @@ def cluster_bootstrap(
     Raises:
         ValueError: there are no rows, or `draws` or `level` is out of range.
     """
-    _check(np.ones(clusters.size), level)
-    if draws <= 1:
-        raise ValueError(f"draws is {draws}, expected >= 2")
-    index, count = _numbered(clusters)
-    value = float(statistic(np.ones((1, clusters.size)))[0])
-    if count == 1:
-        return ClusteredEstimate(value, float("nan"), (float("nan"), float("nan")), clusters.size, count)
-    generator = np.random.default_rng(seed)
-    values = np.empty(draws)
-    for start in range(0, draws, _CHUNK):
-        size = min(_CHUNK, draws - start)
-        drawn = generator.multinomial(count, np.full(count, 1.0 / count), size=size).astype(np.float64)
-        values[start : start + size] = statistic(drawn[:, index])
-    low, high = np.quantile(values, [0.5 - level / 2, 0.5 + level / 2])
-    return ClusteredEstimate(
-        value=value,
-        standard_error=float(values.std(ddof=1)),
-        interval=(float(low), float(high)),
-        n=clusters.size,
-        clusters=count,
-    )
+
+    def percentiles(values: Float64[Floats, " resamples"], _value: float) -> tuple[float, float]:
+        low, high = np.quantile(values, [0.5 - level / 2, 0.5 + level / 2])
+        return float(low), float(high)
+
+    return _bootstrapped(statistic, clusters, percentiles, seed=seed, draws=draws, level=level)
 
 
 def bca_bootstrap(
@@ -144,6 +129,30 @@ def bca_bootstrap(
     Raises:
         ValueError: there are no rows, or `draws` or `level` is out of range.
     """
+
+    def corrected(values: Float64[Floats, " resamples"], value: float) -> tuple[float, float]:
+        index, count = _numbered(clusters)
+        left_out = np.concatenate(
+            [
+                statistic((1.0 - np.eye(min(_CHUNK, count - start), count, start))[:, index])
+                for start in range(0, count, _CHUNK)
+            ]
+        )
+        return bca_bounds(values, -left_out, value, level=level)
+
+    return _bootstrapped(statistic, clusters, corrected, seed=seed, draws=draws, level=level)
+
+
+def _bootstrapped(
+    statistic: Callable[[Float64[Floats, "resamples rows"]], Float64[Floats, " resamples"]],
+    clusters: Shaped[Labels, " rows"],
+    interval: Callable[[Float64[Floats, " resamples"], float], tuple[float, float]],
+    *,
+    seed: int,
+    draws: int,
+    level: float,
+) -> ClusteredEstimate:
+    """A statistic with an interval that is made of its values over resampled clusters and of that of all rows."""
     _check(np.ones(clusters.size), level)
     if draws <= 1:
         raise ValueError(f"draws is {draws}, expected >= 2")
@@ -152,21 +161,12 @@ def bca_bootstrap(
     if count == 1:
         return ClusteredEstimate(value, float("nan"), (float("nan"), float("nan")), clusters.size, count)
     generator = np.random.default_rng(seed)
-    sizes = [min(_CHUNK, draws - start) for start in range(0, draws, _CHUNK)]
-    values = np.concatenate(
-        [
-            statistic(generator.multinomial(count, np.full(count, 1.0 / count), size=size).astype(np.float64)[:, index])
-            for size in sizes
-        ]
-    )
-    left_out = np.concatenate(
-        [
-            statistic((1.0 - np.eye(min(_CHUNK, count - start), count, start))[:, index])
-            for start in range(0, count, _CHUNK)
-        ]
-    )
-    low, high = bca_bounds(values, -left_out, value, level=level)
-    return ClusteredEstimate(value, float(values.std(ddof=1)), (low, high), clusters.size, count)
+    values = np.empty(draws)
+    for start in range(0, draws, _CHUNK):
+        size = min(_CHUNK, draws - start)
+        drawn = generator.multinomial(count, np.full(count, 1.0 / count), size=size).astype(np.float64)
+        values[start : start + size] = statistic(drawn[:, index])
+    return ClusteredEstimate(value, float(values.std(ddof=1)), interval(values, value), clusters.size, count)
 
 
 def bca_bounds(

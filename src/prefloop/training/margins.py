@@ -6,11 +6,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from prefloop.policy import PolicyFiles, Workbench
+from prefloop.policy import Workbench
 from prefloop.records import Record, in_pieces, read_records, write_records
 from prefloop.training.columns import picked
 from prefloop.training.engine import Engine
 from prefloop.training.layout import Model
+from prefloop.training.references import same_as_start
 from prefloop.training.request import TrainRequest
 from prefloop.training.scoring import frozen_scores
 
@@ -54,16 +55,11 @@ def margins_before(request: TrainRequest, engine: Engine, indices: Sequence[int]
     """Margins of the policy from which training started; they cost nothing where it is one of the references."""
     if not indices:
         return {}
-    same = [
-        name
-        for name, reference in request.references.items()
-        if isinstance(reference, PolicyFiles) and reference.identity == request.start.identity
-    ]
-    if same:
+    if same := same_as_start(request):
         columns = [picked(engine.loss.frozen[same[0]][f"{role}_logps"], indices) for role in PAIR]
         differences: list[float] = (columns[0] - columns[1]).tolist()
         return _ahead(request, engine, dict(zip(indices, differences, strict=True)))
-    with bench.for_scoring(request.start, request.settings.precision) as model:
+    with bench.for_scoring(request.start, request.settings.precision, request.quantize) as model:
         return _ahead(request, engine, _scored(request, model, indices))
 
 

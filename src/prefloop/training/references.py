@@ -38,6 +38,16 @@ def frozen_policies(request: TrainRequest) -> dict[str, PolicyFiles]:
     return found
 
 
+def same_as_start(request: TrainRequest) -> list[str]:
+    """Names of the policies that are scored and are the one from which training starts; none inside a mixture."""
+    mixtures = [name for name, one in request.references.items() if isinstance(one, FrozenPolicies) and one.mixture]
+    return [
+        name
+        for name, policy in frozen_policies(request).items()
+        if policy.identity == request.start.identity and name.partition(".")[0] not in mixtures
+    ]
+
+
 def with_mixtures(scores: Mapping[str, Scores], request: TrainRequest) -> dict[str, Scores]:
     """Scores of policies with those of mixtures in place of what they are made of."""
     found = dict(scores)
@@ -76,7 +86,6 @@ def reference_scores(
     """
     objective, budget, layout = request.objective, request.budget.tokens, request.layout
     functionals = functionals_of(objective, name.partition(".")[0])
-    quantize = None if request.settings.lora is None else request.settings.lora.quantize
     computed_as = [
         FORMAT,
         weights,
@@ -84,7 +93,7 @@ def reference_scores(
         layout.name,
         _device(bench.device),
         request.settings.precision,
-        quantize,
+        request.quantize,
         [version(package) for package in COMPUTE],
     ]
     scores: dict[str, list[Any]] = {}
@@ -110,7 +119,7 @@ def reference_scores(
                     take(batch, found)
         if missing:
             batches = [batch for _, batch in missing]
-            with bench.for_scoring(policy, request.settings.precision, quantize) as model:
+            with bench.for_scoring(policy, request.settings.precision, request.quantize) as model:
                 passes = frozen_scores(model, examples, objective.roles, batches, budget, functionals, layout)
                 for (key, batch), (_, values) in zip(missing, passes, strict=True):
                     cache.keep(key, values)

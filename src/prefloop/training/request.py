@@ -8,6 +8,7 @@ from typing import Any
 from prefloop.config import GeometricMixture, TrainStep
 from prefloop.objectives import Objective
 from prefloop.policy import PolicyFiles
+from prefloop.policy.quantized import Quantize
 from prefloop.training.layout import ROWS, Budget, Layout
 from prefloop.training.rows import TokenExample
 
@@ -61,6 +62,11 @@ class TrainRequest:
     """Layers are computed again going backward (gradient checkpointing)."""
     validation: Sequence[TokenExample] = ()
     """Examples that are only measured, before and after."""
+
+    @property
+    def quantize(self) -> Quantize:
+        """How the base is held of whatever is trained or scored here."""
+        return None if self.settings.lora is None else self.settings.lora.quantize
 
     @property
     def live(self) -> PolicyFiles | None:

@@ -29,7 +29,7 @@ from prefloop.training.loss import LossOfPlan
 from prefloop.training.margins import margins_after, margins_before, write_margins
 from prefloop.training.optimizers import optimizer_for
 from prefloop.training.processes import Processes
-from prefloop.training.references import frozen_policies, reference_scores, weights_of, with_mixtures
+from prefloop.training.references import frozen_policies, reference_scores, same_as_start, weights_of, with_mixtures
 from prefloop.training.request import Notice, Progress, TrainRequest
 from prefloop.training.rows import TokenExample, step_plan
 from prefloop.training.schedule import Schedule
@@ -152,12 +152,7 @@ def _begun(request: TrainRequest, engine: Engine, first_step: Sequence[int]) -> 
         engine.state = restored_state(state, engine.state)
         engine.margins = restored_margins(state)
         return metrics
-    same = [
-        name
-        for name, policy in frozen_policies(request).items()
-        if name in engine.loss.frozen and policy.identity == request.start.identity
-    ]
-    engine.check_start(first_step, same)
+    engine.check_start(first_step, same_as_start(request))
     if request.block.optimizer_state is not None:
         restore(request.block.optimizer_state, parameters, optimizer)
         engine.state = restored_state(request.block.optimizer_state, engine.state)
