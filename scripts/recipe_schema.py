@@ -15,7 +15,7 @@ def schema_text() -> str:
     """The schema of this version."""
     by_name = {name: one.options for one in objectives().values() for name in (one.name, *one.aliases)}
     schema = recipe_schema({name: one.options for name, one in rules().items()}, by_name)
-    return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(schema, indent=0, ensure_ascii=False) + "\n"
 
 
 def main() -> int:

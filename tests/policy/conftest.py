@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+import torch
 from tokenizers import Regex, Tokenizer, decoders, normalizers
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-from prefloop.policy import ChatCodec
+from prefloop.policy import ChatCodec, ModelSource, PolicyFiles, Workbench, resolve_model
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -191,3 +192,21 @@ def family(request: pytest.FixtureRequest) -> Family:
 def codec(family: Family, codecs: Mapping[str, ChatCodec]) -> ChatCodec:
     """The codec of the same one."""
     return codecs[family.name]
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory: pytest.TempPathFactory) -> ModelSource:
+    """The tiny model that is shipped."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFLOOP_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return resolve_model("builtin:tiny")
+
+
+@pytest.fixture
+def bench(source: ModelSource) -> Workbench:
+    return Workbench(source, ChatCodec.load(source.directory, {}), torch.device("cpu"))
+
+
+@pytest.fixture
+def start(source: ModelSource) -> PolicyFiles:
+    return PolicyFiles(identity="start", directory=source.directory)

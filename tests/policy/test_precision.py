@@ -12,14 +12,11 @@ from transformers import AutoModelForCausalLM, Gemma2Config, PreTrainedModel, Qw
 
 from prefloop.config import LoraConfig
 from prefloop.policy import (
-    ChatCodec,
-    ModelSource,
     PolicyFiles,
     RowScores,
     TokenRow,
     TreeScores,
     Workbench,
-    resolve_model,
     response_logps,
     rounding_noise,
 )
@@ -39,23 +36,6 @@ ROWS = [
     TokenRow((*ids(1, 30), *ids(5, 3)), ids(6, 20), (True,) * 11 + (False,) * 9),
     TokenRow(ids(7, 9), ids(8, 1), (True,)),
 ]
-
-
-@pytest.fixture(scope="session")
-def source(tmp_path_factory: pytest.TempPathFactory) -> ModelSource:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PREFLOOP_CACHE", str(tmp_path_factory.mktemp("cache")))
-        return resolve_model("builtin:tiny")
-
-
-@pytest.fixture
-def bench(source: ModelSource) -> Workbench:
-    return Workbench(source, ChatCodec.load(source.directory, {}), torch.device("cpu"))
-
-
-@pytest.fixture
-def start(source: ModelSource) -> PolicyFiles:
-    return PolicyFiles(identity="start", directory=source.directory)
 
 
 class NoFloat64(TorchDispatchMode):

@@ -14,27 +14,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from prefloop.config import LoraConfig
 from prefloop.errors import ModelError
-from prefloop.policy import ChatCodec, ModelSource, PolicyFiles, Trainable, Workbench, resolve_model
+from prefloop.policy import PolicyFiles, Trainable, Workbench
 
 LORA = LoraConfig(r=4, alpha=8)
 IDS = torch.tensor([[3, 14, 15, 92, 65, 35], [8, 97, 93, 23, 84, 6]])
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> ModelSource:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PREFLOOP_CACHE", str(tmp_path_factory.mktemp("cache")))
-        return resolve_model("builtin:tiny")
-
-
-@pytest.fixture
-def bench(source: ModelSource) -> Workbench:
-    return Workbench(source, ChatCodec.load(source.directory, {}), torch.device("cpu"))
-
-
-@pytest.fixture
-def start(source: ModelSource) -> PolicyFiles:
-    return PolicyFiles(identity="start", directory=source.directory)
 
 
 @torch.no_grad()

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from prefloop.errors import DataError
 from prefloop.evaluation.text import distinct_2
+from prefloop.evaluation.uncertainty import finite, interval_or_none
 from prefloop.records import Response, seed_for
 from prefloop.statistics import (
     ClusteredEstimate,
@@ -97,11 +97,11 @@ def duel(ours: Answers, theirs: Answers, judge: str, *, seed: int, resamples: in
     )
     return {
         "win_rate": plain.win_rate,
-        "standard_error": _finite(raw_interval.standard_error),
-        "interval": _interval(raw_interval),
+        "standard_error": finite(raw_interval.standard_error),
+        "interval": interval_or_none(raw_interval.interval),
         "length_controlled_winrate": controlled.length_controlled_winrate,
-        "lc_standard_error": _finite(lc_interval.standard_error),
-        "lc_interval": _interval(lc_interval),
+        "lc_standard_error": finite(lc_interval.standard_error),
+        "lc_interval": interval_or_none(lc_interval.interval),
         "n": plain.n_total,
         "clusters": raw_interval.clusters,
         "n_wins": plain.n_wins,
@@ -174,15 +174,7 @@ def _finish_rate(answers: Answers) -> float:
 
 def _uncertainty(estimate: ClusteredEstimate) -> dict[str, Any]:
     return {
-        "standard_error": _finite(estimate.standard_error),
-        "interval": _interval(estimate),
+        "standard_error": finite(estimate.standard_error),
+        "interval": interval_or_none(estimate.interval),
         "n": estimate.n,
     }
-
-
-def _interval(estimate: ClusteredEstimate) -> list[float] | None:
-    return list(estimate.interval) if all(map(isfinite, estimate.interval)) else None
-
-
-def _finite(value: float) -> float | None:
-    return value if isfinite(value) else None
