@@ -23,7 +23,7 @@ quickstart-plain: $(INSTALLED)  ## the same with plain iterative DPO, sharing ro
 	.venv/bin/prefloop run quickstart_plain --run runs/quickstart_plain --reuse runs/quickstart
 
 test: $(INSTALLED_DEV)  ## the unmarked tests and the short ones marked recipes, crash, browser
-	.venv/bin/pytest -m "not (slow or gpu or network or peer or replica)"
+	.venv/bin/pytest -n auto --dist worksteal -m "not (slow or gpu or network or peer or replica)"
 
 test-all: $(INSTALLED_DEV)  ## every test that this machine can run
 	.venv/bin/pytest -m "$(if $(HAS_GPU),,not gpu)"

@@ -194,9 +194,7 @@ def _override(text: str, raw: Raw) -> Raw:
 def _number_or_yaml(text: str) -> Any:
     """YAML 1.1 reads 1e-12 as a word; a person means the number."""
     try:
-        return float(text) if "e" in text.lower() else yaml.safe_load(text)
-    except ValueError:
-        return yaml.safe_load(text)
+        return numbers(yaml.safe_load(text))
     except yaml.YAMLError as error:
         raise RecipeError(f"--set ...={text}: not YAML: {' '.join(str(error).split())}") from error
 
