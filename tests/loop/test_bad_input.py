@@ -199,6 +199,7 @@ MISTAKES: Sequence[tuple[str, Sequence[str], str]] = [
         f"{TINY}: step 'samples': it is listed twice.",
     ),
     ("an override that is no YAML", ["policy.epochs=[1"], "--set ...=[1: not YAML:"),
+    ("one with an e that is no YAML", ["samples.policy={current: "], "--set ...={current: : not YAML:"),
     (
         "a missing model",
         ["model=./models/none"],
