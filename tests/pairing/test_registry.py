@@ -12,6 +12,7 @@ EMPTY = Group(prompts=(Prompt.of((Message(role="user", content="?"),)),))
 def test_rules_declare_what_they_write_and_read() -> None:
     pairs = {name for name, found in rules().items() if found.roles == ("chosen", "rejected")}
     assert rules().keys() - pairs == {
+        "demonstrations",
         "first_bad_steps",
         "instructed",
         "own_answer",
