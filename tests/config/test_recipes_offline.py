@@ -17,8 +17,12 @@ from prefloop.objectives import find_objective
 METHODS = [
     name
     for name in shipped_recipes()
-    if not name.endswith(".tiny") and name != "offline" and recipe_layers(name)[0].where == "recipe offline"
+    if not name.endswith(".tiny")
+    and name != "offline"
+    and recipe_layers(name)[0].where == "recipe offline"
+    and "pairs" not in recipe_layers(name)[-1].value
 ]
+"""Those that train on given pairs as they are."""
 MAY_SAY = {
     "method": {"extends", "paper", "title", "data", "policy"},
     "twin": {"extends", "model", "data", "policy", "evaluation", "machine"},

@@ -14,7 +14,9 @@ EVERY_TWIN = [name for name in shipped_recipes() if name.endswith(".tiny")]
 OFFLINE_TWINS = [
     name
     for name in EVERY_TWIN
-    if name not in {"offline.tiny", "dpo.tiny"} and recipe_layers(name)[0].where == "recipe offline"
+    if name not in {"offline.tiny", "dpo.tiny"}
+    and recipe_layers(name)[0].where == "recipe offline"
+    and "pairs" not in recipe_layers(name.removesuffix(".tiny"))[-1].value
 ]
 """They see all of their pairs in every step, so that the losses of steps can be compared."""
 TWINS = [name for name in EVERY_TWIN if name not in OFFLINE_TWINS]

@@ -104,17 +104,20 @@ def clear_pairs(
 
 @rule(writes=Example, roles=("chosen", "rejected"), reads_given=True)
 def not_outdone(group: Group, *, threshold: float = 0.0) -> Iterator[Example | Dropped]:
-    """Given pairs whose chosen answer the policy's own does not reach (filtered DPO, arXiv:2404.13846).
+    """Pairs whose chosen answer the policy's own does not reach (filtered DPO, arXiv:2404.13846).
 
-    With several own answers their mean score counts.
+    Of the pairs that it reads, such as what it kept a round ago, so that a dropped pair never returns; where it reads
+    none, of the given ones. With several own answers their mean score counts.
 
     Args:
-        group: a prompt with given preferences, sampled answers, and scores of the chosen and the sampled ones.
+        group: a prompt with pairs, sampled answers, and scores of the chosen and the sampled ones.
         threshold: a pair stays while own - chosen is below it.
     """
     scored = scores(group)
     own = [scored[one.response_id] for one in group.responses if one.step != "given" and one.response_id in scored]
-    for example in given(group):
+    if group.examples == ():
+        yield Dropped("dropped before")
+    for example in given(group) if group.examples is None else group.examples:
         if isinstance(example, Dropped):
             yield example
             continue
