@@ -150,3 +150,9 @@ def test_thoughts_are_no_part_of_what_is_judged() -> None:
     asks = [Ask(prompt, (said,))]
     assert [one.values for _, one in judge_of(type="final_number").judge(asks)] == [(1.0,)]
     assert [one.values for _, one in judge_of(type="length_window", longest=4).judge(asks)] == [(1.0,)]
+
+
+@pytest.mark.parametrize("kind", ["exact_match", "final_number"])
+def test_a_verdict_on_a_final_answer_is_a_score_or_a_label(kind: str) -> None:
+    assert judge_of(type=kind).kind == "score"
+    assert judge_of(type=kind, says="label").kind == "label"

@@ -18,7 +18,7 @@ from prefloop.errors import DataError, ModelError, RecipeError, ResumableError
 from prefloop.judging import OPEN, Answers, Ask, RewardModel, Verdict
 from prefloop.loop import RunResult, plan_recipe
 from prefloop.policy import resolve_model
-from prefloop.records import Judgment, Response, read_folder
+from prefloop.records import Example, Judgment, Response, read_folder
 
 from .conftest import SMALL
 
@@ -257,3 +257,113 @@ def test_waves_change_no_score_and_are_not_judged_again(
     done = small_run(judge, "evaluation.suite=null", until="judgments")
     assert judged == [5, 5, 5, 5, 3]
     assert values(done.run) == pytest.approx(values(whole.run), abs=1e-5)
+
+
+def said_in(run: Path, step: str = "round-00/judgments") -> list[Judgment]:
+    return list(read_folder(run / step, Judgment))
+
+
+FIRST = "{type: python, compares: true, function: 'prefloop.testing.judges:always_first'}"
+NO_SUITE = "evaluation.suite=null"
+
+
+def test_a_rule_compares_all_pairs_in_a_run_and_the_plan_knows_how_often_it_is_asked(
+    small_run: SmallRun, tmp_path: Path
+) -> None:
+    """Three answers to each of six prompts: 18 scores, and 36 comparisons of them."""
+    asked = ("judgments.design=all_pairs", "pairs.rule=preferred", NO_SUITE)
+    (planned,) = (
+        s for s in plan_recipe(load_recipe("loop.tiny", (*SMALL, *asked)), tmp_path).steps if s.type == "judge"
+    )
+    assert planned.at_most["judge_calls"] == 18
+
+    done = small_run(*asked, until="pairs")
+    scored = small_run(NO_SUITE, until="judgments", name="scored")
+    scores = values(scored.run)
+    compared = said_in(done.run)
+    assert len(compared) == 36
+    texts = {one.response_id: one.text for one in read_folder(done.run / "round-00/samples", Response)}
+    for one in compared:
+        first, second = (scores[subject] for subject in one.subjects)
+        assert first is not None
+        assert second is not None
+        same = texts[one.subjects[0]] == texts[one.subjects[1]]
+        assert one.values == (0.5 if same or first == second else float(first > second),)
+    for example in read_folder(done.run / "round-00/pairs", Example):
+        better, worse = (scores[member.response_id] for member in example.members)
+        assert better is not None
+        assert worse is not None
+        assert better > worse
+
+
+def test_no_pair_is_built_from_a_judge_that_prefers_what_is_shown_first(small_run: SmallRun) -> None:
+    asked = (f"judgments.judge={FIRST}", "judgments.design=all_pairs", NO_SUITE)
+    with pytest.raises(DataError, match=r"no usable pair in 6 prompts \(orders disagree \d+"):
+        small_run(*asked, "pairs.rule=preferred", until="pairs")
+
+
+def test_a_tournament_of_four_in_a_run(small_run: SmallRun) -> None:
+    asked = ("judgments.design={type: tournament}", "pairs.rule=tournament", "samples.num_samples=4", NO_SUITE)
+    done = small_run(*asked, until="pairs")
+    scores = values(small_run(NO_SUITE, "samples.num_samples=4", until="judgments", name="scored").run)
+    said = said_in(done.run)
+    by_prompt = {one.response_id: one.prompt_id for one in read_folder(done.run / "round-00/samples", Response)}
+    for example in read_folder(done.run / "round-00/pairs", Example):
+        own = [scores[name] for name, prompt in by_prompt.items() if prompt == example.prompt.prompt_id]
+        assert [scores[member.response_id] for member in example.members] == [max(own), min(own)]  # type: ignore[type-var]
+    assert len(said) <= 6 * 10
+
+
+def test_answers_meet_those_of_the_start_policy(small_run: SmallRun) -> None:
+    """Three answers of ours meet two others to each of six prompts, either of them first as often."""
+    asked = (
+        "block=[prompts, samples, others, judgments, pairs, policy]",
+        "others={type: sample, policy: initial, reads: [prompts], num_samples: 2, max_new_tokens: 24}",
+        "judgments={design: {type: against, opponents: others, both_orders: false}, reads: [samples]}",
+        "pairs={rule: preferred}",
+        NO_SUITE,
+    )
+    done = small_run(*asked, until="pairs")
+    ours = {one.response_id for one in read_folder(done.run / "round-00/samples", Response)}
+    theirs = {one.response_id for one in read_folder(done.run / "round-00/others", Response)}
+    said = said_in(done.run)
+    assert len(said) == 6 * 3 * 2
+    assert all(len(ours & set(one.subjects)) == len(theirs & set(one.subjects)) == 1 for one in said)
+    firsts = sum(one.subjects[0] in ours for one in said)
+    assert 8 < firsts < 28
+    assert small_run(*asked, until="pairs").made == ()
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (
+            ("judgments.design={type: joint, repeats: 2}",),
+            "judge vader says the same every time: remove design.repeats",
+        ),
+        (
+            (f"judgments.judge={FIRST}",),
+            "cannot judge under design each as it is set: use all_pairs, against or tournament",
+        ),
+        (
+            ("judgments.judge=arithmetic_steps", "judgments.design=all_pairs"),
+            "what judge arithmetic_steps says cannot be compared: use design each",
+        ),
+    ],
+)
+def test_a_design_that_a_judge_cannot_take_is_refused(small_run: SmallRun, asked: Sequence[str], said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        small_run(*asked, NO_SUITE)
+
+
+def test_people_are_asked_about_single_answers_whatever_is_made_of_them(small_run: SmallRun, tmp_path: Path) -> None:
+    human = ("judgments={judge: {type: human}, design: {type: all_pairs, both_orders: false}}", NO_SUITE)
+    with pytest.raises(ResumableError):
+        small_run(*human, until="judgments")
+    lines = [json.loads(line) for line in (tmp_path / "run" / OPEN).read_text().splitlines()]
+    answered = tmp_path / "answered.jsonl"
+    answered.write_text("".join(json.dumps({**line, "values": [1 + n % 5]}) + "\n" for n, line in enumerate(lines)))
+    assert CliRunner().invoke(app, ["judge", str(tmp_path / "run"), "--answers", str(answered)]).exit_code == 0
+    done = small_run(*human, until="judgments")
+    assert len(said_in(done.run)) == 18
+    assert {one.values[0] for one in said_in(done.run)} <= {0.0, 0.5, 1.0}

@@ -1,8 +1,19 @@
 """The recipe's schema, how recipes extend each other, and options read off signatures. Never imports torch."""
 
 from prefloop.config.base import Config, LengthHeld, Options, ScaledFit, check_options, is_mapping, options_class
+from prefloop.config.designs import (
+    AgainstDesign,
+    AllPairsDesign,
+    ComparingDesign,
+    DesignConfig,
+    EachDesign,
+    JointDesign,
+    Shown,
+    TournamentDesign,
+)
 from prefloop.config.gate import CollapseMonitor, GateConfig, LengthMonitor, MonitorsConfig
 from prefloop.config.judges import (
+    ArithmeticStepsJudge,
     ExactMatchJudge,
     FinalNumberJudge,
     HumanJudge,
@@ -47,12 +58,18 @@ from prefloop.config.steps import (
 
 __all__ = [
     "STEP_CLASSES",
+    "AgainstDesign",
+    "AllPairsDesign",
+    "ArithmeticStepsJudge",
     "CloseStep",
     "CollapseMonitor",
+    "ComparingDesign",
     "Composition",
     "Config",
     "DataStep",
+    "DesignConfig",
     "Difference",
+    "EachDesign",
     "EvaluateStep",
     "ExactMatchJudge",
     "FinalNumberJudge",
@@ -60,6 +77,7 @@ __all__ = [
     "GeometricMixture",
     "HarmonicMixture",
     "HumanJudge",
+    "JointDesign",
     "JudgeConfig",
     "JudgeStep",
     "LengthHeld",
@@ -88,10 +106,12 @@ __all__ = [
     "ScaledFit",
     "ServerSamplerConfig",
     "ShorterJudge",
+    "Shown",
     "SourceConfig",
     "Sourced",
     "StepConfig",
     "TokensStep",
+    "TournamentDesign",
     "TrainStep",
     "VaderJudge",
     "ValidationShare",

@@ -6,6 +6,10 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from prefloop.config.base import Config
+from prefloop.config.designs import Shown
+
+Says = Literal["score", "label"]
+"""`score`: a number that rules compare; `label`: right or wrong, for rules about final answers (Step-DPO, KTO)."""
 
 
 class JudgeSettings(Config):
@@ -13,6 +17,15 @@ class JudgeSettings(Config):
 
     kept: ClassVar[bool] = False
     """Its answers are kept one by one, because they come from outside the program."""
+    varies: ClassVar[bool] = False
+    """It may say something else when it is asked again."""
+    scores: ClassVar[bool] = True
+    """What it says of single answers can be compared."""
+
+    @property
+    def takes(self) -> tuple[Shown, ...]:
+        """How many answers it can be shown in one ask. What takes one is asked about several one by one."""
+        return ("one",)
 
     @property
     def price_of_a_call(self) -> float:
@@ -96,18 +109,34 @@ class ExactMatchJudge(JudgeSettings):
     type: Literal["exact_match"]
     ignore_case: bool = False
     """Upper and lower case count as the same."""
+    says: Says = "score"
+    """As what it is recorded."""
 
 
 class FinalNumberJudge(JudgeSettings):
     """1 for an answer that ends at the number of the prompt's gold answer (GSM8K), else 0."""
 
     type: Literal["final_number"]
+    says: Says = "score"
+    """As what it is recorded."""
+
+
+class ArithmeticStepsJudge(JudgeSettings):
+    """Of every step of a solution, `Step 1: ...` line by line, whether the calculations in it are right.
+
+    A step with a wrong one is wrong, one with right ones is right, one with none is neutral (1, 0, 0.5). For the rules
+    of Step-DPO.
+    """
+
+    scores: ClassVar[bool] = False
+    type: Literal["arithmetic_steps"]
 
 
 class PythonJudge(JudgeSettings):
     """A user's own function, which returns a number for an answer: the higher, the better. None is no verdict."""
 
     kept: ClassVar[bool] = True
+    varies: ClassVar[bool] = True
     type: Literal["python"]
     function: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
     """`module:name`, found where the command runs or where Python finds modules. Its file is part of what it is: when
@@ -115,11 +144,18 @@ class PythonJudge(JudgeSettings):
     gives: Literal["text", "records"] = "text"
     """What the function is called with: the prompt and the answer as texts, or as records (`prompt.answer` is the gold
     answer). Of a conversation the text is `role: content`, turn by turn."""
+    compares: bool = False
+    """It is called with a prompt and two answers, and returns the probability that the first of them is better."""
     batch: Annotated[int, Field(ge=1)] | None = None
     """Call it with a list of so many prompts and a list of as many answers, at most; it returns a list. None: with one
     prompt and one answer."""
     price: Annotated[float, Field(ge=0)] = 0.0
     """US dollars that one answer costs, for `plan` and `max_cost`."""
+
+    @property
+    def takes(self) -> tuple[Shown, ...]:
+        """Two answers where it compares, else one."""
+        return ("two",) if self.compares else ("one",)
 
     @property
     def price_of_a_call(self) -> float:
@@ -131,6 +167,7 @@ class HumanJudge(JudgeSettings):
     """People, who answer in a file: `prefloop judge RUN --answers FILE`."""
 
     kept: ClassVar[bool] = True
+    varies: ClassVar[bool] = True
     type: Literal["human"]
     question: str = "How good is this answer?"
     """What they are asked of every answer."""
@@ -171,6 +208,7 @@ JudgeConfig = Annotated[
     | RegexJudge
     | ExactMatchJudge
     | FinalNumberJudge
+    | ArithmeticStepsJudge
     | HumanJudge
     | PythonJudge
     | RewardModelJudge,

@@ -118,6 +118,7 @@ def main_field(settings: type[Config] | None) -> str | None:
 NESTED_MAIN: Mapping[str, str] = {
     "judge": "type",
     "sampler": "type",
+    "design": "type",
     "objective": "name",
     "lora": "r",
     "model": "path",

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Discriminator, Field, JsonValue, Tag, ValidationError, model_validator
 
 from prefloop.config.base import Config, Options, is_mapping
+from prefloop.config.designs import ComparingDesign, DesignConfig, EachDesign
 from prefloop.config.gate import GateConfig, MonitorsConfig
 from prefloop.config.judges import JudgeConfig
 from prefloop.config.references import Reference
@@ -222,11 +223,25 @@ class JudgeStep(ReadingStep):
     type: Literal["judge"]
     judge: JudgeConfig
     """The judge by `type`, with its own fields."""
+    design: DesignConfig = EachDesign()
+    """Which answers it is asked about together, by `type`."""
     max_calls: Annotated[int, Field(ge=0)] | None = None
     """Answers of judges outside the program that the run may have got, all steps and rounds together, when this step
     asks: before the call that would exceed it the run stops with 75. None: no limit."""
     max_cost: Annotated[float, Field(ge=0)] | None = None
     """US dollars that they may have cost in all, likewise."""
+
+    @model_validator(mode="after")
+    def _can_be_asked_so(self) -> "JudgeStep":
+        judge, design = self.judge, self.design
+        if design.repeats > 1 and not judge.varies:
+            raise ValueError(f"judge {judge.type} says the same every time: remove design.repeats")
+        if "one" not in judge.takes and design.shows not in judge.takes:
+            fit = "all_pairs, against or tournament" if "two" in judge.takes else "joint"
+            raise ValueError(f"judge {judge.type} cannot judge under design {design.type} as it is set: use {fit}")
+        if isinstance(design, ComparingDesign) and not judge.scores:
+            raise ValueError(f"what judge {judge.type} says cannot be compared: use design each")
+        return self
 
     @model_validator(mode="after")
     def _limits_something(self) -> "JudgeStep":
@@ -409,6 +424,9 @@ class TrainStep(TokenSettings):
     one dimension, do not decay; embeddings, matrices and adapters do."""
     lora: LoraConfig | None = None
     """None trains all weights."""
+    ema_decay: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Beside the policy a moving average of its weights is kept, under the policy's name with `.ema`: after every
+    optimiser step it is this much of itself and the rest of the weights. It goes on over blocks and rounds."""
     precision: Precision = "float32"
     """Of the model's layers, for policy and references alike. `bfloat16` is several times faster on GPUs made for it;
     weights, their gradients, the head and all log-probabilities stay float32. It changes results on every device, so

@@ -1,30 +1,39 @@
 """Judges: they only ask and record."""
 
 from prefloop.judging.answers import Answers, Budget, KeptJudge, Remembering
+from prefloop.judging.apart import Apart, alone
+from prefloop.judging.designs import Plan, asked, most_calls, plan_of
 from prefloop.judging.human import OPEN, Human, ReadAnswers, read_answers
 from prefloop.judging.make import JudgeMachine, check_judge, fetch_judge, make_judge, read_from_outside
-from prefloop.judging.protocol import Ask, Judge, Verdict
+from prefloop.judging.protocol import Ask, Judge, Kind, Verdict
 from prefloop.judging.record import ask_each, judgments
 from prefloop.judging.reward_model import RewardModel
 
 __all__ = [
     "OPEN",
     "Answers",
+    "Apart",
     "Ask",
     "Budget",
     "Human",
     "Judge",
     "JudgeMachine",
     "KeptJudge",
+    "Kind",
+    "Plan",
     "ReadAnswers",
     "Remembering",
     "RewardModel",
     "Verdict",
+    "alone",
     "ask_each",
+    "asked",
     "check_judge",
     "fetch_judge",
     "judgments",
     "make_judge",
+    "most_calls",
+    "plan_of",
     "read_answers",
     "read_from_outside",
 ]

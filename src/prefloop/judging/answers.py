@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import floor
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 from pydantic import JsonValue
 
 from prefloop.errors import DataError, ResumableError
-from prefloop.judging.protocol import Ask, Judge, Verdict
+from prefloop.judging.protocol import Ask, Judge, Kind, Verdict
 from prefloop.records import digest
 
 FILE = "answers.sqlite"
@@ -145,7 +145,7 @@ class Remembering:
         return self.judged_by.name
 
     @property
-    def kind(self) -> Literal["score", "preference", "steps"]:
+    def kind(self) -> Kind:
         """That of the judge."""
         return self.judged_by.kind
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from prefloop.config import (
+    ArithmeticStepsJudge,
     ExactMatchJudge,
     FinalNumberJudge,
     HumanJudge,
@@ -19,6 +20,7 @@ from prefloop.config import (
     ShorterJudge,
     VaderJudge,
 )
+from prefloop.judging.arithmetic import ArithmeticSteps, TextOf
 from prefloop.judging.human import Human
 from prefloop.judging.protocol import Judge
 from prefloop.judging.python_function import PythonFunction, function_of, source_of
@@ -38,7 +40,7 @@ RULES: Mapping[type, Callable[[Any], Judge]] = {
     LengthWindowJudge: length_window,
     RegexJudge: regex,
     ExactMatchJudge: exact_match,
-    FinalNumberJudge: lambda _config: final_number(),
+    FinalNumberJudge: final_number,
     PythonJudge: PythonFunction,
     HumanJudge: Human,
 }
@@ -52,6 +54,8 @@ class JudgeMachine:
     device: torch.device
     tokens_per_batch: int
     """Tokens that pass through a model at once."""
+    text_of: TextOf | None = None
+    """What tokens of the policy say."""
 
 
 ANYWHERE = JudgeMachine(torch.device("cpu"), tokens_per_batch=2048)
@@ -61,6 +65,8 @@ def make_judge(config: JudgeConfig, machine: JudgeMachine = ANYWHERE) -> Judge:
     """The judge that a configuration describes; what it needs is loaded when it is first asked."""
     if isinstance(config, RewardModelJudge):
         return RewardModel(config, machine.device, machine.tokens_per_batch)
+    if isinstance(config, ArithmeticStepsJudge):
+        return ArithmeticSteps(machine.text_of)
     return RULES[type(config)](config)
 
 

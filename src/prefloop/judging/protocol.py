@@ -4,7 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from prefloop.records import Prompt, Response
+from prefloop.records import Prompt, Response, Span
+
+Kind = Literal["score", "preference", "label", "steps"]
+"""What the values of verdicts are: one score a subject, P(the first is preferred), right or wrong, one a step."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,8 @@ class Verdict:
     raw: str | None = None
     tokens_in: int = 0
     tokens_out: int = 0
+    spans: tuple[Span, ...] = ()
+    """The tokens that each value is about, where there is one a step."""
 
 
 class Judge(Protocol):
@@ -36,7 +41,7 @@ class Judge(Protocol):
         ...
 
     @property
-    def kind(self) -> Literal["score", "preference", "steps"]:
+    def kind(self) -> Kind:
         """What the values of its verdicts are."""
         ...
 

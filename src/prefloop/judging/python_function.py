@@ -23,7 +23,11 @@ class PythonFunction:
     """Scores by a function of the user's; what goes wrong in it is said with the answer that it was asked about."""
 
     config: PythonJudge
-    kind: Literal["score"] = "score"
+
+    @property
+    def kind(self) -> Literal["score", "preference"]:
+        """What its number is."""
+        return "preference" if self.config.compares else "score"
 
     @property
     def name(self) -> str:
@@ -38,29 +42,29 @@ class PythonFunction:
 
     def seen(self, ask: Ask) -> JsonValue:
         """What the function is called with."""
-        prompt, answer = self._shown(ask)
-        return [one if isinstance(one, str) else one.model_dump(mode="json") for one in (prompt, answer)]
+        return [one if isinstance(one, str) else one.model_dump(mode="json") for one in self._shown(ask)]
 
     def judge(self, asks: Sequence[Ask]) -> Iterator[tuple[int, Verdict]]:
-        """What the function says of each answer, in calls of one or of so many."""
+        """What the function says of each ask, in calls of one or of so many."""
         for numbers in in_pieces(range(len(asks)), self.config.batch or 1):
             shown = [self._shown(asks[number]) for number in numbers]
             if self.config.batch is None:
-                values = [self._called(*shown[0], asks[numbers[0]])]
+                values = [self._called(shown[0], asks[numbers[0]])]
             else:
-                prompts, answers = (list(column) for column in zip(*shown, strict=True))
-                values = self._called(prompts, answers, asks[numbers[0]], len(numbers))
+                columns = [list(column) for column in zip(*shown, strict=True)]
+                values = self._called(columns, asks[numbers[0]], len(numbers))
             for number, value in zip(numbers, values, strict=True):
                 yield number, Verdict(values=(self._number(value, asks[number]),))
 
-    def _shown(self, ask: Ask) -> tuple[Any, Any]:
-        (response,) = ask.subjects
-        return (ask.prompt, response) if self.config.gives == "records" else (text_of(ask.prompt), response.text)
+    def _shown(self, ask: Ask) -> tuple[Any, ...]:
+        if self.config.gives == "records":
+            return (ask.prompt, *ask.subjects)
+        return (text_of(ask.prompt), *(subject.text for subject in ask.subjects))
 
-    def _called(self, prompt: Any, answer: Any, ask: Ask, count: int | None = None) -> Any:
+    def _called(self, shown: Sequence[Any], ask: Ask, count: int | None = None) -> Any:
         """What the function returns; with `count` it must be a list of so many."""
         try:
-            found = self.function(prompt, answer)
+            found = self.function(*shown)
         except Exception as error:
             where = traceback.extract_tb(error.__traceback__)[-1]
             raise DataError(
@@ -86,6 +90,11 @@ class PythonFunction:
             raise DataError(
                 f"judge {self.config.function}: returned {value!r}, expected a number, or None for no verdict, asked "
                 f"about {_named(ask)}. Repair the function."
+            )
+        if self.config.compares and not 0 <= float(value) <= 1:
+            raise DataError(
+                f"judge {self.config.function}: returned {value!r}, expected the probability that the first answer is "
+                f"better, from 0 to 1, asked about {_named(ask)}. Repair the function, or remove judge.compares."
             )
         return float(value)
 
@@ -147,8 +156,8 @@ _HINT = "Expected `module:name`, as in `rewards:score` for the function score in
 
 
 def _named(ask: Ask) -> str:
-    (response,) = ask.subjects
-    return f"answer {response.response_id} to {ask.prompt.source or ask.prompt.prompt_id}"
+    names = " and ".join(subject.response_id for subject in ask.subjects)
+    return f"{'answer' if len(ask.subjects) == 1 else 'answers'} {names} to {ask.prompt.source or ask.prompt.prompt_id}"
 
 
 def _first_line(error: BaseException) -> str:

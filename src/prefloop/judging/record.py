@@ -4,8 +4,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from math import isfinite
 
 from prefloop.errors import ResumableError
-from prefloop.judging.protocol import Ask, Judge
+from prefloop.judging.protocol import Ask, Judge, Verdict
 from prefloop.records import Judgment, Prompt, Response
+
+SAME = "the same text"
+"""What is recorded as said of two answers that nobody was asked about."""
 
 
 def ask_each(prompts: Iterable[Prompt], responses: Iterable[Response]) -> list[Ask]:
@@ -17,10 +20,15 @@ def ask_each(prompts: Iterable[Prompt], responses: Iterable[Response]) -> list[A
 def judgments(judge: Judge, asks: Sequence[Ask]) -> Iterator[Judgment]:
     """What the judge said, in the order of the asks; a value that is no number is recorded as invalid.
 
+    Two answers with one text are equal, and nobody is asked about them.
+
     Raises:
         ResumableError: the judge left asks without a verdict.
     """
-    verdicts = dict(judge.judge(asks))
+    same = {number for number, ask in enumerate(asks) if judge.kind == "preference" and _is_one_text(ask)}
+    put = [number for number in range(len(asks)) if number not in same]
+    verdicts = {put[place]: verdict for place, verdict in judge.judge([asks[number] for number in put])}
+    verdicts |= dict.fromkeys(same, Verdict((0.5,), SAME))
     if len(verdicts) < len(asks):
         raise ResumableError(
             f"{judge.name}: {len(asks) - len(verdicts)} of {len(asks)} answers have no verdict. "
@@ -37,4 +45,9 @@ def judgments(judge: Judge, asks: Sequence[Ask]) -> Iterator[Judgment]:
             raw=verdict.raw,
             tokens_in=verdict.tokens_in,
             tokens_out=verdict.tokens_out,
+            spans=verdict.spans,
         )
+
+
+def _is_one_text(ask: Ask) -> bool:
+    return len({subject.text for subject in ask.subjects}) == 1

@@ -22,7 +22,7 @@ class Rule:
 
     name: str
     score: Callable[[Prompt, Response], float]
-    kind: Literal["score"] = "score"
+    kind: Literal["score", "label"] = "score"
 
     def judge(self, asks: Sequence[Ask]) -> Iterator[tuple[int, Verdict]]:
         """The score of each answer."""

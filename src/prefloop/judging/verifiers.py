@@ -4,7 +4,7 @@ import re
 from decimal import Decimal
 from functools import partial
 
-from prefloop.config import ExactMatchJudge
+from prefloop.config import ExactMatchJudge, FinalNumberJudge
 from prefloop.errors import DataError
 from prefloop.judging.rules import Rule
 from prefloop.records import Prompt, Response
@@ -21,12 +21,12 @@ FINAL = re.compile(r"####\s*(.*)|\\boxed\{([^{}]*)\}")
 def exact_match(config: ExactMatchJudge) -> Rule:
     """The gold answer and nothing else, but for the space around it."""
     name = f"rule:exact_match{':ignore_case' * config.ignore_case}"
-    return Rule(name, partial(_equals, ignore_case=config.ignore_case))
+    return Rule(name, partial(_equals, ignore_case=config.ignore_case), config.says)
 
 
-def final_number() -> Rule:
+def final_number(config: FinalNumberJudge) -> Rule:
     """The number at which an answer ends is that of the gold answer: 1,000 and $1000.00 are the same number."""
-    return Rule("rule:final_number", _ends_at)
+    return Rule("rule:final_number", _ends_at, config.says)
 
 
 def number_at_the_end(text: str) -> Decimal | None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from math import ceil
 
 from prefloop.config import DataStep, JudgeStep, MixStep, PairStep, PromptsStep, Recipe, SampleStep, TrainStep
+from prefloop.judging import most_calls
 from prefloop.loop.artifact import Artifact
 from prefloop.loop.data_set import survey
 from prefloop.loop.prompt_set import prompts_at
@@ -19,7 +20,7 @@ JOURNALED = {
     "prompts": {"prompts": "prompts"},
     "data": {"given_pairs": "pairs"},
     "sample": {"answers": "responses", "tokens": "tokens"},
-    "judge": {"judge_calls": "judgments"},
+    "judge": {"judge_calls": "calls"},
     "pair": {"pairs": "examples", "prompts": "prompts"},
     "mix": {"pairs": "examples"},
     "train": {"optimiser_steps": "steps"},
@@ -99,7 +100,7 @@ class Ledger:
                     "tokens": _times(answers, mean if measured else settings.max_new_tokens),
                 }
             case JudgeStep():
-                amounts = {"judge_calls": read("responses", "answers")}
+                amounts = {"judge_calls": _judge_calls(settings, read)}
             case PairStep():
                 makes = "pairs" if find_rule(settings.rule, "rule").writes is Example else "prompts"
                 amounts = {makes: self._made(artifact, settings, read, measured=measured)}
@@ -122,6 +123,20 @@ class Ledger:
             return None if measured else read("judgments", "given_pairs")
         share = self.made_per_prompt.get(artifact.step) if measured else 1
         return _times(read("prompts", "prompts"), share)
+
+
+def _judge_calls(settings: JudgeStep, read: Callable[[str, str], int | None]) -> int | None:
+    """Asks of the design at most; of a judge that is asked one by one instead, one an answer."""
+    answers, opponents = read("responses", "answers"), read("opponents", "answers") or 0
+    if answers is None:
+        return None
+    design = settings.design
+    if design.shows not in settings.judge.takes:
+        return (answers + opponents) * design.repeats
+    prompts = read("prompts", "prompts")
+    if design.shows == "one":
+        return answers * design.repeats
+    return None if prompts is None else most_calls(design, prompts=prompts, answers=answers, opponents=opponents)
 
 
 def _times(number: int | None, factor: float | None) -> int | None:

@@ -12,6 +12,7 @@ from prefloop.pairing.kept_pairs import clear_pairs, not_outdone
 from prefloop.pairing.length_corrected import dice, length_corrected
 from prefloop.pairing.online import iid, max_max, max_min, max_min_length, max_random
 from prefloop.pairing.own_answer import own_answer
+from prefloop.pairing.preferred import preferred
 from prefloop.pairing.prompted import instructed, prompted
 from prefloop.pairing.ranking import ranking
 from prefloop.pairing.registry import Dropped, Rule, SetConstant, find_rule, rule, rules
@@ -52,6 +53,7 @@ __all__ = [
     "not_outdone",
     "own_answer",
     "pair",
+    "preferred",
     "prompted",
     "ranking",
     "rule",

@@ -10,6 +10,8 @@ from prefloop.records import Group
 
 Combine = Literal["mean", "worst_case", "uncertainty_weighted"]
 """How the scores of several judges become one (arXiv:2310.02743, section 3)."""
+Orders = Literal["mean", "agree"]
+"""What a comparison counts that was judged in both orders: the mean of the two, or nothing where they contradict."""
 Uncertainty = Annotated[float, Field(ge=0)]
 
 
@@ -21,6 +23,11 @@ def sigmoid(x: float) -> float:
 def mean(values: Sequence[float]) -> float:
     """Arithmetic mean, the same in whatever order the values stand."""
     return fsum(values) / len(values)
+
+
+def sign(x: float) -> int:
+    """1, 0 or -1."""
+    return (x > 0) - (x < 0)
 
 
 def combined(said: Sequence[float], combine: Combine, uncertainty: float = 0.5, ddof: Literal[0, 1] = 0) -> float:
@@ -65,10 +72,11 @@ def combined_scores(group: Group, combine: Combine, uncertainty: float = 0.5) ->
     }
 
 
-def win_matrix(group: Group) -> dict[tuple[str, str], float]:
+def win_matrix(group: Group, orders: Orders = "mean") -> dict[tuple[str, str], float]:
     """P(first wins) of every ordered pair that was compared, averaged over both orders and over repeats.
 
-    Averaging over orders takes out what a judge gives for being shown first.
+    Averaging over orders takes out what a judge gives for being shown first. Under `agree` a pair that was shown in
+    both orders is left out where they do not say the same - one wins, the other wins, a tie -, or one says nothing.
     """
     said: dict[tuple[str, str], list[float]] = {}
     for judgment in group.judgments:
@@ -76,15 +84,19 @@ def win_matrix(group: Group) -> dict[tuple[str, str], float]:
             continue
         value = judgment.values[0]
         first, second = judgment.subjects
-        if value is None or isnan(value) or first == second:
+        if first == second:
             continue
-        said.setdefault((first, second), []).append(value)
-    seen = {ordered: mean(values) for ordered, values in said.items()}
+        valid = said.setdefault((first, second), [])
+        if value is not None and not isnan(value):
+            valid.append(value)
     matrix: dict[tuple[str, str], float] = {}
-    for first, second in [*seen, *((second, first) for first, second in seen)]:
-        both = [seen[first, second]] if (first, second) in seen else []
-        both += [1 - seen[second, first]] if (second, first) in seen else []
-        matrix[first, second] = mean(both)
+    for first, second in [*said, *((second, first) for first, second in said)]:
+        ways = [(said.get((first, second)), False), (said.get((second, first)), True)]
+        both = [1 - mean(values) if turned else mean(values) for values, turned in ways if values]
+        in_both = all(values is not None for values, _ in ways)
+        contradict = in_both and (len(both) < 2 or sign(both[0] - 0.5) != sign(both[1] - 0.5))
+        if both and not (orders == "agree" and contradict):
+            matrix[first, second] = mean(both)
     return matrix
 
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from math import isnan
 
-from prefloop.records import Example, Group, Member, Response, Role, digest
+from prefloop.records import Example, Group, Judgment, Member, Response, Role, digest
 
 
 def scores(group: Group, min_judgments: int = 1) -> dict[str, float]:
@@ -22,12 +22,29 @@ def scores(group: Group, min_judgments: int = 1) -> dict[str, float]:
     return {subject: sum(values) / len(values) for subject, values in said.items() if len(values) >= min_judgments}
 
 
+OF_SUBJECTS = {"score", "ranking", "label"}
+"""Kinds of judgment with a value for every answer that it speaks of."""
+
+
 def finished(group: Group) -> Group:
-    """The group without answers that were cut by the length limit, nor judgments that speak of them."""
+    """The group without answers that were cut by the length limit, nor what was said of them.
+
+    Of a judgment of several answers what it says of the others stays; a comparison needs both.
+    """
     kept = tuple(response for response in group.responses if response.finish_reason != "length")
     ids = {response.response_id for response in kept}
-    judgments = tuple(judgment for judgment in group.judgments if ids.issuperset(judgment.subjects))
-    return replace(group, responses=kept, judgments=judgments)
+    judgments = (_said_of(ids, judgment) for judgment in group.judgments)
+    return replace(group, responses=kept, judgments=tuple(one for one in judgments if one is not None))
+
+
+def _said_of(ids: set[str], judgment: Judgment) -> Judgment | None:
+    if ids.issuperset(judgment.subjects):
+        return judgment
+    left = [place for place, subject in enumerate(judgment.subjects) if subject in ids]
+    if not left or judgment.kind not in OF_SUBJECTS:
+        return None
+    subjects, values = ([column[place] for place in left] for column in (judgment.subjects, judgment.values))
+    return judgment.model_copy(update={"subjects": tuple(subjects), "values": tuple(values)})
 
 
 def member(role: Role, response: Response, **numbers: float) -> Member:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from prefloop.pairing.combination import bradley_terry_matrix, extremes, win_matrix
+from prefloop.pairing.combination import Orders, bradley_terry_matrix, extremes, win_matrix
 from prefloop.pairing.combination import win_rates as rates_of
 from prefloop.pairing.groups import member, pair, scores
 from prefloop.pairing.registry import Dropped, rule
@@ -38,7 +38,7 @@ def _labels(prefers: Sequence[Sequence[float]], found: tuple[int, int] | None, i
 
 
 @rule(writes=Example, roles=("chosen", "rejected"))
-def win_rates(group: Group, *, include_self: bool = True) -> Iterator[Example | Dropped]:
+def win_rates(group: Group, *, include_self: bool = True, orders: Orders = "mean") -> Iterator[Example | Dropped]:
     """The answer that wins most often against the one that wins least, labelled with how often (SPPO).
 
     By pairwise preferences between all answers where there are any; else by scores, through Bradley-Terry. The first of
@@ -47,8 +47,10 @@ def win_rates(group: Group, *, include_self: bool = True) -> Iterator[Example | 
     Args:
         group: a prompt with its answers, and preferences between all of them or scores.
         include_self: win probabilities count an answer against itself as 1/2, as SPPO's published code does.
+        orders: a comparison judged in both orders counts with the mean of the two; or, under `agree`, only where both
+            name the same winner.
     """
-    matrix = win_matrix(group)
+    matrix = win_matrix(group, orders)
     ids = [response.response_id for response in group.responses]
     if matrix:
         if any((first, second) not in matrix for first in ids for second in ids if first != second):

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+from prefloop.errors import DataError
 from prefloop.records.nouns import Example, Judgment, Prompt, Response
 
 
@@ -43,7 +44,11 @@ def grouped(
     judgments: Iterable[Judgment] = (),
     examples: Iterable[Example] | None = None,
 ) -> Iterator[Group]:
-    """Groups in the order of their root prompts; give it one aligned shard at a time to keep memory flat."""
+    """Groups in the order of their root prompts; give it one aligned shard at a time to keep memory flat.
+
+    Raises:
+        DataError: a judgment is about an answer that is not there.
+    """
     of_root: dict[str, list[Prompt]] = {}
     for prompt in prompts:
         members = of_root.setdefault(prompt.root_id, [])
@@ -56,7 +61,13 @@ def grouped(
         root_of_response[response.response_id] = response.root_id
     said: dict[str, list[Judgment]] = {}
     for judgment in judgments:
-        said.setdefault(root_of_response[judgment.subjects[0]], []).append(judgment)
+        root = root_of_response.get(judgment.subjects[0])
+        if root is None:
+            raise DataError(
+                f"answer {judgment.subjects[0]}, which {judgment.judge} judged, is not among those that are read here. "
+                "Name the step that made it in `reads` as well."
+            )
+        said.setdefault(root, []).append(judgment)
     earlier: dict[str, list[Example]] = {}
     for example in examples or ():
         earlier.setdefault(example.prompt.root_id, []).append(example)

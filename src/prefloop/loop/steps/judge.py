@@ -1,26 +1,33 @@
-"""Step type `judge`: what a judge says of every answer."""
+"""Step type `judge`: what a judge says of answers, one by one, side by side, or two at a time."""
 
 import os
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import cast
 
-from prefloop.config import JudgeStep, Recipe, StepConfig
+from prefloop.config import AgainstDesign, ComparingDesign, JudgeStep, Recipe, StepConfig
 from prefloop.errors import ResumableError
 from prefloop.judging import (
     OPEN,
     Answers,
+    Apart,
     Ask,
     Budget,
     Human,
     Judge,
     JudgeMachine,
     KeptJudge,
+    Kind,
+    Plan,
     Remembering,
     RewardModel,
-    ask_each,
+    Verdict,
+    alone,
+    asked,
     judgments,
     make_judge,
+    plan_of,
     read_from_outside,
 )
 from prefloop.loop.artifact import Inputs
@@ -32,97 +39,157 @@ from prefloop.records import Judgment, Prompt, Response, in_pieces, read_records
 WAVE = 1024
 """Answers that a model judges and a crash can cost. Batches lie within a wave, so that a restart changes no byte."""
 
-Ways = Callable[[int, Sequence[Ask]], Sequence[Judgment]]
-"""How the asks of a shard become judgments."""
-
 
 def make_judgments(work: Work) -> Mapping[str, float]:
-    """Asks about each answer alone and records what was said.
+    """Asks what the design says and records what was said.
 
     Raises:
         ResumableError: answers are open, or the next call would exceed the budget; what was answered is kept.
     """
     settings = work.settings
     assert isinstance(settings, JudgeStep)
-    judge = make_judge(settings.judge, _machine(work))
     count = invalid = 0
-    with _way_to_ask(work, settings, judge) as say:
+    with _asked_here(work, settings) as tally:
+        judge = _as_designed(tally, settings)
         for shard in range(work.num_shards("responses")):
-            said = say(shard, _asks(work, shard))
+            said = asked(_plan(work, settings, shard), lambda asks: list(judgments(judge, asks)))
             write_records(work.out / shard_name(shard), said)
             count += len(said)
             invalid += sum(value is None for judgment in said for value in judgment.values)
-    return {"judgments": count, "invalid": invalid}
+    return {"judgments": count, "invalid": invalid, "calls": tally.calls}
+
+
+@dataclass
+class Tally:
+    """A judge whose calls are counted, those included that were answered before."""
+
+    judged_by: Judge
+    calls: int = 0
+
+    @property
+    def name(self) -> str:
+        """That of the judge."""
+        return self.judged_by.name
+
+    @property
+    def kind(self) -> Kind:
+        """That of the judge."""
+        return self.judged_by.kind
+
+    def judge(self, asks: Sequence[Ask]) -> Iterator[tuple[int, Verdict]]:
+        """What the judge says."""
+        self.calls += len(asks)
+        return self.judged_by.judge(asks)
+
+
+@dataclass
+class InWaves:
+    """A model that judges in waves; one that was complete before a crash is not judged again."""
+
+    judged_by: Judge
+    work: Work
+    waves: int = 0
+
+    @property
+    def name(self) -> str:
+        """That of the judge."""
+        return self.judged_by.name
+
+    @property
+    def kind(self) -> Kind:
+        """That of the judge."""
+        return self.judged_by.kind
+
+    def judge(self, asks: Sequence[Ask]) -> Iterator[tuple[int, Verdict]]:
+        """What the model says, wave by wave."""
+        done = 0
+        for some in in_pieces(asks, WAVE):
+            kept = self.work.scratch / f"wave-{self.waves:06d}"
+            self.waves += 1
+            if not kept.exists():
+                aside = kept.with_suffix(".writing")
+                write_records(aside, judgments(self.judged_by, some))
+                with aside.open("rb") as written:
+                    os.fsync(written.fileno())
+                aside.rename(kept)
+            for place, said in enumerate(read_records(kept, Judgment)):
+                yield done + place, Verdict(said.values, said.raw, said.tokens_in, said.tokens_out)
+            done += len(some)
+            self.work.report("answers judged", done, len(asks))
 
 
 @contextmanager
-def _way_to_ask(work: Work, settings: JudgeStep, judge: Judge) -> Generator[Ways]:
+def _asked_here(work: Work, settings: JudgeStep) -> Generator[Tally]:
     """Rules are simply asked; models in waves that survive a crash; whoever is outside once, and no more than allowed.
 
     People are asked about all shards at once, before anything is written.
     """
+    judge = make_judge(settings.judge, _machine(work))
     if isinstance(judge, RewardModel):
-        yield lambda shard, asks: _in_waves(work, judge, shard, asks)
+        yield Tally(InWaves(judge, work))
     elif settings.judge.kept:
         price = settings.judge.price_of_a_call
         lasting = price > 0 or isinstance(judge, Human)
         with Answers.of_run(work.run, survives_power_loss=lasting) as answers:
             budget = Budget(settings.max_calls, settings.max_cost)
-            asked = Remembering(cast("KeptJudge", judge), answers, work.artifact.step, price, budget)
+            remembering = Remembering(cast("KeptJudge", judge), answers, work.artifact.step, price, budget)
             if isinstance(judge, Human):
-                _wait_for_people(work, judge, asked)
-            yield lambda _shard, asks: list(judgments(asked, asks))
+                _wait_for_people(work, settings, judge, remembering)
+            yield Tally(remembering)
     else:
-        yield lambda _shard, asks: list(judgments(judge, asks))
+        yield Tally(judge)
 
 
-def _in_waves(work: Work, judge: Judge, shard: int, asks: Sequence[Ask]) -> list[Judgment]:
-    """What a model says; a wave that was complete before a crash is not judged again."""
-    said: list[Judgment] = []
-    for wave, some in enumerate(in_pieces(asks, WAVE)):
-        kept = work.scratch / f"{shard_name(shard)}.wave-{wave:05d}"
-        if not kept.exists():
-            aside = kept.with_suffix(".writing")
-            write_records(aside, judgments(judge, some))
-            with aside.open("rb") as written:
-                os.fsync(written.fileno())
-            aside.rename(kept)
-        said += read_records(kept, Judgment)
-        work.report("answers judged", len(said), len(asks))
-    return said
+def _as_designed(judge: Judge, settings: JudgeStep) -> Judge:
+    """The judge, asked about answers one by one where it cannot be shown what the design shows."""
+    if settings.design.shows in settings.judge.takes:
+        return judge
+    return Apart(judge, compares=isinstance(settings.design, ComparingDesign))
 
 
-def _wait_for_people(work: Work, judge: Human, asked: Remembering) -> None:
+def _wait_for_people(work: Work, settings: JudgeStep, judge: Human, remembering: Remembering) -> None:
     """Writes down what is open, and stops the run until it is answered."""
     waiting: dict[str, Ask] = {}
     for shard in range(work.num_shards("responses")):
-        waiting |= asked.open(_asks(work, shard))
+        first_wave = next(_plan(work, settings, shard), ())
+        waiting |= remembering.open([one for ask in first_wave for one in alone(ask)])
     if not waiting:
         (work.run / OPEN).unlink(missing_ok=True)
         return
-    asked.require_room(len(waiting))
-    judge.write_open(work.run, waiting, work.artifact.step, asked.price)
+    remembering.require_room(len(waiting))
+    judge.write_open(work.run, waiting, work.artifact.step, remembering.price)
     raise ResumableError(
         f"{work.artifact.path}: {len(waiting)} answers wait for a person in {work.run / OPEN}. Fill in `values`, read "
         f"them with `prefloop judge {work.run} --answers FILE`, and run the same command again."
     )
 
 
-def _asks(work: Work, shard: int) -> list[Ask]:
-    return ask_each(work.records("prompts", Prompt, shard), work.records("responses", Response, shard))
+def _plan(work: Work, settings: JudgeStep, shard: int) -> Plan:
+    opponents = work.records("opponents", Response, shard) if isinstance(settings.design, AgainstDesign) else ()
+    return plan_of(
+        settings.design,
+        work.records("prompts", Prompt, shard),
+        work.records("responses", Response, shard),
+        opponents,
+        (work.recipe.seed, work.artifact.step, work.turn),
+    )
 
 
 def _machine(work: Work) -> JudgeMachine:
     """Where judges that are models run: as the run's own models do."""
     tokens = work.resources.machine.tokens_per_batch
-    return JudgeMachine(work.resources.bench.device, TOKENS_PER_BATCH if tokens == "auto" else tokens)
+    bench = work.resources.bench
+    return JudgeMachine(bench.device, TOKENS_PER_BATCH if tokens == "auto" else tokens, bench.codec.text_of)
 
 
 def _inputs(_name: str, settings: StepConfig, scope: Scope) -> Inputs:
     assert isinstance(settings, JudgeStep)
     responses = nearest(settings, scope, Response)
-    prompts = {asked.identity: asked for answers in responses for asked in answers.inputs.get("prompts", (answers,))}
-    return {"prompts": tuple(prompts.values()), "responses": responses}
+    design = settings.design
+    met = {"opponents": scope.find(design.opponents)} if isinstance(design, AgainstDesign) else {}
+    read = (*responses, *met.get("opponents", ()))
+    prompts = {asked.identity: asked for answers in read for asked in answers.inputs.get("prompts", (answers,))}
+    return {"prompts": tuple(prompts.values()), "responses": responses, **met}
 
 
 def _external(_name: str, settings: StepConfig, _recipe: Recipe) -> Mapping[str, str]:
