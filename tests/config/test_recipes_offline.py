@@ -29,14 +29,18 @@ MAY_SAY = {
 }
 FURTHER = {
     "wpo.tiny": {"block", "samples", "judgments", "pairs"},
+    "sft": {"pairs"},
+    "kto": {"pairs"},
+    "bco": {"pairs"},
+    "apo_zero_unpaired": {"pairs"},
     "mrpo": {"block", "imitation", "contrast"},
     "mrpo.tiny": {"imitation", "contrast"},
 }
-"""A twin whose pairs are of its own answers, a method that trains its references, and what else they therefore say."""
+"""A twin whose pairs are of its own answers, methods of single answers, one that trains its references."""
 OF_DPO = {"optimizer", "schedule", "warmup_steps", "max_grad_norm"}
 """What DPO was published with, as far as it is no default; and some that came from its code."""
 OF_TRAINING = {
-    "method": {"objective", "references", "learning_rate", "batch_size", "lora", *OF_DPO},
+    "method": {"objective", "loss_on", "references", "learning_rate", "batch_size", "lora", *OF_DPO},
     "twin": {"learning_rate", "batch_size", "epochs", "lora", "warmup"},
 }
 HEADER = re.compile(
@@ -64,7 +68,7 @@ def header(name: str) -> str:
 
 
 def test_there_are_the_methods_that_train_on_given_pairs() -> None:
-    assert len(METHODS) == 43
+    assert len(METHODS) == 48
     assert {"dpo", "ipo", "simpo", "orpo", "dpop", "length_regularized_dpo", "odpo", "rebel", "tdpo2"} <= {*METHODS}
 
 
@@ -106,8 +110,11 @@ def test_hyper_parameters_are_those_of_the_objective(name: str) -> None:
     found = find_objective(objective["name"], name)
     options = {key: value for key, value in objective.items() if key != "name"}
 
-    assert objective["name"] == name
-    assert found.checked(options, name) == found.checked({}, name)
+    if name == "preferred_ft":  # the baseline is supervised fine-tuning on sums, as all of its paper's losses are
+        assert objective == {"name": "sft", "nll_reduction": "sequence_sum"}
+    else:
+        assert objective["name"] == name
+        assert found.checked(options, name) == found.checked({}, name)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -115,7 +122,10 @@ def test_exactly_the_references_that_the_loss_reads_are_named(name: str) -> None
     references = load_recipe(name).raw["policy"]["references"]
 
     trained = {"aux_ref": ["imitation", "contrast"]} if name == "mrpo" else {}
-    assert references == {**dict.fromkeys(find_objective(name, name).models, "initial"), **trained}
+    assert references == {
+        **dict.fromkeys(find_objective(said(name)["policy"]["objective"]["name"], name).models, "initial"),
+        **trained,
+    }
 
 
 @pytest.mark.parametrize("name", METHODS)

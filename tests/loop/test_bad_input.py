@@ -74,8 +74,8 @@ MISTAKES: Sequence[tuple[str, Sequence[str], str]] = [
     ),
     (
         "an objective whose examples are still to come",
-        ["policy.objective=kto"],
-        f"{TINY}: policy.objective.name is 'kto', but policy_response_logps",
+        ["policy.objective=tpo"],
+        f"{TINY}: policy.objective.name is 'tpo', but policy_gold_logps",
     ),
     (
         "soft labels of an objective whose examples are coupled",

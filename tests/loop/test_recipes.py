@@ -54,6 +54,8 @@ def test_a_twin_of_an_offline_method_learns_its_pairs(name: str, tmp_path: Path)
     if "logps/rejected" in first:
         gain = (last["logps/chosen"] - last["logps/rejected"]) - (first["logps/chosen"] - first["logps/rejected"])
         assert gain < -0.4 if name in MARGIN_FALLS else gain > 0.4
+    elif "logps/response" in first:
+        assert (first["rewards/accuracies"], last["rewards/accuracies"] > 0.7) == (0.5, True)
     else:
         assert last["logps/chosen"] > first["logps/chosen"] + 0.4
 

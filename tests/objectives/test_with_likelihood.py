@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from prefloop.objectives import find_objective, mpo, rpo, sft
+from prefloop.objectives import find_objective, mpo, rpo, sft, unlikelihood
 
 LOGPS = torch.tensor([-2.0, -18.0, -1.0], dtype=torch.float64)
 LENGTHS = torch.tensor([1.0, 9.0, 2.0], dtype=torch.float64)
@@ -25,6 +25,21 @@ def test_a_token_mean_over_a_step_does_not_depend_on_how_the_step_is_cut() -> No
     whole = sft(LOGPS, LENGTHS, LENGTHS.mean())
     parts = [sft(LOGPS[cut], LENGTHS[cut], LENGTHS.mean()) for cut in (slice(0, 1), slice(1, 3))]
     assert torch.cat(parts).tolist() == whole.tolist()
+
+
+def test_unlikelihood_pulls_the_rejected_answer_down_however_unlikely_it_is() -> None:
+    for rejected in (-1.0, -10_000.0):
+        chosen, worse = (torch.tensor([value], dtype=torch.float64, requires_grad=True) for value in (-2.0, rejected))
+        loss = unlikelihood(chosen, worse, alpha=0.3)
+        loss.sum().backward()
+        assert chosen.grad is not None
+        assert worse.grad is not None
+        assert (loss.item(), chosen.grad.item(), worse.grad.item()) == pytest.approx((2 + 0.3 * rejected, -1, 0.3))
+
+
+def test_unlikelihood_without_weight_is_the_sum_that_preferred_ft_learns() -> None:
+    found = unlikelihood(LOGPS, LOGPS - 5, alpha=0.0)
+    assert found.tolist() == sft(LOGPS, LENGTHS, LENGTHS.mean(), nll_reduction="sequence_sum").tolist()
 
 
 def test_rpo_holds_the_chosen_answer_up_where_dpo_lets_both_fall() -> None:

@@ -10,6 +10,7 @@ from prefloop.loop.artifact import Artifact
 from prefloop.loop.data_set import survey
 from prefloop.loop.prompt_set import prompts_at
 from prefloop.loop.steps.mix import earlier_slot
+from prefloop.objectives import REPEATED_ROLES
 from prefloop.pairing import find_rule
 from prefloop.records import Example
 
@@ -118,8 +119,14 @@ class Ledger:
     def _made(
         self, artifact: Artifact, settings: PairStep, read: Callable[[str, str], int | None], *, measured: bool
     ) -> int | None:
-        """A rule over sampled answers makes at most one example a prompt; one over a data set, one a given pair."""
-        if find_rule(settings.rule, "rule").reads_given:
+        """A rule over sampled answers makes at most one example a prompt; one over a data set, one a given pair.
+
+        One whose examples have a single answer makes at most as many as there are answers.
+        """
+        rule = find_rule(settings.rule, "rule")
+        if len(rule.roles) == 1 and not {*rule.roles} & {*REPEATED_ROLES} and not measured:
+            return read("responses", "answers")
+        if rule.reads_given:
             return None if measured else read("judgments", "given_pairs")
         share = self.made_per_prompt.get(artifact.step) if measured else 1
         return _times(read("prompts", "prompts"), share)

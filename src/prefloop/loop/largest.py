@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import nlargest
-from itertools import chain
+from itertools import chain, cycle
 from typing import cast
 
 from prefloop.config import DataStep, PairStep, PromptsStep, Recipe, SampleStep, TrainStep
@@ -15,7 +15,7 @@ from prefloop.loop.steps.train import budget_of, layout_of
 from prefloop.objectives import REPEATED_ROLES, find_objective
 from prefloop.policy import ChatCodec, ModelFacts, TokenRow
 from prefloop.records import Example, Member, Prompt, Response, Role
-from prefloop.training import largest_pass, tokenised
+from prefloop.training import MISMATCHED, largest_pass, tokenised
 
 
 def longest_prompts(artifacts: Iterable[Artifact], recipe: Recipe) -> list[Prompt]:
@@ -52,32 +52,34 @@ def largest_of(artifact: Artifact, recipe: Recipe, codec: ChatCodec, facts: Mode
 
 def _of_data(made: Artifact, recipe: Recipe, roles: Sequence[Role]) -> list[Example]:
     """The longest given examples among what a pair step reads."""
-    examples: list[Example] = []
+    found: list[tuple[Prompt, list[Response]]] = []
     for artifact in made.inputs.get("responses", ()):
         settings = recipe.step(artifact.step, artifact.place.round or 0)
         if isinstance(settings, DataStep):
             for group in survey(artifact.step, settings, recipe).longest:
-                examples += [
-                    _example(
-                        group.prompt,
-                        [
-                            Member(role=role, response_id=response.response_id, text=response.text)
-                            for role, response in zip(_repeated(roles, len(together)), together, strict=False)
-                        ],
-                    )
-                    for together in _given_together(group)
-                ]
-    return examples
+                found += [(group.prompt, together) for together in _given_together(group)]
+    longest = max((answer for _, together in found for answer in together), key=_characters_of, default=None)
+    return [
+        _example(
+            prompt,
+            [
+                Member(role=role, response_id=answer.response_id, text=answer.text)
+                for role, given in zip(_repeated(roles, len(together)), cycle(together), strict=False)
+                for answer in (longest if role == MISMATCHED and longest is not None else given,)
+            ],
+        )
+        for prompt, together in found
+    ]
 
 
 def _given_together(group: GivenGroup) -> Iterator[list[Response]]:
-    """The two answers of every preference; without preferences all answers, the longest first."""
+    """The two answers of every preference, without preferences all answers, the longest first."""
     by_id = {response.response_id: response for response in group.responses}
     preferences = [judgment for judgment in group.judgments if judgment.kind == "preference"]
     for judgment in preferences:
-        yield [by_id[subject] for subject in judgment.subjects]
+        yield sorted((by_id[subject] for subject in judgment.subjects), key=_characters_of, reverse=True)
     if not preferences:
-        yield sorted(group.responses, key=lambda response: -len(response.text))
+        yield sorted(group.responses, key=_characters_of, reverse=True)
 
 
 def _of_samples(
@@ -111,6 +113,10 @@ def _repeated(roles: Sequence[Role], count: int) -> list[Role]:
 
 def _example(prompt: Prompt, members: list[Member]) -> Example:
     return Example(example_id="largest", prompt=prompt, members=tuple(members), why="the longest that could come")
+
+
+def _characters_of(response: Response) -> int:
+    return len(response.text)
 
 
 def _characters(prompt: Prompt) -> int:

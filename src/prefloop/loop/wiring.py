@@ -37,7 +37,7 @@ from prefloop.objectives import Objective, find_objective
 from prefloop.pairing import find_rule
 from prefloop.records import digest
 from prefloop.sampling import authorization
-from prefloop.training import not_mixed, require_measurable
+from prefloop.training import MISMATCHED, not_mixed, require_measurable
 
 REHEARSED_ROUNDS = 10
 """After three rounds every name means the same kind of thing as before; numbers by round may still change."""
@@ -179,6 +179,11 @@ def check_train(name: str, settings: StepConfig, place: str, recipe: Recipe) -> 
             f"{place}.soft_labels: labels of {objective.name} cannot be softened, since {objective.not_softened}. "
             "Remove it, or choose another objective."
         )
+    if MISMATCHED in objective.roles and settings.loss_on == "all_turns":
+        raise RecipeError(
+            f"{place}.loss_on is all_turns, but {objective.name} compares with answers to other prompts, which have no "
+            "earlier turns in common. Use last_turn."
+        )
     check_references(settings, objective, place)
     if "aux_ref" in objective.models:
         check_weights(getattr(options, "weights", None), settings, place)
@@ -236,7 +241,7 @@ def check_roles(settings: TrainStep, artifact: Artifact, place: str, recipe: Rec
         assert isinstance(made_by, PairStep)
         rule = find_rule(made_by.rule, place)
         for role in objective.roles:
-            if role not in rule.roles:
+            if role not in (*rule.roles, MISMATCHED):
                 raise RecipeError(
                     f"{place}: {objective.name} reads answers in the role '{role}', but rule {rule.name} makes "
                     f"{', '.join(rule.roles)}. Choose another rule or objective."

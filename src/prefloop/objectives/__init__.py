@@ -96,7 +96,7 @@ from prefloop.objectives.token_weights import (
     wpo_uncapped,
 )
 from prefloop.objectives.unpaired import RewardMean, apo_zero_unpaired, bco, kto, kto_reference_point
-from prefloop.objectives.with_likelihood import mpo, rpo, sft
+from prefloop.objectives.with_likelihood import mpo, rpo, sft, unlikelihood
 
 __all__ = [
     "FUNCTIONALS",
@@ -233,6 +233,7 @@ __all__ = [
     "token_rewards",
     "tpo",
     "tpo_length_normalised",
+    "unlikelihood",
     "used_rejected",
     "visit_smoothing",
     "whitened",

@@ -21,8 +21,6 @@ REPEATED_ROLES: tuple[Role, ...] = ("ranked", "degree")
 """Roles that an example has several times, in order: a second axis `ranks`, padded, with the data quantity `mask`."""
 
 ROLES_TO_COME: Mapping[str, str] = {
-    "response": "rules that make examples with an answer of its own",
-    "kl": "rules that make examples of single answers",
     "gold": "rules that keep a gold answer",
     "degree": "examples with answers of several degrees",
 }

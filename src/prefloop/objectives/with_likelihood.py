@@ -1,4 +1,4 @@
-"""Objectives with the likelihood of the chosen answer among their terms: SFT, RPO, MPO."""
+"""Objectives with the likelihood of the chosen answer among their terms: SFT, unlikelihood, RPO, MPO."""
 
 from typing import Annotated
 
@@ -51,6 +51,38 @@ def sft(
         tensor([0.4000, 3.6000])
     """
     return negative_log_likelihood(policy_chosen_logps, chosen_lengths, mean_chosen_length, nll_reduction)
+
+
+@objective(source="arXiv:2305.18290 section 6, its baseline `unlikelihood`")
+def unlikelihood(
+    policy_chosen_logps: Float[Tensor, " pairs"],
+    policy_rejected_logps: Float[Tensor, " pairs"],
+    *,
+    alpha: Annotated[float, Field(ge=0, le=1)] = 0.05,
+) -> Float[Tensor, " pairs"]:
+    r"""Likelihood of the chosen answer up, that of the rejected one down: what DPO was compared with.
+
+        loss = -log pi(chosen|x) + alpha * log pi(rejected|x)
+
+    It has no lower bound: nothing stops a likelihood from falling, so that it ends in texts without meaning where it is
+    trained for long (the paper's remark on summaries and dialogues).
+
+    Limits: alpha = 0 gives `sft` under `sequence_sum`, which on chosen answers is the paper's Preferred-FT.
+
+    Args:
+        policy_chosen_logps: log pi(chosen | prompt), summed over tokens; gradient flows.
+        policy_rejected_logps: log pi(rejected | prompt), summed over tokens; gradient flows.
+        alpha: weight of the rejected answer, in [0, 1]; the paper tried 0.05, 0.1, 0.5 and 1.
+
+    Returns:
+        Loss of each pair, in nats.
+
+    Example:
+        >>> import torch
+        >>> unlikelihood(torch.tensor([-2.0]), torch.tensor([-10.0]), alpha=0.5)
+        tensor([-3.])
+    """
+    return -policy_chosen_logps + alpha * policy_rejected_logps
 
 
 @objective(

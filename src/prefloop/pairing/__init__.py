@@ -3,6 +3,7 @@
 from prefloop.pairing.all_pairs import all_pairs
 from prefloop.pairing.best_worst import best_worst
 from prefloop.pairing.corrupted import corrupted_numbers, wrong_choices
+from prefloop.pairing.demonstrations import demonstrations
 from prefloop.pairing.edited import edited
 from prefloop.pairing.ensemble import ensemble
 from prefloop.pairing.given import given
@@ -34,6 +35,7 @@ __all__ = [
     "better_steps",
     "clear_pairs",
     "corrupted_numbers",
+    "demonstrations",
     "dice",
     "edited",
     "ensemble",

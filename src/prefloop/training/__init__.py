@@ -7,6 +7,7 @@ from prefloop.training.engine import Engine, NotFiniteError
 from prefloop.training.layout import ROWS, TREES, Budget, Layout
 from prefloop.training.loss import LossOfPlan
 from prefloop.training.margins import Margin, read_margins
+from prefloop.training.mismatched import MISMATCHED, Mismatched
 from prefloop.training.mixtures import not_mixed
 from prefloop.training.out_of_memory import is_out_of_memory
 from prefloop.training.request import BlockOfRound, FrozenPolicies, TrainRequest
@@ -20,6 +21,7 @@ from prefloop.training.validation import VALIDATED
 
 __all__ = [
     "EMA",
+    "MISMATCHED",
     "ROWS",
     "SCORE_CACHE",
     "TREES",
@@ -32,6 +34,7 @@ __all__ = [
     "Layout",
     "LossOfPlan",
     "Margin",
+    "Mismatched",
     "NotFiniteError",
     "TokenExample",
     "TokensOnDisk",

@@ -34,7 +34,8 @@ def said_of(loss: LossOfPlan, indices: Sequence[int], losses: Tensor, logps: Map
 def metrics(loss: LossOfPlan, indices: Sequence[int], losses: Tensor, logps: Mapping[str, Tensor]) -> dict[str, float]:
     """Mean loss, log-probabilities, implicit rewards, margins and accuracies; a tie is half a win.
 
-    Of rankings the accuracy is the share of all pairs of ranks that are in order.
+    Of rankings the accuracy is the share of all pairs of ranks that are in order; of single answers with labels the
+    share whose reward has the sign of its label. `kl` is the mean log-ratio of answers to other prompts, at least 0.
     """
     named = {"loss": float(losses.sum() / len(indices))}
     for name, values in logps.items():
@@ -61,6 +62,11 @@ def metrics(loss: LossOfPlan, indices: Sequence[int], losses: Tensor, logps: Map
         better, worse = torch.triu_indices(ranked.shape[1], ranked.shape[1], offset=1)
         gaps = (ranked[:, better] - ranked[:, worse])[there[:, better] & there[:, worse]]
         return {**named, "rewards/margins": float(gaps.mean()), "rewards/accuracies": _in_order(gaps)}
+    if "response_logps" in rewards and "response_labels" in loss.data:
+        reward, is_good = rewards["response_logps"], picked(loss.data["response_labels"], indices)
+        named["rewards/accuracies"] = _in_order(torch.where(is_good, reward, -reward))
+    if "kl_logps" in rewards:
+        named["kl"] = max(0.0, float(rewards["kl_logps"].mean()) / beta)
     return named
 
 

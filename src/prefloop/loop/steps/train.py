@@ -1,7 +1,7 @@
 """Step type `train`: an objective on a round's examples."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from math import ceil, log
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from prefloop.objectives import Objective, find_objective
 from prefloop.policy import PolicyFiles
 from prefloop.records import MixedPolicies, PolicyCard, ReferenceOfPolicy, Response, content_of, seed_for
 from prefloop.training import (
+    MISMATCHED,
     ROWS,
     SCORE_CACHE,
     TREES,
@@ -36,6 +37,8 @@ from prefloop.training import (
     Budget,
     FrozenPolicies,
     Layout,
+    Mismatched,
+    TokenExample,
     TokensOnDisk,
     TrainRequest,
     best_step,
@@ -66,7 +69,8 @@ def make_policy(work: Work) -> Mapping[str, float]:
     settings = work.settings
     assert isinstance(settings, TrainStep)
     objective = find_objective(settings.objective.name, "objective")
-    examples = TokensOnDisk(work.path("tokens"), objective.roles)
+    seed = seed_for(work.recipe.seed, work.artifact.step, work.turn)
+    examples = _examples(work.path("tokens"), objective, settings, seed)
     held = work.path("tokens") / VALIDATION
     hyper, fits = _resolved_hyper(work, settings, objective, example_data(examples, objective.roles))
     machine = work.resources.machine
@@ -80,11 +84,11 @@ def make_policy(work: Work) -> Mapping[str, float]:
         objective=objective,
         hyper=hyper,
         examples=examples,
-        validation=TokensOnDisk(held, objective.roles) if held.is_dir() else (),
+        validation=_examples(held, objective, settings, seed) if held.is_dir() else (),
         start=work.policy("start"),
         average=work.policy("average") if "average" in work.artifact.inputs else None,
         references={slot: _reference(work, slot, of) for slot, of in settings.references.items()},
-        seed=seed_for(work.recipe.seed, work.artifact.step, work.turn),
+        seed=seed,
         block=_block(work),
         scratch=work.scratch,
         score_cache=work.run / SCORE_CACHE,
@@ -102,6 +106,12 @@ def make_policy(work: Work) -> Mapping[str, float]:
     (work.out / "policy.json").write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
     chosen = {} if card.best_step is None else {"best step": card.best_step}
     return {"examples": len(examples), "steps": len(metrics), **chosen, **_validated(work.out / VALIDATED)}
+
+
+def _examples(folder: Path, objective: Objective, settings: TrainStep, seed: int) -> Sequence[TokenExample]:
+    """The examples of a folder as the objective reads them."""
+    examples = TokensOnDisk(folder, objective.roles)
+    return Mismatched.of(examples, settings.max_length, seed) if MISMATCHED in objective.roles else examples
 
 
 def _reference(work: Work, slot: str, reference: Reference) -> PolicyFiles | FrozenPolicies:
