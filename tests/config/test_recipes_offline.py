@@ -20,9 +20,9 @@ METHODS = [
     if not name.endswith(".tiny")
     and name != "offline"
     and recipe_layers(name)[0].where == "recipe offline"
-    and "pairs" not in recipe_layers(name)[-1].value
+    and compose_recipe(name).raw["pairs"]["rule"] in {"given", "unpaired", "demonstrations"}
 ]
-"""Those that train on given pairs as they are."""
+"""Those that train on given answers as they are."""
 MAY_SAY = {
     "method": {"extends", "paper", "title", "data", "policy"},
     "twin": {"extends", "model", "data", "policy", "evaluation", "machine"},

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from prefloop.config import VaderJudge, load_recipe
+from prefloop.errors import DataError
 from prefloop.judging.rules import Sentiment
 from prefloop.loop import Progress, run_recipe
 from prefloop.records import Example, Prompt, Response, read_folder
@@ -193,3 +194,84 @@ def kindness(examples: Sequence[Example]) -> float:
     return float(
         np.mean([tone.of(one.member("chosen").text) - tone.of(one.member("rejected").text) for one in examples])
     )
+
+
+@pytest.mark.system("dice")
+def test_dice_judges_by_what_the_last_training_changed_and_charges_for_length(tmp_path: Path) -> None:
+    """The fitted charge closes the gap in length that is there at 0; half of what is trained on was given; against
+    itself instead of the policy before it the policy says nothing, and no pair is left."""
+    run = ran("dice", tmp_path / "run", "prompts.count=24") / "round-00"
+
+    alpha = read(run / "pairs" / "fitted.json")["alpha"]
+    figures = alpha["figures"]
+    assert alpha["value"] > 0
+    assert abs(figures["mean_length_gap"]) < abs(figures["mean_length_gap_at_zero"]) / 5
+    trained = list(read_folder(run / "mixed", Example))
+    generated, offline = (
+        [one for one in trained if (one.why[:5] == "given") == is_given] for is_given in (False, True)
+    )
+    assert len(generated) == len(offline) > 5
+    assert not {one.prompt.root_id for one in generated} & {one.prompt.root_id for one in offline}
+    with pytest.raises(DataError, match="no usable pair in 24 prompts"):
+        ran(
+            "dice", tmp_path / "itself", "prompts.count=24", "judgments.judge.reference=current", until="pairs",
+            reuse=run.parent,
+        )  # fmt: skip
+
+
+@pytest.mark.system("bees")
+def test_bees_keeps_the_pairs_that_two_sources_are_surest_of(tmp_path: Path) -> None:
+    """Kept are the pairs with the largest product of odds; with one source made neutral they are others."""
+    both = ran("bees", tmp_path / "both", until="round-00/pairs")
+    alone = ran("bees", tmp_path / "alone", 'pairs.bounds={"rule:vader": [-1000, 1000]}', until="pairs", reuse=both)
+
+    cut = read(both / "round-00" / "pairs" / "fitted.json")["min_evidence"]["value"]
+    kept = [pairs_of(of / "round-00") for of in (both, alone)]
+    assert all(one.numbers["evidence"] >= cut for one in kept[0])
+    assert len(kept[0]) == 24
+    assert {one.example_id for one in kept[0]} != {one.example_id for one in kept[1]}
+
+
+@pytest.mark.system("davir")
+def test_davir_keeps_what_fine_tuning_learnt_relative_to_its_loss(tmp_path: Path) -> None:
+    """Kept is the half whose loss fell by the largest share; by the plain fall it is another, of longer answers."""
+    run = ran("davir", tmp_path / "run", until="pairs")
+    plain = ran("davir", tmp_path / "plain", "pairs.normalise=none", until="pairs", reuse=run)
+
+    kept = [pairs_of(of / "round-00") for of in (run, plain)]
+    words = [np.mean([len(one.member("chosen").text.split()) for one in some]) for some in kept]
+    assert [len(some) for some in kept] == [24, 24]
+    assert {one.example_id for one in kept[0]} != {one.example_id for one in kept[1]}
+    assert words[0] < words[1]
+
+
+@pytest.mark.system("selm")
+def test_selm_pushes_its_own_greedy_answer_down(tmp_path: Path) -> None:
+    """With optimism its own answer ends less likely than without, after the same steps on the same pairs."""
+    few = ("policy.epochs=8", "policy.learning_rate=1e-3")
+    strong = ran("selm", tmp_path / "strong", *few, "policy.objective.alpha=5")
+    plain = ran("selm", tmp_path / "plain", *few, "policy.objective.alpha=0", reuse=strong)
+
+    last = [
+        json.loads((of / "round-00" / "policy" / "training.jsonl").read_text().splitlines()[-1])
+        for of in (strong, plain)
+    ]
+    assert last[0]["loss"] < last[1]["loss"] - 0.05
+    assert any("own answer is the worst" in one.why for one in pairs_of(strong / "round-00"))
+
+
+@pytest.mark.system("inpo")
+def test_inpo_is_pulled_to_the_initial_model_and_to_its_round_start_at_once(tmp_path: Path) -> None:
+    """Where round 1 begins, the loss is of tau / eta times what round 0 changed; a single reference has 1 / (2 eta)
+    alone. A winner of the tournament has won its last meeting."""
+    run = ran("inpo", tmp_path / "run", "prompts.count=16", until="round-01/policy")
+    single = ran(
+        "inpo", tmp_path / "single", "prompts.count=16", "policy.references={ref: round_start, prev: round_start}",
+        until="round-01/policy",
+    )  # fmt: skip
+
+    target = (1 / (2 * 0.1)) ** 2
+    assert losses(run / "round-00")[0] == pytest.approx(target, abs=1e-3)
+    assert losses(single / "round-01")[0] == pytest.approx(target, abs=1e-3)
+    assert abs(losses(run / "round-01")[0] - target) > 1e-2
+    assert all(one.numbers["prob_chosen_wins"] > 0.5 for one in pairs_of(run / "round-00"))

@@ -11,8 +11,10 @@ from prefloop.config import (
     ExactMatchJudge,
     FinalNumberJudge,
     HumanJudge,
+    ImplicitRewardJudge,
     JudgeConfig,
     LengthWindowJudge,
+    LogLikelihoodJudge,
     LongerJudge,
     PythonJudge,
     RegexJudge,
@@ -22,6 +24,7 @@ from prefloop.config import (
 )
 from prefloop.judging.arithmetic import ArithmeticSteps, TextOf
 from prefloop.judging.human import Human
+from prefloop.judging.likelihoods import Likelihood, PoliciesAsked
 from prefloop.judging.protocol import Judge
 from prefloop.judging.python_function import PythonFunction, function_of, source_of
 from prefloop.judging.reward_model import (
@@ -56,6 +59,8 @@ class JudgeMachine:
     """Tokens that pass through a model at once."""
     text_of: TextOf | None = None
     """What tokens of the policy say."""
+    policies: PoliciesAsked | None = None
+    """Those of the run that the judge asks."""
 
 
 ANYWHERE = JudgeMachine(torch.device("cpu"), tokens_per_batch=2048)
@@ -67,6 +72,8 @@ def make_judge(config: JudgeConfig, machine: JudgeMachine = ANYWHERE) -> Judge:
         return RewardModel(config, machine.device, machine.tokens_per_batch)
     if isinstance(config, ArithmeticStepsJudge):
         return ArithmeticSteps(machine.text_of)
+    if isinstance(config, ImplicitRewardJudge | LogLikelihoodJudge):
+        return Likelihood(config, machine.policies)
     return RULES[type(config)](config)
 
 

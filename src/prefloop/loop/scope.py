@@ -131,7 +131,7 @@ class Scope:
         return _average_of(policy) if is_trained else policy
 
     def policy(self, name: str) -> Artifact:
-        """The policy that a name means: initial, round_start, current, a train step; what one started from, its average.
+        """The policy that a name means: initial, round_start, current, a train step, what it started from, its average.
 
         Raises:
             RecipeError: there is no such policy here.

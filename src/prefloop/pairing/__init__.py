@@ -10,6 +10,7 @@ from prefloop.pairing.given import given
 from prefloop.pairing.goals import goal_labelled
 from prefloop.pairing.groups import finished, member, pair, scores
 from prefloop.pairing.kept_pairs import clear_pairs, not_outdone
+from prefloop.pairing.learnable import learnable
 from prefloop.pairing.length_corrected import dice, length_corrected
 from prefloop.pairing.online import iid, max_max, max_min, max_min_length, max_random
 from prefloop.pairing.own_answer import own_answer
@@ -46,6 +47,7 @@ __all__ = [
     "goal_labelled",
     "iid",
     "instructed",
+    "learnable",
     "length_corrected",
     "max_max",
     "max_min",

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from prefloop.pairing.combination import mean, scores_by_judge
+from prefloop.pairing.combination import mean, of_judge, scores_by_judge
 from prefloop.pairing.given import given
 from prefloop.pairing.groups import scores
 from prefloop.pairing.registry import Dropped, SetConstant, rule
@@ -32,7 +32,7 @@ def _evidence(group: Group, bounds: Mapping[str, tuple[float, float]]) -> list[t
         if isinstance(example, Dropped):
             continue
         better, worse = (example.member(role).response_id for role in ("chosen", "rejected"))
-        said = {judge: by_judge.get(judge, {}) for judge in bounds}
+        said = {judge: of_judge(by_judge, judge) for judge in bounds}
         if any(better not in of or worse not in of for of in said.values()):
             found.append((example, None, 0.0))
             continue
@@ -81,7 +81,8 @@ def clear_pairs(
 
     Args:
         group: a prompt with given preferences, and a score of both answers from each source.
-        bounds: judge -> margins at which it is sure that the order is wrong and that it is right.
+        bounds: judge, or the beginning of its name, as `rule:vader` -> margins at which it is sure that the order is
+            wrong and that it is right.
         min_evidence: joint probability that a pair needs.
         share: of the pairs, what `min_evidence: fitted` keeps.
         require_positive: leave out pairs that a source finds wrongly ordered or tied.
