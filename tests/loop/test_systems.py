@@ -275,3 +275,55 @@ def test_inpo_is_pulled_to_the_initial_model_and_to_its_round_start_at_once(tmp_
     assert losses(single / "round-01")[0] == pytest.approx(target, abs=1e-3)
     assert abs(losses(run / "round-01")[0] - target) > 1e-2
     assert all(one.numbers["prob_chosen_wins"] > 0.5 for one in pairs_of(run / "round-00"))
+
+
+@pytest.mark.system("dno")
+def test_dno_pairs_a_teacher_with_the_policy_by_large_margins_and_replays_earlier_rounds(tmp_path: Path) -> None:
+    """Both sides win pairs, the teacher by 2 points and the policy by 1, with 5 or more; in round 1 at most 30 % of what
+    is trained on is replayed. In restrictive mode the policy never wins."""
+    run = ran("dno", tmp_path / "run", until="round-01/mixed")
+    strict = ran("dno", tmp_path / "strict", "pairs.mode=restrictive", until="pairs", reuse=run)
+
+    won: dict[str, list[float]] = {"teacher": [], "student": []}
+    for one in pairs_of(run / "round-00"):
+        chosen, rejected = (one.member(role).numbers["score"] for role in ("chosen", "rejected"))
+        assert chosen >= 5
+        won[one.why.split()[1]].append(chosen - rejected)
+    assert min(won["teacher"]) == 2
+    assert min(won["student"]) == 1
+    assert {one.why.split()[1] for one in pairs_of(strict / "round-00")} == {"teacher"}
+    mixed = list(read_folder(run / "round-01" / "mixed", Example))
+    here = {one.example_id for one in pairs_of(run / "round-01")}
+    replayed = sum(one.example_id not in here for one in mixed)
+    assert len(mixed) - replayed == len(here)
+    assert replayed == int(0.3 * len(mixed)) > 0
+
+
+@pytest.mark.system("sopo")
+def test_sopo_reads_an_own_answer_only_where_it_is_bad(tmp_path: Path) -> None:
+    """The rejected answer is the worst of four; with tau below all scores it is not read, and the same steps lower its
+    likelihood less; the weight of the good answer is higher the less it is like the own ones."""
+    few = ("policy.epochs=6",)
+    run = ran("sopo", tmp_path / "run", *few, "policy.objective.tau=10")
+    blind = ran("sopo", tmp_path / "blind", *few, "policy.objective.tau=-10", reuse=run)
+
+    similar = [one.numbers["similarity"] for one in pairs_of(run / "round-00")]
+    assert 0 <= min(similar) < max(similar) < 1
+    last = [
+        json.loads((of / "round-00" / "policy" / "training.jsonl").read_text().splitlines()[-1]) for of in (run, blind)
+    ]
+    assert last[0]["logps/rejected"] < last[1]["logps/rejected"] - 0.1
+
+
+@pytest.mark.system("xpo")
+def test_xpo_pushes_the_answer_of_the_initial_model_down(tmp_path: Path) -> None:
+    """One answer is the initial model's, and the third member; where training begins the loss is log 2 plus alpha times
+    its log-likelihood."""
+    run = ran("xpo", tmp_path / "run", "blocks=1", "policy.objective.alpha=0.01")
+    plain = ran("xpo", tmp_path / "plain", "blocks=1", "policy.objective.alpha=0", reuse=run)
+
+    responses = {one.response_id: one for one in read_folder(run / "round-00" / "reference_samples", Response)}
+    theirs = [responses[one.member("response").response_id] for one in pairs_of(run / "round-00")]
+    bonus = 0.01 * np.mean([one.sum_logp for one in theirs])
+    assert losses(run / "round-00")[0] == pytest.approx(log(2) + bonus, abs=1e-4)
+    assert losses(plain / "round-00")[0] == pytest.approx(log(2), abs=1e-5)

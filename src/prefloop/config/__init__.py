@@ -25,6 +25,7 @@ from prefloop.config.judges import (
     PythonJudge,
     RegexJudge,
     RewardModelJudge,
+    RubricJudge,
     ShorterJudge,
     VaderJudge,
 )
@@ -106,6 +107,7 @@ __all__ = [
     "RegexJudge",
     "ReplaySamplerConfig",
     "RewardModelJudge",
+    "RubricJudge",
     "SampleStep",
     "ScaledFit",
     "ServerSamplerConfig",

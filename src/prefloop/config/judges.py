@@ -108,6 +108,16 @@ class RegexJudge(JudgeSettings):
         return pattern
 
 
+class RubricJudge(JudgeSettings):
+    """An additive rubric: a point for everything that holds of an answer."""
+
+    type: Literal["rubric"]
+    points: Annotated[
+        tuple[Annotated[LengthWindowJudge | RegexJudge, Field(discriminator="type")], ...], Field(min_length=1)
+    ]
+    """What gives a point each: a length in a window, a pattern that is found or is not."""
+
+
 class ExactMatchJudge(JudgeSettings):
     """1 for an answer that is the prompt's gold answer, spaces around both left out, else 0."""
 
@@ -243,6 +253,7 @@ JudgeConfig = Annotated[
     | LongerJudge
     | LengthWindowJudge
     | RegexJudge
+    | RubricJudge
     | ExactMatchJudge
     | FinalNumberJudge
     | ArithmeticStepsJudge

@@ -19,6 +19,7 @@ from prefloop.config import (
     PythonJudge,
     RegexJudge,
     RewardModelJudge,
+    RubricJudge,
     ShorterJudge,
     VaderJudge,
 )
@@ -33,7 +34,7 @@ from prefloop.judging.reward_model import (
     identity_of_reward_model,
     reward_model_files,
 )
-from prefloop.judging.rules import length_window, longer, regex, shorter, vader
+from prefloop.judging.rules import length_window, longer, regex, rubric, shorter, vader
 from prefloop.judging.verifiers import exact_match, final_number
 
 RULES: Mapping[type, Callable[[Any], Judge]] = {
@@ -42,6 +43,7 @@ RULES: Mapping[type, Callable[[Any], Judge]] = {
     LongerJudge: lambda _config: longer(),
     LengthWindowJudge: length_window,
     RegexJudge: regex,
+    RubricJudge: rubric,
     ExactMatchJudge: exact_match,
     FinalNumberJudge: final_number,
     PythonJudge: PythonFunction,

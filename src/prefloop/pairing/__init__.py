@@ -6,6 +6,7 @@ from prefloop.pairing.corrupted import corrupted_numbers, wrong_choices
 from prefloop.pairing.demonstrations import demonstrations
 from prefloop.pairing.edited import edited
 from prefloop.pairing.ensemble import ensemble
+from prefloop.pairing.explored import chance_to_win, explored
 from prefloop.pairing.given import given
 from prefloop.pairing.goals import goal_labelled
 from prefloop.pairing.groups import finished, member, pair, scores
@@ -34,12 +35,14 @@ __all__ = [
     "all_pairs",
     "best_worst",
     "better_steps",
+    "chance_to_win",
     "clear_pairs",
     "corrupted_numbers",
     "demonstrations",
     "dice",
     "edited",
     "ensemble",
+    "explored",
     "find_rule",
     "finished",
     "first_bad_steps",
