@@ -153,3 +153,17 @@ def test_what_was_loaded_can_be_loaded_again(tmp_path: Path) -> None:
     again = load_recipe(written(tmp_path, yaml.safe_dump(loaded.raw)))
 
     assert again.recipe.model_dump(exclude={"name"}) == loaded.recipe.model_dump(exclude={"name"})
+
+
+def test_steps_that_a_recipe_lists_no_more_are_gone_with_their_settings(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "extends: loop\nblock: [prompts, samples, pairs, policy]\npairs: {rule: prompted, good: one, bad: other}\n",
+        encoding="utf-8",
+    )
+
+    assert "judgments" not in load_recipe(str(file)).raw
+
+    file.write_text(file.read_text(encoding="utf-8") + "judgments: shorter\n", encoding="utf-8")
+    with pytest.raises(RecipeError, match="'judgments' is neither a recipe key nor a step"):
+        load_recipe(str(file))

@@ -17,8 +17,12 @@ from prefloop.objectives import find_objective
 METHODS = [
     name
     for name in shipped_recipes()
-    if not name.endswith(".tiny") and name != "offline" and recipe_layers(name)[0].where == "recipe offline"
+    if not name.endswith(".tiny")
+    and name != "offline"
+    and recipe_layers(name)[0].where == "recipe offline"
+    and compose_recipe(name).raw["pairs"]["rule"] in {"given", "unpaired", "demonstrations"}
 ]
+"""Those that train on given answers as they are."""
 MAY_SAY = {
     "method": {"extends", "paper", "title", "data", "policy"},
     "twin": {"extends", "model", "data", "policy", "evaluation", "machine"},

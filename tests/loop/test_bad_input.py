@@ -167,8 +167,8 @@ MISTAKES: Sequence[tuple[str, Sequence[str], str]] = [
     ),
     (
         "a step that reads nothing",
-        ["block=[prompts, samples, pairs, policy]"],
-        f"{TINY}: 'judgments' is neither a recipe key nor a step of this recipe.",
+        ["block=[prompts, samples, pairs, policy]", "evaluation={suite: everyday, judge: vader}"],
+        f"{TINY}: pairs: it reads judgments, but no step before it makes them.",
     ),
     (
         "steps in the wrong order",

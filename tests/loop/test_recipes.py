@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from prefloop.config import load_recipe, recipe_layers, shipped_recipes
+from prefloop.config import compose_recipe, load_recipe, recipe_layers, shipped_recipes
 from prefloop.loop import Progress, run_recipe
 from prefloop.records import Example, read_folder
 
@@ -14,7 +14,9 @@ EVERY_TWIN = [name for name in shipped_recipes() if name.endswith(".tiny")]
 OFFLINE_TWINS = [
     name
     for name in EVERY_TWIN
-    if name not in {"offline.tiny", "dpo.tiny"} and recipe_layers(name)[0].where == "recipe offline"
+    if name not in {"offline.tiny", "dpo.tiny"}
+    and recipe_layers(name)[0].where == "recipe offline"
+    and compose_recipe(name.removesuffix(".tiny")).raw["pairs"]["rule"] in {"given", "unpaired", "demonstrations"}
 ]
 """They see all of their pairs in every step, so that the losses of steps can be compared."""
 TWINS = [name for name in EVERY_TWIN if name not in OFFLINE_TWINS]

@@ -23,6 +23,11 @@ class JudgeSettings(Config):
     """What it says of single answers can be compared."""
 
     @property
+    def policies(self) -> tuple[str, ...]:
+        """Policies of the run that it asks, by name."""
+        return ()
+
+    @property
     def takes(self) -> tuple[Shown, ...]:
         """How many answers it can be shown in one ask. What takes one is asked about several one by one."""
         return ("one",)
@@ -101,6 +106,16 @@ class RegexJudge(JudgeSettings):
         except re.error as error:
             raise ValueError(f"not a regular expression: {error}") from error
         return pattern
+
+
+class RubricJudge(JudgeSettings):
+    """An additive rubric: a point for everything that holds of an answer."""
+
+    type: Literal["rubric"]
+    points: Annotated[
+        tuple[Annotated[LengthWindowJudge | RegexJudge, Field(discriminator="type")], ...], Field(min_length=1)
+    ]
+    """What gives a point each: a length in a window, a pattern that is found or is not."""
 
 
 class ExactMatchJudge(JudgeSettings):
@@ -200,17 +215,52 @@ class RewardModelJudge(JudgeSettings):
     """Subtracted from every score: its mean on answers that are neither good nor bad, so that 0 divides them."""
 
 
+class ImplicitRewardJudge(JudgeSettings):
+    """What a policy's own training says of an answer: log pi - log ref, in nats, summed over its tokens.
+
+    It is the reward that DPO fits, but for the factor beta (arXiv:2305.18290). Of both policies an answer is asked for
+    as training asks for it: the same template, the same EOS.
+    """
+
+    type: Literal["implicit_reward"]
+    policy: str = "current"
+    """Whose reward: initial, round_start, current, or the name of a train step."""
+    reference: str
+    """What it was trained against: `current.ref`, `initial`, a train step's name."""
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """Policies of the run that it asks, by name."""
+        return (self.policy, self.reference)
+
+
+class LogLikelihoodJudge(JudgeSettings):
+    """How likely a policy is to give an answer: log pi, in nats, summed over its tokens."""
+
+    type: Literal["log_likelihood"]
+    policy: str = "current"
+    """Whose: initial, round_start, current, or the name of a train step."""
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """Policies of the run that it asks, by name."""
+        return (self.policy,)
+
+
 JudgeConfig = Annotated[
     VaderJudge
     | ShorterJudge
     | LongerJudge
     | LengthWindowJudge
     | RegexJudge
+    | RubricJudge
     | ExactMatchJudge
     | FinalNumberJudge
     | ArithmeticStepsJudge
     | HumanJudge
     | PythonJudge
-    | RewardModelJudge,
+    | RewardModelJudge
+    | ImplicitRewardJudge
+    | LogLikelihoodJudge,
     Field(discriminator="type"),
 ]

@@ -138,9 +138,19 @@ def _overlaid(layers: Sequence[Layer]) -> Raw:
 
 
 def _over(raw: Raw, layer: Layer) -> Raw:
-    """A recipe with a layer on top; its name is the last one's, never merged."""
-    merged = merge({key: value for key, value in raw.items() if key != "name"}, layer.value)
-    return {**raw, **merged}
+    """A recipe with a layer on top; its name is the last one's, never merged.
+
+    A layer that lists steps anew leaves out what the layers before said of those that it does not list.
+    """
+    merged = {**raw, **merge({key: value for key, value in raw.items() if key != "name"}, layer.value)}
+    gone = {*_listed(raw)} - {*_listed(merged)} - layer.value.keys()
+    return {key: value for key, value in merged.items() if key not in gone}
+
+
+def _listed(raw: Raw) -> list[str]:
+    """Names of steps; what is no list is reported where its values are checked."""
+    lists = [raw.get(group) for group in ("setup", "block", "round")]
+    return [name for names in lists if isinstance(names, list) for name in cast("list[Any]", names)]
 
 
 def _own_main(raw: Raw, key: str) -> str | None:

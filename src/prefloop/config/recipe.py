@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, model_validator
 
 from prefloop.config.base import Config, is_mapping
 from prefloop.config.gate import GateConfig, MonitorsConfig
@@ -62,6 +62,8 @@ class Recipe(Config):
     """The model that is aligned."""
     initial: str | None = None
     """Another model as the policy called `initial`; None: `model` itself."""
+    start: str | None = None
+    """A train step of the set-up: the first round starts from its policy. None: from the model."""
     rounds: Annotated[int, Field(ge=1)] = 3
     """Rounds are evaluated, gated and exported."""
     blocks: Annotated[int, Field(ge=1)] = 1
@@ -74,6 +76,12 @@ class Recipe(Config):
     machine: MachineConfig = MachineConfig()
     steps: dict[str, RawStep]
     """Settings of each step as written, numbers by round included."""
+
+    @model_validator(mode="after")
+    def _starts_from_set_up(self) -> "Recipe":
+        if self.start is not None and (self.start not in self.setup or self.type_of(self.start) != "train"):
+            raise ValueError(f"start is '{self.start}', which is no train step of the set-up")
+        return self
 
     def step(self, name: str, round_number: int = 0) -> StepConfig:
         """A step's settings in one round (ValidationError where they are wrong)."""

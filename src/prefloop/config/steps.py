@@ -99,6 +99,9 @@ class DataStep(StepConfig):
     """A shipped set, a file or directory of rows, or `org/name@revision` on the Hub; or several, as a list."""
     format: str | None = None
     """Name of the format of its rows; None recognises it. In a list each source has its own."""
+    count: Annotated[int, Field(ge=1)] | None = None
+    """Prompts a round, with all that was given for them: disjoint parts of one shuffle, a new shuffle when it is used
+    up. None takes all of them every round."""
     validation: (
         Annotated[
             Annotated[ValidationShare, Tag("a share")] | Annotated[ValidationSource, Tag("a source")],
@@ -267,6 +270,33 @@ class PairStep(ReadingStep):
             return value
         own = {key: setting for key, setting in value.items() if key in cls.model_fields}
         return {**own, "options": {key: setting for key, setting in value.items() if key not in own}}
+
+
+class MixStep(ReadingStep):
+    """Examples of one step with a part of those of others, such as earlier rounds'."""
+
+    main: ClassVar[str | None] = "shares"
+    type: Literal["mix"]
+    shares: tuple[Annotated[float, Field(ge=0, le=1)], ...]
+    """Of the mixture, at most, one for each further step of `reads`: [0.3, 0.15] with [pairs, previous.pairs,
+    previous-2.pairs]. All examples of the first step are in it, as many of the others as their shares allow."""
+    exact: bool = False
+    """Of the first step, too, only so many examples are taken as the other one's share of them needs (DICE)."""
+    other_prompts: bool = False
+    """What is mixed in answers prompts that the first step has no example of."""
+
+    @model_validator(mode="after")
+    def _one_share_each(self) -> "MixStep":
+        if len(self.reads) != 1 + len(self.shares):
+            raise ValueError(
+                f"reads names {len(self.reads)} steps and shares has {len(self.shares)} values. Name the step that is "
+                "taken first, then one step a share."
+            )
+        if sum(self.shares) >= 1 and not self.exact:
+            raise ValueError(f"shares add up to {sum(self.shares):g}, which leaves nothing for {self.reads[0]}")
+        if self.exact and len(self.shares) != 1:
+            raise ValueError(f"exact is about one share, but there are {len(self.shares)}. Remove it, or the others.")
+        return self
 
 
 class ObjectiveConfig(Config):
@@ -480,6 +510,7 @@ STEP_CLASSES: Mapping[str, type[StepConfig]] = {
     "sample": SampleStep,
     "judge": JudgeStep,
     "pair": PairStep,
+    "mix": MixStep,
     "tokens": TokensStep,
     "train": TrainStep,
     "evaluate": EvaluateStep,

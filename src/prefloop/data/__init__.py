@@ -7,7 +7,7 @@ from prefloop.data.leaks import Leaks, leaks_of
 from prefloop.data.lint import LintReport, Reading, require_rows
 from prefloop.data.mixture import Part, part_names, rank_in_mixture, rows_taken
 from prefloop.data.problems import CODES
-from prefloop.data.prompts import UniquePrompts, prompts_of_turn
+from prefloop.data.prompts import UniquePrompts, chosen_at_turn, prompts_of_turn
 from prefloop.data.seen import Seen
 from prefloop.data.source import DataSource, RowSource, find_source
 from prefloop.data.split import is_for_validation
@@ -26,6 +26,7 @@ __all__ = [
     "RowSource",
     "Seen",
     "UniquePrompts",
+    "chosen_at_turn",
     "find_source",
     "is_for_validation",
     "leaks_of",

@@ -53,11 +53,24 @@ def prompts_of_turn(prompts: Sequence[Prompt], count: int | None, turn: int, see
     """
     if count is None:
         return prompts
-    if count > len(prompts):
-        raise DataError(
-            f"prompts.count is {count}, but the set has {len(prompts)} prompts. Lower the count or add prompts."
-        )
-    turns_of_shuffle = len(prompts) // count
-    shuffle, part = divmod(turn, turns_of_shuffle)
-    order = np.random.Generator(np.random.Philox(seed_for(seed, "shuffle", shuffle))).permutation(len(prompts))
-    return [prompts[index] for index in order[part * count : (part + 1) * count]]
+    return [prompts[index] for index in chosen_at_turn(len(prompts), count, turn, seed, "prompts.count")]
+
+
+def chosen_at_turn(size: int, count: int, turn: int, seed: int, where: str) -> list[int]:
+    """Which of a set's prompts are those of one turn, by their number in it.
+
+    Args:
+        size: prompts of the set.
+        count: prompts a turn.
+        turn: how many turns came before.
+        seed: of the shuffles.
+        where: the setting that says the count, for the error.
+
+    Raises:
+        DataError: there are fewer prompts than one turn takes.
+    """
+    if count > size:
+        raise DataError(f"{where} is {count}, but the set has {size} prompts. Lower the count or add prompts.")
+    shuffle, part = divmod(turn, size // count)
+    order = np.random.Generator(np.random.Philox(seed_for(seed, "shuffle", shuffle))).permutation(size)
+    return order[part * count : (part + 1) * count].tolist()

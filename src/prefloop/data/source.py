@@ -1,7 +1,7 @@
 """Where prompts and pairs come from: what a recipe names, as rows with their places."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -23,6 +23,14 @@ SHIPPED = {
 
 The scored pairs are twelve of `everyday_pairs` with what the judge `vader` says of their answers.
 """
+MADE: Mapping[str, Callable[[], Sequence[Mapping[str, Any]]]] = {
+    "everyday_answers": lambda: [
+        {"prompt": row["prompt"], "completion": row["chosen"]}
+        for one in find_source("everyday_pairs").rows()
+        if (row := one.values) is not None
+    ],
+}
+"""Shipped sets that are worked out. `everyday_answers`: the chosen answers of `everyday_pairs`, as demonstrations."""
 
 
 EXPECTED = "a file or a directory of rows, a shipped set, or org/name@revision on the Hub"
@@ -76,7 +84,7 @@ class FileSource:
 
 @dataclass(frozen=True)
 class RowSource:
-    """Rows that are in memory already: for notebooks."""
+    """Rows that are in memory already: of a notebook, or worked out."""
 
     name: str
     values: Sequence[Mapping[str, Any]]
@@ -108,6 +116,8 @@ def find_source(name: str) -> DataSource:
         file, default = SHIPPED[stem]
         with as_file(files("prefloop.data") / file) as path:
             return FileSource(name.removeprefix("builtin:"), ((path, path.name),), split or default)
+    if name.removeprefix("builtin:") in MADE:
+        return RowSource(stem, MADE[stem]())
     whole, before_split = Path(name).expanduser(), Path(name.rpartition(":")[0]).expanduser()
     if whole.exists():
         return _at(whole, None)
@@ -115,7 +125,7 @@ def find_source(name: str) -> DataSource:
         return _at(before_split, name.rpartition(":")[2])
     if (hub := HubName.read(name)) is not None and ending(whole) not in READERS:
         return _on_hub(hub)
-    raise DataError(f"{name}: no such file. Expected {EXPECTED}. {did_you_mean(stem, SHIPPED)}")
+    raise DataError(f"{name}: no such file. Expected {EXPECTED}. {did_you_mean(stem, [*SHIPPED, *MADE])}")
 
 
 def _at(path: Path, split: str | None) -> FileSource:

@@ -4,6 +4,7 @@ from prefloop.judging.answers import Answers, Budget, KeptJudge, Remembering
 from prefloop.judging.apart import Apart, alone
 from prefloop.judging.designs import Plan, asked, most_calls, plan_of
 from prefloop.judging.human import OPEN, Human, ReadAnswers, read_answers
+from prefloop.judging.likelihoods import Likelihood, PoliciesAsked
 from prefloop.judging.make import JudgeMachine, check_judge, fetch_judge, make_judge, read_from_outside
 from prefloop.judging.protocol import Ask, Judge, Kind, Verdict
 from prefloop.judging.record import ask_each, judgments
@@ -20,7 +21,9 @@ __all__ = [
     "JudgeMachine",
     "KeptJudge",
     "Kind",
+    "Likelihood",
     "Plan",
+    "PoliciesAsked",
     "ReadAnswers",
     "Remembering",
     "RewardModel",

@@ -11,17 +11,21 @@ from prefloop.config import (
     ExactMatchJudge,
     FinalNumberJudge,
     HumanJudge,
+    ImplicitRewardJudge,
     JudgeConfig,
     LengthWindowJudge,
+    LogLikelihoodJudge,
     LongerJudge,
     PythonJudge,
     RegexJudge,
     RewardModelJudge,
+    RubricJudge,
     ShorterJudge,
     VaderJudge,
 )
 from prefloop.judging.arithmetic import ArithmeticSteps, TextOf
 from prefloop.judging.human import Human
+from prefloop.judging.likelihoods import Likelihood, PoliciesAsked
 from prefloop.judging.protocol import Judge
 from prefloop.judging.python_function import PythonFunction, function_of, source_of
 from prefloop.judging.reward_model import (
@@ -30,7 +34,7 @@ from prefloop.judging.reward_model import (
     identity_of_reward_model,
     reward_model_files,
 )
-from prefloop.judging.rules import length_window, longer, regex, shorter, vader
+from prefloop.judging.rules import length_window, longer, regex, rubric, shorter, vader
 from prefloop.judging.verifiers import exact_match, final_number
 
 RULES: Mapping[type, Callable[[Any], Judge]] = {
@@ -39,6 +43,7 @@ RULES: Mapping[type, Callable[[Any], Judge]] = {
     LongerJudge: lambda _config: longer(),
     LengthWindowJudge: length_window,
     RegexJudge: regex,
+    RubricJudge: rubric,
     ExactMatchJudge: exact_match,
     FinalNumberJudge: final_number,
     PythonJudge: PythonFunction,
@@ -56,6 +61,8 @@ class JudgeMachine:
     """Tokens that pass through a model at once."""
     text_of: TextOf | None = None
     """What tokens of the policy say."""
+    policies: PoliciesAsked | None = None
+    """Those of the run that the judge asks."""
 
 
 ANYWHERE = JudgeMachine(torch.device("cpu"), tokens_per_batch=2048)
@@ -67,6 +74,8 @@ def make_judge(config: JudgeConfig, machine: JudgeMachine = ANYWHERE) -> Judge:
         return RewardModel(config, machine.device, machine.tokens_per_batch)
     if isinstance(config, ArithmeticStepsJudge):
         return ArithmeticSteps(machine.text_of)
+    if isinstance(config, ImplicitRewardJudge | LogLikelihoodJudge):
+        return Likelihood(config, machine.policies)
     return RULES[type(config)](config)
 
 

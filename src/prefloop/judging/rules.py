@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
+from math import fsum
 from typing import Literal
 
 from vader import SentimentIntensityAnalyzer
 
-from prefloop.config import LengthWindowJudge, RegexJudge, VaderJudge
+from prefloop.config import LengthWindowJudge, RegexJudge, RubricJudge, VaderJudge
 from prefloop.judging.protocol import Ask, Verdict
 from prefloop.records import Prompt, Response
 
@@ -77,6 +78,13 @@ def regex(config: RegexJudge) -> Rule:
     pattern = re.compile(config.pattern)
     name = f"rule:regex:{'forbidden:' * config.forbidden}{config.pattern}"
     return Rule(name, lambda _prompt, response: float((pattern.search(response.text) is None) == config.forbidden))
+
+
+def rubric(config: RubricJudge) -> Rule:
+    """How many of the rubric's points an answer gets; the name says what they are."""
+    points = [regex(one) if isinstance(one, RegexJudge) else length_window(one) for one in config.points]
+    name = "+".join(["rule:rubric", *(point.name.removeprefix("rule:") for point in points)])
+    return Rule(name, lambda prompt, response: fsum(point.score(prompt, response) for point in points))
 
 
 def _in_window(config: LengthWindowJudge, _prompt: Prompt, response: Response) -> float:

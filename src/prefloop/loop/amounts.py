@@ -4,13 +4,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import ceil
 
-from prefloop.config import DataStep, JudgeStep, PairStep, PromptsStep, Recipe, SampleStep, TrainStep
+from prefloop.config import DataStep, JudgeStep, MixStep, PairStep, PromptsStep, Recipe, SampleStep, TrainStep
 from prefloop.judging import most_calls
 from prefloop.loop.artifact import Artifact
 from prefloop.loop.data_set import survey
 from prefloop.loop.prompt_set import prompts_at
+from prefloop.loop.steps.mix import earlier_slot
 from prefloop.objectives import REPEATED_ROLES
 from prefloop.pairing import find_rule
+from prefloop.records import Example
 
 Counts = Mapping[str, int]
 """How much of what: `prompts`, `given_pairs`, `answers`, `tokens`, `judge_calls`, `pairs`, `optimiser_steps`."""
@@ -20,7 +22,8 @@ JOURNALED = {
     "data": {"given_pairs": "pairs"},
     "sample": {"answers": "responses", "tokens": "tokens"},
     "judge": {"judge_calls": "calls"},
-    "pair": {"pairs": "examples"},
+    "pair": {"pairs": "examples", "prompts": "prompts"},
+    "mix": {"pairs": "examples"},
     "train": {"optimiser_steps": "steps"},
 }
 """By type of step: what the journal calls the same numbers."""
@@ -46,7 +49,8 @@ class Ledger:
     expected: dict[str, Counts] = field(default_factory=dict[str, Counts])
     tokens_per_answer: dict[str, float] = field(default_factory=dict[str, float])
     """By step, as last measured; `any` is the last of all steps."""
-    pairs_per_prompt: dict[str, float] = field(default_factory=dict[str, float])
+    made_per_prompt: dict[str, float] = field(default_factory=dict[str, float])
+    """By pair step: examples or derived prompts."""
 
     def add(self, artifact: Artifact, journaled: Mapping[str, float] | None) -> StepAmounts:
         """What a step does, given all before it.
@@ -71,7 +75,7 @@ class Ledger:
             mean = actual["tokens"] / actual["answers"]
             self.tokens_per_answer |= {artifact.step: mean, "any": mean}
         if artifact.step_type == "pair" and journaled.get("groups"):
-            self.pairs_per_prompt[artifact.step] = actual["pairs"] / journaled["groups"]
+            self.made_per_prompt[artifact.step] = sum(actual.values()) / journaled["groups"]
 
     def _amounts(self, artifact: Artifact, known: Mapping[str, Counts], *, measured: bool = False) -> Counts:
         """Bounds, or with `measured` expectations, from the amounts of what the step reads."""
@@ -87,7 +91,8 @@ class Ledger:
                 amounts = {"prompts": len(prompts_at(artifact, settings, self.recipe))}
             case DataStep():
                 found = survey(artifact.step, settings, self.recipe)
-                amounts = {"prompts": found.prompts, "given_pairs": found.pairs, "answers": found.answers}
+                prompts = found.prompts if settings.count is None else settings.count
+                amounts = {"prompts": prompts, "given_pairs": found.pairs, "answers": found.answers}
             case SampleStep():
                 answers = _times(read("prompts", "prompts"), settings.num_samples)
                 mean = self.tokens_per_answer.get(artifact.step, self.tokens_per_answer.get("any"))
@@ -98,7 +103,11 @@ class Ledger:
             case JudgeStep():
                 amounts = {"judge_calls": _judge_calls(settings, read)}
             case PairStep():
-                amounts = {"pairs": self._pairs(artifact, settings, read, measured=measured)}
+                makes = "pairs" if find_rule(settings.rule, "rule").writes is Example else "prompts"
+                amounts = {makes: self._made(artifact, settings, read, measured=measured)}
+            case MixStep():
+                slots = ("first", *map(earlier_slot, range(len(settings.shares))))
+                amounts = {"pairs": sum(read(slot, "pairs") or 0 for slot in slots) or None}
             case TrainStep():
                 pairs = read("examples", "pairs")
                 steps = None if pairs is None else ceil(pairs / settings.batch_size) * settings.epochs
@@ -107,7 +116,7 @@ class Ledger:
                 pass
         return {what: number for what, number in amounts.items() if number is not None}
 
-    def _pairs(
+    def _made(
         self, artifact: Artifact, settings: PairStep, read: Callable[[str, str], int | None], *, measured: bool
     ) -> int | None:
         """A rule over sampled answers makes at most one example a prompt; one over a data set, one a given pair.
@@ -119,7 +128,7 @@ class Ledger:
             return read("responses", "answers")
         if rule.reads_given:
             return None if measured else read("judgments", "given_pairs")
-        share = self.pairs_per_prompt.get(artifact.step) if measured else 1
+        share = self.made_per_prompt.get(artifact.step) if measured else 1
         return _times(read("prompts", "prompts"), share)
 
 

@@ -1,7 +1,8 @@
 """What a step made, before anybody has opened it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -46,3 +47,12 @@ class Artifact:
 def turn_at(place: Place, recipe: Recipe) -> int:
     """How many blocks of the run come before a place; 0 in the set-up."""
     return (place.round or 0) * recipe.blocks + (place.block or 0)
+
+
+def unmixed(examples: Iterable[Artifact]) -> Iterator[Artifact]:
+    """The pair steps that examples come from, behind all mixing."""
+    for artifact in examples:
+        if artifact.step_type == "mix":
+            yield from unmixed(chain.from_iterable(artifact.inputs.values()))
+        else:
+            yield artifact

@@ -5,9 +5,9 @@ from heapq import nlargest
 from itertools import chain, cycle
 from typing import cast
 
-from prefloop.config import DataStep, PromptsStep, Recipe, SampleStep, TrainStep
+from prefloop.config import DataStep, PairStep, PromptsStep, Recipe, SampleStep, TrainStep
 from prefloop.data import GivenGroup
-from prefloop.loop.artifact import Artifact
+from prefloop.loop.artifact import Artifact, unmixed
 from prefloop.loop.data_set import LONGEST, survey
 from prefloop.loop.prompt_set import prompts_at
 from prefloop.loop.steps.tokens import encoding_settings
@@ -25,6 +25,8 @@ def longest_prompts(artifacts: Iterable[Artifact], recipe: Recipe) -> list[Promp
         settings = recipe.step(artifact.step, artifact.place.round or 0)
         if isinstance(settings, PromptsStep):
             prompts = chain(prompts, prompts_at(artifact, settings, recipe))
+        elif isinstance(settings, PairStep):
+            prompts = chain(prompts, longest_prompts(artifact.inputs["prompts"], recipe))
         elif isinstance(settings, DataStep):
             prompts = chain(prompts, survey(artifact.step, settings, recipe).longest_prompts)
     return nlargest(LONGEST, prompts, key=_characters)
@@ -38,7 +40,7 @@ def largest_of(artifact: Artifact, recipe: Recipe, codec: ChatCodec, facts: Mode
     roles = cast("tuple[Role, ...]", objective.roles)
     records = [
         example
-        for made in artifact.inputs["examples"]
+        for made in unmixed(artifact.inputs["examples"])
         for example in (*_of_data(made, recipe, roles), *_of_samples(made, recipe, roles, codec, settings))
     ]
     examples, _ = tokenised(records, codec, encoding_settings(settings))

@@ -67,6 +67,8 @@ class Scope:
         """A step is done; the loop's policy becomes `current`."""
         if not self.rounds:
             self.setup[artifact.step] = artifact
+            if artifact.step == self.recipe.start:
+                self.current = artifact
         elif artifact.step in self.recipe.block:
             self.rounds[-1].blocks[-1][artifact.step] = artifact
         else:

@@ -9,8 +9,10 @@ from pydantic import JsonValue
 
 from prefloop.config import (
     DataStep,
+    EvaluateStep,
     JudgeStep,
     LoadedRecipe,
+    MixStep,
     PairStep,
     PromptsStep,
     Recipe,
@@ -20,16 +22,17 @@ from prefloop.config import (
     mixture_of,
     policies_of,
 )
-from prefloop.data import prompts_of_turn
+from prefloop.data import chosen_at_turn, prompts_of_turn
 from prefloop.errors import PrefloopError, RecipeError, did_you_mean
 from prefloop.judging import check_judge, fetch_judge
-from prefloop.loop.artifact import Artifact, Place
+from prefloop.loop.artifact import Artifact, Place, unmixed
 from prefloop.loop.data_set import survey
 from prefloop.loop.gate import Decision
 from prefloop.loop.prompt_set import prompt_set
 from prefloop.loop.rounds import rounds
 from prefloop.loop.scope import Scope
 from prefloop.loop.stage import derive
+from prefloop.loop.steps.mix import earlier_slot
 from prefloop.objectives import Objective, find_objective
 from prefloop.pairing import find_rule
 from prefloop.records import digest
@@ -39,10 +42,22 @@ from prefloop.training import MISMATCHED, not_mixed, require_measurable
 REHEARSED_ROUNDS = 10
 """After three rounds every name means the same kind of thing as before; numbers by round may still change."""
 
-OPTIONAL_SLOTS = {
-    "train": {"previous"},
-    "evaluate": {"previous", "previous_judgments", "initial_truth", "truth", "previous_truth"},
-}
+OF_EVALUATION = {"previous", "previous_judgments", "initial_truth", "truth", "previous_truth"}
+
+
+def optional_slots(settings: StepConfig) -> set[str]:
+    """What a step reads where it is there, and does without where it is not."""
+    match settings:
+        case TrainStep():
+            return {"previous"}
+        case EvaluateStep():
+            return OF_EVALUATION
+        case MixStep():
+            return {slot for slot in map(earlier_slot, range(len(settings.reads)))}
+        case PairStep():
+            return {"responses", "judgments"} - {*find_rule(settings.rule, "rule").needs}
+        case _:
+            return set()
 
 
 class Rehearsal:
@@ -68,7 +83,7 @@ class Rehearsal:
             raise type(error)(str(error) if str(error).startswith(self.where) else f"{place}: {error}") from error
         if artifact.step_type != "close":
             for slot, artifacts in artifact.inputs.items():
-                if not artifacts and slot not in OPTIONAL_SLOTS.get(artifact.step_type, ()):
+                if not artifacts and slot not in optional_slots(settings):
                     raise RecipeError(
                         f"{place}: it reads {slot}, but no step before it makes them. "
                         f"Add one before it, or name one in {name}.reads."
@@ -110,10 +125,12 @@ def check_prompts(name: str, settings: StepConfig, place: str, recipe: Recipe) -
 
 
 def check_data(name: str, settings: StepConfig, place: str, recipe: Recipe) -> None:
-    """The set can be read, and each side of its split has a prompt."""
+    """The set can be read, each side of its split has a prompt, and it is large enough for one round."""
     del place
     assert isinstance(settings, DataStep)
-    survey(name, settings, recipe)
+    found = survey(name, settings, recipe)
+    if settings.count is not None:
+        chosen_at_turn(found.prompts, settings.count, 0, 0, f"{name}.count")
 
 
 def check_judgments(name: str, settings: StepConfig, place: str, recipe: Recipe) -> None:
@@ -219,7 +236,7 @@ def check_weights(weights: object, settings: TrainStep, place: str) -> None:
 def check_roles(settings: TrainStep, artifact: Artifact, place: str, recipe: Recipe) -> None:
     """The rule that makes the examples gives every role that the objective reads."""
     objective = find_objective(settings.objective.name, place)
-    for examples in artifact.inputs["examples"]:
+    for examples in unmixed(artifact.inputs["examples"]):
         made_by = recipe.step(examples.step, examples.place.round or 0)
         assert isinstance(made_by, PairStep)
         rule = find_rule(made_by.rule, place)

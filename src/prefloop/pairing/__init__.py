@@ -6,10 +6,12 @@ from prefloop.pairing.corrupted import corrupted_numbers, wrong_choices
 from prefloop.pairing.demonstrations import demonstrations
 from prefloop.pairing.edited import edited
 from prefloop.pairing.ensemble import ensemble
+from prefloop.pairing.explored import chance_to_win, explored
 from prefloop.pairing.given import given
 from prefloop.pairing.goals import goal_labelled
 from prefloop.pairing.groups import finished, member, pair, scores
 from prefloop.pairing.kept_pairs import clear_pairs, not_outdone
+from prefloop.pairing.learnable import learnable
 from prefloop.pairing.length_corrected import dice, length_corrected
 from prefloop.pairing.online import iid, max_max, max_min, max_min_length, max_random
 from prefloop.pairing.own_answer import own_answer
@@ -33,12 +35,14 @@ __all__ = [
     "all_pairs",
     "best_worst",
     "better_steps",
+    "chance_to_win",
     "clear_pairs",
     "corrupted_numbers",
     "demonstrations",
     "dice",
     "edited",
     "ensemble",
+    "explored",
     "find_rule",
     "finished",
     "first_bad_steps",
@@ -46,6 +50,7 @@ __all__ = [
     "goal_labelled",
     "iid",
     "instructed",
+    "learnable",
     "length_corrected",
     "max_max",
     "max_min",

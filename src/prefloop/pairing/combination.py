@@ -60,6 +60,15 @@ def scores_by_judge(group: Group) -> dict[str, dict[str, float]]:
     return {judge: {subject: mean(values) for subject, values in by.items()} for judge, by in said.items()}
 
 
+def of_judge(by_judge: Mapping[str, Mapping[str, float]], name: str) -> Mapping[str, float]:
+    """Scores of the judge of a name, or of the first whose name begins with it up to a colon; nothing where none has.
+
+    A name ends with versions and settings, which a recipe need not repeat.
+    """
+    found = (said for judge, said in by_judge.items() if f"{judge}:".startswith(f"{name}:"))
+    return next(found, dict[str, float]())
+
+
 def combined_scores(group: Group, combine: Combine, uncertainty: float = 0.5) -> dict[str, float]:
     """One score an answer, in the order of the responses; an answer that a judge did not score has none."""
     by_judge = scores_by_judge(group)

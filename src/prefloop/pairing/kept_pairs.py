@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from prefloop.pairing.combination import mean, scores_by_judge
+from prefloop.pairing.combination import mean, of_judge, scores_by_judge
 from prefloop.pairing.given import given
 from prefloop.pairing.groups import scores
 from prefloop.pairing.registry import Dropped, SetConstant, rule
@@ -32,7 +32,7 @@ def _evidence(group: Group, bounds: Mapping[str, tuple[float, float]]) -> list[t
         if isinstance(example, Dropped):
             continue
         better, worse = (example.member(role).response_id for role in ("chosen", "rejected"))
-        said = {judge: by_judge.get(judge, {}) for judge in bounds}
+        said = {judge: of_judge(by_judge, judge) for judge in bounds}
         if any(better not in of or worse not in of for of in said.values()):
             found.append((example, None, 0.0))
             continue
@@ -81,7 +81,8 @@ def clear_pairs(
 
     Args:
         group: a prompt with given preferences, and a score of both answers from each source.
-        bounds: judge -> margins at which it is sure that the order is wrong and that it is right.
+        bounds: judge, or the beginning of its name, as `rule:vader` -> margins at which it is sure that the order is
+            wrong and that it is right.
         min_evidence: joint probability that a pair needs.
         share: of the pairs, what `min_evidence: fitted` keeps.
         require_positive: leave out pairs that a source finds wrongly ordered or tied.
@@ -104,17 +105,20 @@ def clear_pairs(
 
 @rule(writes=Example, roles=("chosen", "rejected"), reads_given=True)
 def not_outdone(group: Group, *, threshold: float = 0.0) -> Iterator[Example | Dropped]:
-    """Given pairs whose chosen answer the policy's own does not reach (filtered DPO, arXiv:2404.13846).
+    """Pairs whose chosen answer the policy's own does not reach (filtered DPO, arXiv:2404.13846).
 
-    With several own answers their mean score counts.
+    Of the pairs that it reads, such as what it kept a round ago, so that a dropped pair never returns; where it reads
+    none, of the given ones. With several own answers their mean score counts.
 
     Args:
-        group: a prompt with given preferences, sampled answers, and scores of the chosen and the sampled ones.
+        group: a prompt with pairs, sampled answers, and scores of the chosen and the sampled ones.
         threshold: a pair stays while own - chosen is below it.
     """
     scored = scores(group)
     own = [scored[one.response_id] for one in group.responses if one.step != "given" and one.response_id in scored]
-    for example in given(group):
+    if group.examples == ():
+        yield Dropped("dropped before")
+    for example in given(group) if group.examples is None else group.examples:
         if isinstance(example, Dropped):
             yield example
             continue

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from math import isnan
 
 from prefloop.pairing.combination import extremes, mean
-from prefloop.pairing.groups import member, pair
+from prefloop.pairing.groups import member, pair, scores
 from prefloop.pairing.registry import Dropped, rule
 from prefloop.records import Example, Group
 
@@ -29,20 +29,23 @@ def mean_ranks(group: Group) -> dict[str, float]:
 def own_answer(group: Group) -> Iterator[Example | Dropped]:
     """Best against worst by rank of the given answers and the policy's own, which is a third member (SELM).
 
-    The own answer comes first among equals, then the given ones in their order (arXiv:2405.19332).
+    Where nobody ranked them, by their scores. The own answer comes first among equals, then the given ones in their
+    order (arXiv:2405.19332).
 
     Args:
-        group: a prompt with one sampled answer, given ones, and a ranking of them.
+        group: a prompt with one sampled answer, given ones, and a ranking of them, or scores.
     """
     own = [response for response in group.responses if response.step != "given"]
     if len(own) != 1:
         yield Dropped("not exactly one own answer")
         return
     ranks = mean_ranks(group)
+    said, what = (ranks, "rank") if ranks else (scores(group), "score")
+    better = {subject: -value if ranks else value for subject, value in said.items()}
     ordered = [*own, *(response for response in group.responses if response.step == "given")]
-    found = by_rank([ranks.get(response.response_id) for response in ordered])
-    if own[0].response_id not in ranks or len(ranks) < 2:
-        yield Dropped("fewer than two ranked answers" if own[0].response_id in ranks else "own answer without rank")
+    found = extremes([better.get(response.response_id) for response in ordered])
+    if own[0].response_id not in said or len(said) < 2:
+        yield Dropped("fewer than two ranked answers" if own[0].response_id in said else "own answer without rank")
     elif found is None:
         yield Dropped("tie")
     elif ordered[found[0]].text == ordered[found[1]].text:
@@ -51,9 +54,9 @@ def own_answer(group: Group) -> Iterator[Example | Dropped]:
         chosen, rejected = (ordered[index] for index in found)
         made = pair(
             group,
-            member("chosen", chosen, rank=ranks[chosen.response_id]),
-            member("rejected", rejected, rank=ranks[rejected.response_id]),
-            why=f"own_answer: own answer is {_place(found)} of {len(ranks)}",
+            member("chosen", chosen, **{what: said[chosen.response_id]}),
+            member("rejected", rejected, **{what: said[rejected.response_id]}),
+            why=f"own_answer: own answer is {_place(found)} of {len(said)}",
         )
         yield made.model_copy(update={"members": (*made.members, member("response", own[0]))})
 

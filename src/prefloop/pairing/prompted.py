@@ -39,7 +39,7 @@ def gap_schedule(rounds: int, start: float, end: float) -> list[float]:
     return [start + (end - start) * number / max(rounds - 1, 1) for number in range(rounds)]
 
 
-@rule(writes=Prompt)
+@rule(writes=Prompt, needs=())
 def instructed(
     group: Group, *, instruction: Annotated[str, Field(min_length=1)], placement: Placement = "user"
 ) -> Iterator[Prompt | Dropped]:
@@ -67,7 +67,7 @@ def instructed(
     yield made.model_copy(update={"part": root.part})
 
 
-@rule(writes=Example, roles=("chosen", "rejected"))
+@rule(writes=Example, roles=("chosen", "rejected"), needs=("responses",))
 def prompted(
     group: Group,
     *,

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from prefloop.config import Config, Options, ScaledFit, check_options, options_class
 from prefloop.errors import RecipeError, did_you_mean
@@ -27,6 +27,7 @@ class SetConstant:
     warning: str | None = None
 
 
+Needs = Literal["responses", "judgments", "examples"]
 FitFunction = Callable[[Iterable[Group], Mapping[str, Any]], SetConstant]
 """Takes all groups, once, and the rule's other options by name."""
 RuleFunction = Callable[..., Iterator[Example | Prompt | Dropped]]
@@ -47,6 +48,8 @@ class Rule:
     """Option -> what finds it on the whole set, where a recipe says `fitted`."""
     fit_reads: tuple[str, ...] = ()
     """Options that only a fit reads."""
+    needs: tuple[Needs, ...] = ("responses", "judgments")
+    """What a step before it must have made, beside prompts."""
 
     def checked(self, options: Options, where: str) -> Config:
         """Options from a recipe, checked against the signature (RecipeError where they do not fit)."""
@@ -95,6 +98,7 @@ def rule(
     reads_given: bool = False,
     fit: Mapping[str, FitFunction] | None = None,
     fit_reads: tuple[str, ...] = (),
+    needs: tuple[Needs, ...] = ("responses", "judgments"),
 ) -> Callable[[F], F]:
     """Registers a function as a rule under its own name.
 
@@ -104,6 +108,7 @@ def rule(
         reads_given: it reads preferences that a data set brought, which a sampling block does not have.
         fit: option -> function that finds it on all groups together, where a recipe says `fitted`.
         fit_reads: options that only such a function reads, which a recipe cannot set without it.
+        needs: what a step before it must have made, beside prompts; the rehearsal asks for it.
     """
     fits = dict(fit or {})
 
@@ -112,7 +117,7 @@ def rule(
         assert next(iter(inspect.signature(function).parameters)) == "group"
         options = options_class(function, fits.keys())
         assert fits.keys() <= options.model_fields.keys()
-        _REGISTRY[name] = Rule(name, function, writes, roles, reads_given, options, fits, fit_reads)
+        _REGISTRY[name] = Rule(name, function, writes, roles, reads_given, options, fits, fit_reads, needs)
         return function
 
     return register

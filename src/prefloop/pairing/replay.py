@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from math import floor
 
+from prefloop.records import seed_for
+
 
 def offline_and_generated(gamma: float, num_offline: int, num_generated: int) -> tuple[int, int]:
     """(from generated, from offline) pairs, such that offline ones are a share of about gamma (DICE, arXiv:2406.09760).
@@ -47,3 +49,14 @@ def shares_of(counts: Mapping[str, int]) -> dict[str, float]:
     """Realised shares of a mixture, by origin."""
     total = sum(counts.values())
     return {name: count / total for name, count in counts.items()} if total else {}
+
+
+def drawn(example_ids: Sequence[str], count: int, *words: str | int) -> set[str]:
+    """So many of some examples, drawn by the words; a larger count draws the same and more.
+
+    Args:
+        example_ids: to draw from.
+        count: to draw at most.
+        words: what the draw is for; equal words draw alike, wherever an example stands in its file.
+    """
+    return set(sorted(example_ids, key=lambda one: (seed_for(*words, one), one))[:count])

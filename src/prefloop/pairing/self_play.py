@@ -8,7 +8,7 @@ from prefloop.pairing.registry import Dropped, rule
 from prefloop.records import Example, Group
 
 
-@rule(writes=Example, roles=("chosen", "rejected"))
+@rule(writes=Example, roles=("chosen", "rejected"), needs=("responses",))
 def self_play(group: Group, *, first_quoted: bool = False) -> Iterator[Example | Dropped]:
     """Every given answer against every own one.
 

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from math import nan
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from prefloop.pairing.groups import member, pair, scores
 from prefloop.pairing.registry import Dropped, rule
@@ -49,6 +51,13 @@ def teacher_pairs(
     ]
 
 
+def repeated_share(text: str, size: int = 3) -> float:
+    """Share of a text's runs of so many words that have stood in it before; 0 for a text that has none."""
+    words = text.split()
+    runs = [tuple(words[start : start + size]) for start in range(len(words) - size + 1)]
+    return 1 - len(set(runs)) / len(runs) if runs else 0.0
+
+
 @rule(writes=Example, roles=("chosen", "rejected"))
 def teacher(
     group: Group,
@@ -57,12 +66,13 @@ def teacher(
     min_positive: float = 5.0,
     margin_teacher: float = 2.0,
     margin_student: float = 1.0,
+    max_repeated: Annotated[float, Field(ge=0, le=1)] = 1.0,
     mode: TeacherMode = "dno",
 ) -> Iterator[Example | Dropped]:
     """Every pair of answers that a large margin separates, the teacher's and the student's being either side.
 
-    A judgment of kind `label` and aspect `defective` with value 1 marks an answer that repeats itself: it counts as
-    scored 0 and is never chosen. Under `mode: spin` no score is read.
+    An answer that repeats itself counts as scored 0 and is never chosen: one that a judgment of kind `label` and aspect
+    `defective` marks with 1, or whose repeated runs of three words are too many. Under `mode: spin` no score is read.
 
     Args:
         group: a prompt with the student's answers, the teacher's, and scores on one rubric.
@@ -70,6 +80,7 @@ def teacher(
         min_positive: score that the chosen answer has at least.
         margin_teacher: points that a teacher's answer is ahead by at least.
         margin_student: points that a student's answer is ahead by at least.
+        max_repeated: share of an answer's runs of three words that may have stood in it before.
         mode: `dno`: either side may be chosen; `restrictive`: the teacher's only; `spin`: the teacher's always.
     """
     scored = scores(group)
@@ -81,6 +92,7 @@ def teacher(
         for subject, value in zip(judgment.subjects, judgment.values, strict=True)
         if value == 1
     }
+    marked |= {one.response_id for one in answers if repeated_share(one.text) > max_repeated}
     points = [scored.get(one.response_id, 0.0) for one in answers]
     taught = [one.step == teacher for one in answers]
     found = teacher_pairs(

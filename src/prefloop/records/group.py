@@ -15,7 +15,8 @@ class Group:
     prompts: tuple[Prompt, ...]
     responses: tuple[Response, ...] = ()
     judgments: tuple[Judgment, ...] = ()
-    examples: tuple[Example, ...] = ()
+    examples: tuple[Example, ...] | None = None
+    """Earlier examples of this prompt, where they were read: () has lost its examples, None was never asked for any."""
 
     @property
     def root(self) -> Prompt:
@@ -41,7 +42,7 @@ def grouped(
     prompts: Iterable[Prompt],
     responses: Iterable[Response] = (),
     judgments: Iterable[Judgment] = (),
-    examples: Iterable[Example] = (),
+    examples: Iterable[Example] | None = None,
 ) -> Iterator[Group]:
     """Groups in the order of their root prompts; give it one aligned shard at a time to keep memory flat.
 
@@ -68,12 +69,12 @@ def grouped(
             )
         said.setdefault(root, []).append(judgment)
     earlier: dict[str, list[Example]] = {}
-    for example in examples:
+    for example in examples or ():
         earlier.setdefault(example.prompt.root_id, []).append(example)
     for root_id, members in of_root.items():
         yield Group(
             prompts=tuple(members),
             responses=tuple(answers.get(root_id, ())),
             judgments=tuple(said.get(root_id, ())),
-            examples=tuple(earlier.get(root_id, ())),
+            examples=None if examples is None else tuple(earlier.get(root_id, ())),
         )

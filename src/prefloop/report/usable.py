@@ -44,7 +44,7 @@ def _lines(one: Round) -> Iterator[PairsOfRound]:
             by_folder.setdefault(folder, []).append(counts)
     for folder, steps in by_folder.items():
         sampled: Mapping[str, float] = next((counts for counts in steps if "responses" in counts), _NOTHING)
-        paired = next((counts for counts in steps if "groups" in counts and "examples" in counts), None)
+        paired = next((counts for counts in reversed(steps) if "groups" in counts and "examples" in counts), None)
         label = one.label + (f", block {int(folder.removeprefix('block-')) + 1}" if folder else "")
         answers, cut = int(sampled.get("responses", 0)), int(sampled.get("cut", 0))
         if paired is not None:

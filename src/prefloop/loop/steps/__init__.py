@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from prefloop.loop.steps.close import CLOSE
 from prefloop.loop.steps.evaluate import EVALUATE
 from prefloop.loop.steps.judge import JUDGE
+from prefloop.loop.steps.mix import MIX
 from prefloop.loop.steps.pair import PAIR
 from prefloop.loop.steps.prompts import DATA, PROMPTS
 from prefloop.loop.steps.sample import SAMPLE
@@ -18,6 +19,7 @@ STEP_TYPES: Mapping[str, StepType] = {
     "sample": SAMPLE,
     "judge": JUDGE,
     "pair": PAIR,
+    "mix": MIX,
     "tokens": TOKENS,
     "train": TRAIN,
     "evaluate": EVALUATE,

@@ -19,7 +19,9 @@ from prefloop.judging import (
     JudgeMachine,
     KeptJudge,
     Kind,
+    Likelihood,
     Plan,
+    PoliciesAsked,
     Remembering,
     RewardModel,
     Verdict,
@@ -124,8 +126,8 @@ def _asked_here(work: Work, settings: JudgeStep) -> Generator[Tally]:
 
     People are asked about all shards at once, before anything is written.
     """
-    judge = make_judge(settings.judge, _machine(work))
-    if isinstance(judge, RewardModel):
+    judge = make_judge(settings.judge, _machine(work, settings))
+    if isinstance(judge, RewardModel | Likelihood):
         yield Tally(InWaves(judge, work))
     elif settings.judge.kept:
         price = settings.judge.price_of_a_call
@@ -175,11 +177,13 @@ def _plan(work: Work, settings: JudgeStep, shard: int) -> Plan:
     )
 
 
-def _machine(work: Work) -> JudgeMachine:
+def _machine(work: Work, settings: JudgeStep) -> JudgeMachine:
     """Where judges that are models run: as the run's own models do."""
-    tokens = work.resources.machine.tokens_per_batch
-    bench = work.resources.bench
-    return JudgeMachine(bench.device, TOKENS_PER_BATCH if tokens == "auto" else tokens, bench.codec.text_of)
+    said = work.resources.machine.tokens_per_batch
+    bench, tokens = work.resources.bench, TOKENS_PER_BATCH if said == "auto" else said
+    names = settings.judge.policies
+    policies = PoliciesAsked(bench, dict(zip(names, work.policies("policies"), strict=True)), tokens) if names else None
+    return JudgeMachine(bench.device, tokens, bench.codec.text_of, policies)
 
 
 def _inputs(_name: str, settings: StepConfig, scope: Scope) -> Inputs:
@@ -189,7 +193,8 @@ def _inputs(_name: str, settings: StepConfig, scope: Scope) -> Inputs:
     met = {"opponents": scope.find(design.opponents)} if isinstance(design, AgainstDesign) else {}
     read = (*responses, *met.get("opponents", ()))
     prompts = {asked.identity: asked for answers in read for asked in answers.inputs.get("prompts", (answers,))}
-    return {"prompts": tuple(prompts.values()), "responses": responses, **met}
+    policies = {"policies": tuple(map(scope.policy, settings.judge.policies))} if settings.judge.policies else {}
+    return {"prompts": tuple(prompts.values()), "responses": responses, **met, **policies}
 
 
 def _external(_name: str, settings: StepConfig, _recipe: Recipe) -> Mapping[str, str]:

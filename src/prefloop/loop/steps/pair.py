@@ -73,10 +73,12 @@ def _applied(
 
 
 def _shard_groups(work: Work, shard: int, part: str) -> Iterator[Group]:
+    earlier = work.records("examples", Example, shard, part) if "examples" in work.artifact.inputs else None
     return grouped(
         work.records("prompts", Prompt, shard, part),
         work.records("responses", Response, shard, part),
         work.records("judgments", Judgment, shard, part),
+        earlier,
     )
 
 
@@ -90,7 +92,9 @@ def _groups(work: Work, settings: PairStep) -> Iterator[Group]:
 def _inputs(_name: str, settings: StepConfig, scope: Scope) -> Inputs:
     assert isinstance(settings, PairStep)
     kinds: Mapping[str, type[Record]] = {"prompts": Prompt, "responses": Response, "judgments": Judgment}
-    return {slot: nearest(settings, scope, kind, all_earlier=True) for slot, kind in kinds.items()}
+    read = {slot: nearest(settings, scope, kind, all_earlier=True) for slot, kind in kinds.items()}
+    earlier = nearest(settings, scope, Example) if settings.reads else ()
+    return {**read, "examples": earlier} if earlier else read
 
 
 def _holds(settings: StepConfig) -> Mapping[type[Record], str]:

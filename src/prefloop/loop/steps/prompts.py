@@ -1,17 +1,28 @@
 """Step types `prompts` and `data`: what comes from outside."""
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from prefloop.config import DataStep, PromptsStep, StepConfig
-from prefloop.data import GivenGroup
+from prefloop.data import GivenGroup, chosen_at_turn
 from prefloop.loop.artifact import Inputs
-from prefloop.loop.data_set import QUARANTINE, data_set
+from prefloop.loop.data_set import QUARANTINE, DataSet, data_set
 from prefloop.loop.prompt_set import prompt_set, prompts_at
 from prefloop.loop.reading import external
 from prefloop.loop.scope import Scope
 from prefloop.loop.steps.work import VALIDATION, StepType, Work
-from prefloop.records import PROMPTS_PER_SHARD, Judgment, Prompt, Record, Response, in_pieces, shard_name, write_records
+from prefloop.records import (
+    PROMPTS_PER_SHARD,
+    Judgment,
+    Prompt,
+    Record,
+    Response,
+    in_pieces,
+    seed_for,
+    shard_name,
+    write_records,
+)
 
 HOLDS: Mapping[type[Record], str] = {Prompt: "prompts", Response: "responses", Judgment: "judgments"}
 
@@ -37,10 +48,25 @@ def make_data(work: Work) -> Mapping[str, float]:
         for report in found.reports:
             if (line := report.line()) is not None:
                 work.report.note(line)
-        _write(work.out, found.groups())
+        taken = {} if settings.count is None else {"prompts": settings.count, "pairs": 0}
+        counts = Counter({**found.counts, **taken})
+
+        def counted(groups: Iterable[GivenGroup]) -> Iterator[GivenGroup]:
+            for group in groups:
+                counts["pairs"] += sum(judgment.kind == "preference" for judgment in group.judgments)
+                yield group
+
+        _write(work.out, found.groups() if settings.count is None else counted(_of_turn(work, settings.count, found)))
         if settings.validation is not None:
             _write(work.out / VALIDATION, found.groups(validation=True))
-        return {name: count for name, count in found.counts.items() if count}
+        return {name: count for name, count in counts.items() if count}
+
+
+def _of_turn(work: Work, count: int, found: DataSet) -> Iterator[GivenGroup]:
+    """The prompts of this turn with what was given for them, in the order of the data set."""
+    seed = seed_for(work.recipe.seed, work.artifact.step)
+    taken = {*chosen_at_turn(found.counts["prompts"], count, work.turn, seed, f"{work.artifact.step}.count")}
+    return (group for number, group in enumerate(found.groups()) if number in taken)
 
 
 def _write(folder: Path, groups: Iterable[GivenGroup]) -> None:

@@ -1,0 +1,329 @@
+"""What makes each system what it is acts: without it, other examples or another loss.
+
+Every test is of one recipe's twin; docs/systems.md shows its first line beside the recipe.
+"""
+
+import json
+from collections.abc import Sequence
+from math import log
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from prefloop.config import VaderJudge, load_recipe
+from prefloop.errors import DataError
+from prefloop.judging.rules import Sentiment
+from prefloop.loop import Progress, run_recipe
+from prefloop.records import Example, Prompt, Response, read_folder
+
+pytestmark = pytest.mark.recipes
+
+FEW = ("machine.threads=1", "policy.epochs=1", "policy.batch_size=256", "policy.learning_rate=1e-3")
+"""Every optimiser step sees all examples, so that its loss is that of the set."""
+ROUNDS = ("round-00", "round-01")
+
+
+def ran(name: str, run: Path, *overrides: str, until: str = "policy", reuse: Path | None = None) -> Path:
+    """A twin, as far as a step; what another run has made already is taken from there."""
+    loaded = load_recipe(f"{name}.tiny", [*FEW, *overrides])
+    return run_recipe(loaded, run, Progress(), until=until, reuse=reuse).run
+
+
+def pairs_of(folder: Path) -> list[Example]:
+    return list(read_folder(folder / "pairs", Example))
+
+
+def losses(folder: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (folder / "policy" / "training.jsonl").read_text().splitlines()]
+
+
+def read(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def softplus(x: Sequence[float]) -> float:
+    return float(np.mean(np.logaddexp(0, np.array(x))))
+
+
+def length_gaps(examples: Sequence[Example]) -> list[int]:
+    return [len(one.member("chosen").token_ids or ()) - len(one.member("rejected").token_ids or ()) for one in examples]
+
+
+@pytest.mark.system("loop")
+def test_the_reference_of_plain_iterative_dpo_is_where_the_round_starts(tmp_path: Path) -> None:
+    """Round 1 begins at log 2 against its own start; against the initial model it does not."""
+    moving = ran("loop", tmp_path / "moving", "prompts.count=12", until="round-01/policy")
+    fixed = ran(
+        "loop", tmp_path / "fixed", "prompts.count=12", "policy.references={ref: initial}", until="round-01/policy"
+    )
+
+    assert losses(moving / "round-01")[0] == pytest.approx(log(2), abs=1e-5)
+    assert abs(losses(fixed / "round-01")[0] - log(2)) > 1e-3
+
+
+@pytest.mark.system("ilr_dpo")
+def test_length_stands_inside_the_sigmoid_of_iterative_length_regularised_dpo(tmp_path: Path) -> None:
+    """Where training begins the loss is that of the fitted alpha times the gap in length; with alpha 0 it is log 2."""
+    run = ran("ilr_dpo", tmp_path / "run", "prompts.count=16")
+    plain = ran("ilr_dpo", tmp_path / "plain", "prompts.count=16", "policy.objective.alpha=0", reuse=run)
+
+    alpha = read(run / "round-00" / "policy" / "fitted.json")["alpha"]["value"]
+    gaps = length_gaps(pairs_of(run / "round-00"))
+    assert abs(alpha) > 1e-3
+    assert losses(run / "round-00")[0] == pytest.approx(softplus([-alpha * gap for gap in gaps]), abs=1e-5)
+    assert losses(plain / "round-00")[0] == pytest.approx(log(2), abs=1e-5)
+
+
+@pytest.mark.system("length_regularized_dpo")
+def test_length_stands_inside_the_sigmoid_of_length_regularised_dpo(tmp_path: Path) -> None:
+    """Where training begins the loss is not log 2, unless alpha is 0."""
+    run = ran("length_regularized_dpo", tmp_path / "run", "policy.objective.alpha=0.1")
+    plain = ran("length_regularized_dpo", tmp_path / "plain", "policy.objective.alpha=0", reuse=run)
+
+    assert abs(losses(run / "round-00")[0] - log(2)) > 1e-2
+    assert losses(plain / "round-00")[0] == pytest.approx(log(2), abs=1e-5)
+
+
+@pytest.mark.system("rlhf_workflow")
+def test_the_workflow_trains_on_all_rounds_against_the_start_model_with_unsure_labels(tmp_path: Path) -> None:
+    """Round 1 trains on the pairs of both rounds; without smoothed labels the same steps go further."""
+    few = ("prompts.count=8", "policy.batch_size=2", "policy.references={ref: initial}")
+    run = ran("rlhf_workflow", tmp_path / "run", *few, until="round-01/policy")
+    sure = ran("rlhf_workflow", tmp_path / "sure", *few, "policy.objective.label_smoothing=0", reuse=run)
+
+    counted = [len(pairs_of(run / name)) for name in ("round-00", "round-01")]
+    tokens = run / "round-01" / "policy-tokens"
+    assert (
+        read(run / "round-01" / "policy" / "policy.json")["references"]["ref"]
+        == (read(run / "round-00" / "policy" / "policy.json")["start"])
+    )
+    assert len(list(tokens.rglob("*"))) > 0
+    steps = [len(losses(run / name)) for name in ("round-00", "round-01")]
+    assert steps == [-(-counted[0] // 2), -(-sum(counted) // 2)]
+    assert losses(sure / "round-00")[-1] < losses(run / "round-00")[-1]
+
+
+@pytest.mark.system("sppo")
+def test_win_probabilities_are_what_sppo_regresses_on(tmp_path: Path) -> None:
+    """Where training begins the loss is half the squares of eta times the win probabilities less one half."""
+    run = ran("sppo", tmp_path / "run", "prompts.count=12")
+
+    wins = [
+        [one.member(role).numbers["win_prob"] for role in ("chosen", "rejected")] for one in pairs_of(run / "round-00")
+    ]
+    expected = np.mean([sum((10 * (win - 0.5)) ** 2 for win in two) / 2 for two in wins])
+    assert losses(run / "round-00")[0] == pytest.approx(expected, abs=1e-5)
+    assert np.std([win for two in wins for win in two]) > 0.01
+
+
+@pytest.mark.system("oaif")
+def test_every_block_of_online_feedback_is_on_answers_of_the_block_before(tmp_path: Path) -> None:
+    """Block 1 is answered by the policy of block 0, and no more by the start model, which stays the reference."""
+    few = ("prompts.count=8", "policy.batch_size=4")
+    run = ran("oaif", tmp_path / "run", *few, "blocks=2", until="evaluation") / "round-00"
+
+    who = [{one.policy for one in read_folder(run / block / "samples", Response)} for block in ("block-00", "block-01")]
+    first, second = (read(run / block / "policy" / "policy.json") for block in ("block-00", "block-01"))
+    assert who == [{first["start"]}, {first["identity"]}]
+    assert second["references"] == first["references"] == {"ref": first["start"]}
+
+
+@pytest.mark.system("reward_augmented")
+def test_each_pair_stands_once_for_either_score_as_the_goal(tmp_path: Path) -> None:
+    """Asked for the rejected answer's score the order is turned round; with the chosen goals alone no pair is."""
+    run = ran("reward_augmented", tmp_path / "run", until="pairs") / "round-00"
+    half = ran("reward_augmented", tmp_path / "half", "pairs.goals=[chosen]", until="pairs") / "round-00"
+
+    both, kept = pairs_of(run), pairs_of(half)
+    turned = [one for one in both if one.member("chosen").numbers["score"] < one.member("rejected").numbers["score"]]
+    assert len(both) == 2 * len(turned) == 2 * len(kept) > 0
+    assert all(one.member("chosen").numbers["score"] > one.member("rejected").numbers["score"] for one in kept)
+    for one in both:
+        assert one.prompt.messages[0].content == f"Target: {one.member('chosen').numbers['score']:g}"
+
+
+@pytest.mark.system("mrpo")
+def test_the_reference_of_mrpo_is_a_mixture(tmp_path: Path) -> None:
+    """Where training begins the loss is not log 2, which it is against the start model alone."""
+    run = ran("mrpo", tmp_path / "run")
+    alone = ran("mrpo", tmp_path / "alone", "policy.references={ref: initial, aux_ref: [initial]}", reuse=run)
+
+    assert abs(losses(run / "round-00")[0] - log(2)) > 1e-4
+    assert losses(alone / "round-00")[0] == pytest.approx(log(2), abs=1e-5)
+
+
+@pytest.mark.system("filtered_dpo")
+def test_a_pair_that_filtered_dpo_drops_never_returns(tmp_path: Path) -> None:
+    """What round 1 keeps is a part of what round 0 kept; where it does not read that, dropped pairs return."""
+    few = ("policy.batch_size=8", "policy.learning_rate=1e-3")
+    run = ran("filtered_dpo", tmp_path / "run", *few, until="round-01/pairs")
+    forgetful = ran(
+        "filtered_dpo",
+        tmp_path / "forgetful",
+        *few,
+        "pairs.reads=[data, given_scores, samples, scores]",
+        until="round-01/pairs",
+        reuse=run,
+    )
+    offline = ran("filtered_dpo", tmp_path / "offline", *few, "pairs.threshold=10", until="pairs", reuse=run)
+
+    kept = [{one.example_id for one in pairs_of(of / name)} for of in (run, forgetful) for name in ROUNDS]
+    assert kept[1] < kept[0] == kept[2]
+    assert kept[3] - kept[2]
+    assert len(pairs_of(offline / "round-00")) == 48 > len(kept[0])
+
+
+@pytest.mark.system("only_prompting")
+def test_the_instruction_alone_says_which_answer_is_the_better(tmp_path: Path) -> None:
+    """Judged by nobody, the chosen answers are the kinder ones, behind plain prompts; not so after one instruction."""
+    run = ran("only_prompting", tmp_path / "run", until="pairs") / "round-00"
+    same = ran("only_prompting", tmp_path / "same", "bad_prompts.instruction=happy lovely wonderful", until="pairs")
+
+    plain = {one.prompt_id for one in read_folder(run / "prompts", Prompt)}
+    tones = [kindness(pairs_of(folder)) for folder in (run, same / "round-00")]
+    assert {one.prompt.prompt_id for one in pairs_of(run)} <= plain
+    assert tones[0] > 0.3
+    assert abs(tones[1]) < 0.15
+
+
+def kindness(examples: Sequence[Example]) -> float:
+    """How much more positive the chosen answers are, by VADER's mean score of a sentence."""
+    tone = Sentiment(VaderJudge(type="vader"))
+    return float(
+        np.mean([tone.of(one.member("chosen").text) - tone.of(one.member("rejected").text) for one in examples])
+    )
+
+
+@pytest.mark.system("dice")
+def test_dice_judges_by_what_the_last_training_changed_and_charges_for_length(tmp_path: Path) -> None:
+    """The fitted charge closes the gap in length that is there at 0; half of what is trained on was given; against
+    itself instead of the policy before it the policy says nothing, and no pair is left."""
+    run = ran("dice", tmp_path / "run", "prompts.count=24") / "round-00"
+
+    alpha = read(run / "pairs" / "fitted.json")["alpha"]
+    figures = alpha["figures"]
+    assert alpha["value"] > 0
+    assert abs(figures["mean_length_gap"]) < abs(figures["mean_length_gap_at_zero"]) / 5
+    trained = list(read_folder(run / "mixed", Example))
+    generated, offline = (
+        [one for one in trained if (one.why[:5] == "given") == is_given] for is_given in (False, True)
+    )
+    assert len(generated) == len(offline) > 5
+    assert not {one.prompt.root_id for one in generated} & {one.prompt.root_id for one in offline}
+    with pytest.raises(DataError, match="no usable pair in 24 prompts"):
+        ran(
+            "dice", tmp_path / "itself", "prompts.count=24", "judgments.judge.reference=current", until="pairs",
+            reuse=run.parent,
+        )  # fmt: skip
+
+
+@pytest.mark.system("bees")
+def test_bees_keeps_the_pairs_that_two_sources_are_surest_of(tmp_path: Path) -> None:
+    """Kept are the pairs with the largest product of odds; with one source made neutral they are others."""
+    both = ran("bees", tmp_path / "both", until="round-00/pairs")
+    alone = ran("bees", tmp_path / "alone", 'pairs.bounds={"rule:vader": [-1000, 1000]}', until="pairs", reuse=both)
+
+    cut = read(both / "round-00" / "pairs" / "fitted.json")["min_evidence"]["value"]
+    kept = [pairs_of(of / "round-00") for of in (both, alone)]
+    assert all(one.numbers["evidence"] >= cut for one in kept[0])
+    assert len(kept[0]) == 24
+    assert {one.example_id for one in kept[0]} != {one.example_id for one in kept[1]}
+
+
+@pytest.mark.system("davir")
+def test_davir_keeps_what_fine_tuning_learnt_relative_to_its_loss(tmp_path: Path) -> None:
+    """Kept is the half whose loss fell by the largest share; by the plain fall it is another, of longer answers."""
+    run = ran("davir", tmp_path / "run", until="pairs")
+    plain = ran("davir", tmp_path / "plain", "pairs.normalise=none", until="pairs", reuse=run)
+
+    kept = [pairs_of(of / "round-00") for of in (run, plain)]
+    words = [np.mean([len(one.member("chosen").text.split()) for one in some]) for some in kept]
+    assert [len(some) for some in kept] == [24, 24]
+    assert {one.example_id for one in kept[0]} != {one.example_id for one in kept[1]}
+    assert words[0] < words[1]
+
+
+@pytest.mark.system("selm")
+def test_selm_pushes_its_own_greedy_answer_down(tmp_path: Path) -> None:
+    """With optimism its own answer ends less likely than without, after the same steps on the same pairs."""
+    few = ("policy.epochs=8", "policy.learning_rate=1e-3")
+    strong = ran("selm", tmp_path / "strong", *few, "policy.objective.alpha=5")
+    plain = ran("selm", tmp_path / "plain", *few, "policy.objective.alpha=0", reuse=strong)
+
+    last = [
+        json.loads((of / "round-00" / "policy" / "training.jsonl").read_text().splitlines()[-1])
+        for of in (strong, plain)
+    ]
+    assert last[0]["loss"] < last[1]["loss"] - 0.05
+    assert any("own answer is the worst" in one.why for one in pairs_of(strong / "round-00"))
+
+
+@pytest.mark.system("inpo")
+def test_inpo_is_pulled_to_the_initial_model_and_to_its_round_start_at_once(tmp_path: Path) -> None:
+    """Where round 1 begins, the loss is of tau / eta times what round 0 changed; a single reference has 1 / (2 eta)
+    alone. A winner of the tournament has won its last meeting."""
+    run = ran("inpo", tmp_path / "run", "prompts.count=16", until="round-01/policy")
+    single = ran(
+        "inpo", tmp_path / "single", "prompts.count=16", "policy.references={ref: round_start, prev: round_start}",
+        until="round-01/policy",
+    )  # fmt: skip
+
+    target = (1 / (2 * 0.1)) ** 2
+    assert losses(run / "round-00")[0] == pytest.approx(target, abs=1e-3)
+    assert losses(single / "round-01")[0] == pytest.approx(target, abs=1e-3)
+    assert abs(losses(run / "round-01")[0] - target) > 1e-2
+    assert all(one.numbers["prob_chosen_wins"] > 0.5 for one in pairs_of(run / "round-00"))
+
+
+@pytest.mark.system("dno")
+def test_dno_pairs_a_teacher_with_the_policy_by_large_margins_and_replays_earlier_rounds(tmp_path: Path) -> None:
+    """Both sides win pairs, the teacher by 2 points and the policy by 1, with 5 or more; in round 1 at most 30 % of what
+    is trained on is replayed. In restrictive mode the policy never wins."""
+    run = ran("dno", tmp_path / "run", until="round-01/mixed")
+    strict = ran("dno", tmp_path / "strict", "pairs.mode=restrictive", until="pairs", reuse=run)
+
+    won: dict[str, list[float]] = {"teacher": [], "student": []}
+    for one in pairs_of(run / "round-00"):
+        chosen, rejected = (one.member(role).numbers["score"] for role in ("chosen", "rejected"))
+        assert chosen >= 5
+        won[one.why.split()[1]].append(chosen - rejected)
+    assert min(won["teacher"]) == 2
+    assert min(won["student"]) == 1
+    assert {one.why.split()[1] for one in pairs_of(strict / "round-00")} == {"teacher"}
+    mixed = list(read_folder(run / "round-01" / "mixed", Example))
+    here = {one.example_id for one in pairs_of(run / "round-01")}
+    replayed = sum(one.example_id not in here for one in mixed)
+    assert len(mixed) - replayed == len(here)
+    assert replayed == int(0.3 * len(mixed)) > 0
+
+
+@pytest.mark.system("sopo")
+def test_sopo_reads_an_own_answer_only_where_it_is_bad(tmp_path: Path) -> None:
+    """The rejected answer is the worst of four; with tau below all scores it is not read, and the same steps lower its
+    likelihood less; the weight of the good answer is higher the less it is like the own ones."""
+    few = ("policy.epochs=6",)
+    run = ran("sopo", tmp_path / "run", *few, "policy.objective.tau=10")
+    blind = ran("sopo", tmp_path / "blind", *few, "policy.objective.tau=-10", reuse=run)
+
+    similar = [one.numbers["similarity"] for one in pairs_of(run / "round-00")]
+    assert 0 <= min(similar) < max(similar) < 1
+    last = [
+        json.loads((of / "round-00" / "policy" / "training.jsonl").read_text().splitlines()[-1]) for of in (run, blind)
+    ]
+    assert last[0]["logps/rejected"] < last[1]["logps/rejected"] - 0.1
+
+
+@pytest.mark.system("xpo")
+def test_xpo_pushes_the_answer_of_the_initial_model_down(tmp_path: Path) -> None:
+    """One answer is the initial model's, and the third member; where training begins the loss is log 2 plus alpha times
+    its log-likelihood."""
+    run = ran("xpo", tmp_path / "run", "blocks=1", "policy.objective.alpha=0.01")
+    plain = ran("xpo", tmp_path / "plain", "blocks=1", "policy.objective.alpha=0", reuse=run)
+
+    responses = {one.response_id: one for one in read_folder(run / "round-00" / "reference_samples", Response)}
+    theirs = [responses[one.member("response").response_id] for one in pairs_of(run / "round-00")]
+    bonus = 0.01 * np.mean([one.sum_logp for one in theirs])
+    assert losses(run / "round-00")[0] == pytest.approx(log(2) + bonus, abs=1e-4)
+    assert losses(plain / "round-00")[0] == pytest.approx(log(2), abs=1e-5)
