@@ -5,6 +5,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,13 @@ from typer.testing import CliRunner
 
 from prefloop.cli.app import app
 from prefloop.config import load_recipe
-from prefloop.errors import DataError, ModelError, RecipeError, ResumableError
+from prefloop.errors import DataError, ModelError, PrefloopError, RecipeError, ResumableError
 from prefloop.judging import OPEN, Answers, Ask, RewardModel, Verdict
 from prefloop.loop import RunResult, plan_recipe
-from prefloop.policy import resolve_model
-from prefloop.records import Example, Judgment, Response, read_folder
+from prefloop.loop.journal import Journal
+from prefloop.policy import ChatCodec, PolicyFiles, Workbench, resolve_model
+from prefloop.records import Example, Judgment, Message, Response, read_folder
+from prefloop.testing import CompletionsServer
 
 from .conftest import SMALL
 
@@ -367,3 +370,120 @@ def test_people_are_asked_about_single_answers_whatever_is_made_of_them(small_ru
     done = small_run(*human, until="judgments")
     assert len(said_in(done.run)) == 18
     assert {one.values[0] for one in said_in(done.run)} <= {0.0, 0.5, 1.0}
+
+
+# Language models -----------------------------------------------------------------------------------------------------
+
+AT_ONCE = "design: {type: all_pairs}, judge: {type: llm, prompt: compare_at_once, model: 'builtin:tiny'}"
+
+
+def test_a_language_model_in_this_process_compares_a_round_in_waves(
+    small_run: SmallRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = (f"judgments={{{AT_ONCE}}}", "pairs={rule: win_rates}", NO_SUITE)
+    whole = small_run(*asked, until="pairs", name="whole")
+    said = said_in(whole.run)
+    assert len(said) == 36
+    assert all(one.judge.startswith("llm:builtin:tiny:") and one.values[0] is not None for one in said)
+    assert {one.judge.split(":")[4] for one in said} == {"compare_at_once"}
+    asked_about = [one for one in said if one.raw != "the same text"]
+    assert all(one.tokens_in > 100 for one in asked_about)
+    monkeypatch.setattr("prefloop.loop.steps.judge.WAVE_OF_A_LANGUAGE_MODEL", 5)
+    in_waves = small_run(*asked, until="pairs")
+    found = {one.subjects: one.values[0] for one in said_in(in_waves.run)}
+    assert found == {one.subjects: pytest.approx(one.values[0], abs=1e-4) for one in said}
+
+
+def test_the_policy_of_the_round_judges_its_own_answers(small_run: SmallRun) -> None:
+    """Self-rewarding: another round has another judge; its words are no score at this size, and are said to be none."""
+    asked = (
+        "judgments={judge: {type: llm, policy: current, temperature: 1.0, max_new_tokens: 8}, design: {type: each, "
+        "repeats: 2}}",
+        "samples={num_samples: 2}",
+        "prompts.count=2",
+        NO_SUITE,
+    )
+    done = small_run(*asked, until="judgments")
+    said = said_in(done.run)
+    assert len(said) == 2 * 2 * 2
+    assert [one.repeat for one in said] == [0, 1] * 4
+    assert all(one.judge.startswith("llm:current:") for one in said)
+    assert all(one.tokens_out > 0 for one in said)
+    invalid = sum(one.values[0] is None for one in said)
+    with closing(Journal(done.run, read_only=True)) as journal:
+        entry = journal.at("round-00/judgments")
+    assert entry is not None
+    assert (entry.counts["invalid"], entry.counts["calls"]) == (invalid, 8)
+
+
+def served_judge(url: str, **more: object) -> str:
+    settings = "".join(f", {name}: {value}" for name, value in more.items())
+    return f"judgments.judge={{type: llm, server: {{url: '{url}', model: tiny, deadline_s: 5}}{settings}}}"
+
+
+def scored_by_length(messages: tuple[Message, ...]) -> str:
+    answered = re.search(r"<<answer \w+>>\n(.*)\n<<end of answer", messages[1].content, re.DOTALL)
+    assert answered is not None
+    return f"Score: {len(answered[1]) % 6}"
+
+
+def test_a_server_judges_and_nothing_is_paid_twice(small_run: SmallRun) -> None:
+    source = resolve_model("builtin:tiny")
+    bench = Workbench(source, ChatCodec.load(source.directory, {}), torch.device("cpu"))
+    server = CompletionsServer(bench, PolicyFiles(source.identity, source.directory), says=scored_by_length)
+    with server.running() as url:
+        paid = (served_judge(url, price=0.5), NO_SUITE)
+        with pytest.raises(ResumableError, match=r"judgments\.max_calls is 7, and 7 answers for \$3\.50 are there"):
+            small_run(*paid, "judgments.max_calls=7", until="judgments")
+        done = small_run(*paid, "judgments.max_calls=90", until="judgments")
+        texts = {one.response_id: one.text for one in read_folder(done.run / "round-00/samples", Response)}
+        assert values(done.run) == {name: float(len(text) % 6) for name, text in texts.items()}
+        asked = [json.loads(body)["messages"][1]["content"] for body in server.answers]
+        assert (
+            len(asked)
+            == len(set(asked))
+            == len({(one.prompt_id, one.text) for one in read_folder(done.run / "round-00/samples", Response)})
+        )
+        calls = len(asked)
+        shutil.rmtree(done.run / "round-00/judgments")
+        small_run(*paid, until="judgments")
+        assert len(server.answers) == calls
+    moved = small_run(served_judge("http://127.0.0.1:1/v1", price=0.7), NO_SUITE, until="judgments")
+    assert moved.made == ()  # neither the address nor the price is part of what was asked
+
+
+@pytest.mark.parametrize(
+    ("judge", "said"),
+    [
+        ("{type: llm}", "judge llm is one of model, policy and server, found none"),
+        (
+            "{type: llm, model: a, policy: current}",
+            "judge llm is one of model, policy and server, found model and policy",
+        ),
+        ("{type: llm, model: 'builtin:tiny', price_in: 1}", "price_in: a model in this process costs nothing"),
+        (
+            "{type: llm, model: 'builtin:tiny', prompt: compare}",
+            "judge.prompt compare shows two answers, but the design",
+        ),
+        ("{type: llm, policy: nobody}", "'nobody'"),
+        ("{type: llm, model: 'builtin:none'}", "builtin:none"),
+    ],
+)
+def test_a_language_model_that_cannot_be_asked_is_refused_before_the_run(
+    small_run: SmallRun, judge: str, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(PrefloopError, match=re.escape(said)):
+        small_run(f"judgments.judge={judge}", NO_SUITE)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_plan_of_a_paid_language_model(tmp_path: Path) -> None:
+    """Six prompts with three answers each, every two of them in both orders: 36 calls of 1500 tokens in and 100 out."""
+    asked = (
+        "judgments={judge: {type: llm, server: {url: 'http://x', model: m}, price_in: 2.0, price_out: 10.0, "
+        "max_new_tokens: 100}, design: all_pairs}",
+        NO_SUITE,
+    )
+    (step,) = (s for s in plan_recipe(load_recipe("loop.tiny", (*SMALL, *asked)), tmp_path).steps if s.type == "judge")
+    assert step.at_most["judge_calls"] == 36
+    assert step.price == pytest.approx(36 * (1500 * 2 + 100 * 10) / 1e6)

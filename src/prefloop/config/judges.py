@@ -1,6 +1,7 @@
 """Judges that a recipe can name, by `type`, each with its own fields."""
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -8,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from prefloop.config.base import Config
 from prefloop.config.designs import Shown
 
+Address = Annotated[str, Field(pattern=r"^https?://")]
 Says = Literal["score", "label"]
 """`score`: a number that rules compare; `label`: right or wrong, for rules about final answers (Step-DPO, KTO)."""
 
@@ -15,17 +17,23 @@ Says = Literal["score", "label"]
 class JudgeSettings(Config):
     """What all judges have."""
 
-    kept: ClassVar[bool] = False
-    """Its answers are kept one by one, because they come from outside the program."""
-    varies: ClassVar[bool] = False
-    """It may say something else when it is asked again."""
     scores: ClassVar[bool] = True
     """What it says of single answers can be compared."""
 
     @property
-    def policies(self) -> tuple[str, ...]:
-        """Policies of the run that it asks, by name."""
-        return ()
+    def kept(self) -> bool:
+        """Its answers are kept one by one, because they come from outside the program."""
+        return False
+
+    @property
+    def varies(self) -> bool:
+        """It may say something else when it is asked again."""
+        return False
+
+    @property
+    def policies(self) -> Mapping[str, str]:
+        """Policies of the run that it is made of, each by the part that it plays."""
+        return {}
 
     @property
     def takes(self) -> tuple[Shown, ...]:
@@ -150,8 +158,6 @@ class ArithmeticStepsJudge(JudgeSettings):
 class PythonJudge(JudgeSettings):
     """A user's own function, which returns a number for an answer: the higher, the better. None is no verdict."""
 
-    kept: ClassVar[bool] = True
-    varies: ClassVar[bool] = True
     type: Literal["python"]
     function: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
     """`module:name`, found where the command runs or where Python finds modules. Its file is part of what it is: when
@@ -173,6 +179,16 @@ class PythonJudge(JudgeSettings):
         return ("two",) if self.compares else ("one",)
 
     @property
+    def kept(self) -> bool:
+        """They come from outside the program."""
+        return True
+
+    @property
+    def varies(self) -> bool:
+        """Nobody knows."""
+        return True
+
+    @property
     def price_of_a_call(self) -> float:
         """US dollars."""
         return self.price
@@ -181,8 +197,6 @@ class PythonJudge(JudgeSettings):
 class HumanJudge(JudgeSettings):
     """People, who answer in a file: `prefloop judge RUN --answers FILE`."""
 
-    kept: ClassVar[bool] = True
-    varies: ClassVar[bool] = True
     type: Literal["human"]
     question: str = "How good is this answer?"
     """What they are asked of every answer."""
@@ -192,6 +206,16 @@ class HumanJudge(JudgeSettings):
     """The best that they can say."""
     price: Annotated[float, Field(ge=0)] = 0.0
     """US dollars that one answer costs, for `plan` and `max_cost`."""
+
+    @property
+    def kept(self) -> bool:
+        """They come from outside the program."""
+        return True
+
+    @property
+    def varies(self) -> bool:
+        """Nobody knows."""
+        return True
 
     @property
     def price_of_a_call(self) -> float:
@@ -229,9 +253,9 @@ class ImplicitRewardJudge(JudgeSettings):
     """What it was trained against: `current.ref`, `initial`, a train step's name."""
 
     @property
-    def policies(self) -> tuple[str, ...]:
-        """Policies of the run that it asks, by name."""
-        return (self.policy, self.reference)
+    def policies(self) -> Mapping[str, str]:
+        """The policy whose reward it is, and its reference."""
+        return {"policy": self.policy, "reference": self.reference}
 
 
 class LogLikelihoodJudge(JudgeSettings):
@@ -242,9 +266,94 @@ class LogLikelihoodJudge(JudgeSettings):
     """Whose: initial, round_start, current, or the name of a train step."""
 
     @property
-    def policies(self) -> tuple[str, ...]:
-        """Policies of the run that it asks, by name."""
-        return (self.policy,)
+    def policies(self) -> Mapping[str, str]:
+        """The policy that it asks."""
+        return {"policy": self.policy}
+
+
+class JudgeServer(Config):
+    """Servers with OpenAI's chat completions."""
+
+    url: Address | Annotated[tuple[Address, ...], Field(min_length=1)]
+    """Where the API begins, such as http://localhost:8000/v1; a list is a pool of servers with the same model."""
+    model: str
+    """Name under which the servers know the model."""
+    key: str | None = None
+    """Name of the environment variable that holds their key."""
+    concurrency: Annotated[int, Field(ge=1)] = 16
+    """Requests under way at each server."""
+    timeout_s: Annotated[float, Field(gt=0)] = 300.0
+    """Longest wait for one answer, in seconds."""
+    deadline_s: Annotated[float, Field(gt=0)] = 600.0
+    """How long one answer is tried for, in seconds, before the run stops and can go on later."""
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """One server or more."""
+        return (self.url,) if isinstance(self.url, str) else self.url
+
+
+class LlmJudge(JudgeSettings):
+    """A language model, asked by a prompt file: about one answer, two, or all of a prompt's, as the design says."""
+
+    type: Literal["llm"]
+    model: str | None = None
+    """The model, in this process: a directory, `builtin:NAME`, or `org/name@revision`."""
+    policy: str | None = None
+    """Instead, a policy of this run as judge of its own answers: current, initial, a train step's name."""
+    server: JudgeServer | None = None
+    """Instead, a model behind servers."""
+    prompt: str | None = None
+    """A shipped prompt - additive, six_points (one answer), compare, compare_at_once (two), six_points_jointly (all) -
+    or a file of your own. Default: additive, compare, six_points_jointly, as the design wants it."""
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    """Softmax temperature; 0 takes the most likely token. Nothing is drawn where the verdict is a probability."""
+    max_new_tokens: Annotated[int, Field(ge=1)] = 512
+    """Longest answer of the judge, in tokens."""
+    price: Annotated[float, Field(ge=0)] = 0.0
+    """US dollars that one call costs beside its tokens, for `plan` and `max_cost`."""
+    price_in: Annotated[float, Field(ge=0)] = 0.0
+    """US dollars for a million tokens that it reads."""
+    price_out: Annotated[float, Field(ge=0)] = 0.0
+    """US dollars for a million tokens that it writes."""
+    expected_tokens: Annotated[int, Field(ge=0)] = 1500
+    """Tokens that it is expected to read a call, for `plan` alone: what it really reads is what counts."""
+
+    @property
+    def kept(self) -> bool:
+        """What servers say is."""
+        return self.server is not None
+
+    @property
+    def varies(self) -> bool:
+        """Where it is sampled."""
+        return self.temperature > 0
+
+    @property
+    def takes(self) -> tuple[Shown, ...]:
+        """As many as the prompt file shows."""
+        return ("one", "two", "all")
+
+    @property
+    def policies(self) -> Mapping[str, str]:
+        """The policy that judges, if one does."""
+        return {} if self.policy is None else {"judge": self.policy}
+
+    @property
+    def price_of_a_call(self) -> float:
+        """US dollars, for as many tokens as are expected in and as many as may come out."""
+        return self.price + (self.price_in * self.expected_tokens + self.price_out * self.max_new_tokens) / 1e6
+
+    @model_validator(mode="after")
+    def _is_somewhere(self) -> "LlmJudge":
+        given = [name for name in ("model", "policy", "server") if getattr(self, name) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) or "none"
+            raise ValueError(f"judge llm is one of model, policy and server, found {found}")
+        priced = [name for name in ("price", "price_in", "price_out") if getattr(self, name)]
+        if priced and self.server is None:
+            raise ValueError(f"{', '.join(priced)}: a model in this process costs nothing. Remove it.")
+        return self
 
 
 JudgeConfig = Annotated[
@@ -256,6 +365,7 @@ JudgeConfig = Annotated[
     | RubricJudge
     | ExactMatchJudge
     | FinalNumberJudge
+    | LlmJudge
     | ArithmeticStepsJudge
     | HumanJudge
     | PythonJudge

@@ -8,7 +8,7 @@ from pydantic import Discriminator, Field, JsonValue, Tag, ValidationError, mode
 from prefloop.config.base import Config, Options, is_mapping
 from prefloop.config.designs import ComparingDesign, DesignConfig, EachDesign
 from prefloop.config.gate import GateConfig, MonitorsConfig
-from prefloop.config.judges import JudgeConfig
+from prefloop.config.judges import Address, JudgeConfig
 from prefloop.config.references import Reference
 
 
@@ -138,9 +138,6 @@ class ReplaySamplerConfig(Config):
     """Response records, such as a sample step's folder of another run, or one of its files."""
 
 
-Address = Annotated[str, Field(pattern=r"^https?://")]
-
-
 class ServerSamplerConfig(Config):
     """Samples over HTTP, from servers with OpenAI's completions that hold the recipe's model."""
 
@@ -212,7 +209,9 @@ class SampleStep(ReadingStep):
 
 BUDGET = ("max_calls", "max_cost")
 """Fields that limit what a run's judges are asked."""
-NOT_TOLD = {"reads": True, "judge": {"price": True}, **dict.fromkeys(BUDGET, True)}
+PRICES = dict.fromkeys(("price", "price_in", "price_out", "expected_tokens"), True)
+PLACE = dict.fromkeys(("url", "key", "concurrency", "timeout_s", "deadline_s"), True)
+NOT_TOLD = {"reads": True, "judge": {**PRICES, "server": PLACE}, **dict.fromkeys(BUDGET, True)}
 
 
 class JudgeStep(ReadingStep):

@@ -1,10 +1,11 @@
 """Judges: they only ask and record."""
 
-from prefloop.judging.answers import Answers, Budget, KeptJudge, Remembering
+from prefloop.judging.answers import Answers, Budget, KeptJudge, Remembering, TokenPrice
 from prefloop.judging.apart import Apart, alone
 from prefloop.judging.designs import Plan, asked, most_calls, plan_of
 from prefloop.judging.human import OPEN, Human, ReadAnswers, read_answers
-from prefloop.judging.likelihoods import Likelihood, PoliciesAsked
+from prefloop.judging.likelihoods import Likelihood
+from prefloop.judging.llm import Llm
 from prefloop.judging.make import JudgeMachine, check_judge, fetch_judge, make_judge, read_from_outside
 from prefloop.judging.protocol import Ask, Judge, Kind, Verdict
 from prefloop.judging.record import ask_each, judgments
@@ -22,11 +23,12 @@ __all__ = [
     "KeptJudge",
     "Kind",
     "Likelihood",
+    "Llm",
     "Plan",
-    "PoliciesAsked",
     "ReadAnswers",
     "Remembering",
     "RewardModel",
+    "TokenPrice",
     "Verdict",
     "alone",
     "ask_each",

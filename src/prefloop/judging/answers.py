@@ -3,7 +3,7 @@
 import json
 import sqlite3
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import floor
@@ -129,6 +129,18 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class TokenPrice:
+    """What tokens cost, beside the call."""
+
+    token_in: float
+    """US dollars."""
+    token_out: float
+    """US dollars."""
+    most: Callable[[Ask], tuple[int, int]]
+    """Tokens that a call may read and write at most."""
+
+
+@dataclass(frozen=True)
 class Remembering:
     """A judge that is asked only what nobody has answered yet, within a budget."""
 
@@ -138,6 +150,7 @@ class Remembering:
     price: float = 0.0
     """Of one call, in US dollars."""
     budget: Budget = Budget()
+    tokens: TokenPrice | None = None
 
     @property
     def name(self) -> str:
@@ -163,21 +176,23 @@ class Remembering:
                 yield number, known[key]
             else:
                 asking.setdefault(key, []).append(number)
-        room = self.budget.room(self.answers, self.price) if asking else None
-        within = list(asking)[:room]
-        for place, verdict in self.judged_by.judge([asks[asking[key][0]] for key in within]):
-            key = within[place]
-            self.answers.keep(key, verdict, judge=self.name, step=self.step, price=self.price)
-            for number in asking[key]:
-                yield number, verdict
-        if len(within) < len(asking):
-            raise ResumableError(self._used_up(len(asking) - len(within)))
+        left = list(asking)
+        while left:  # what a call really costs is known behind it, and may leave room for more
+            count = self._fitting([asks[asking[key][0]] for key in left])
+            if not count:
+                raise ResumableError(self._used_up([asks[asking[key][0]] for key in left]))
+            within, left = left[:count], left[count:]
+            for place, verdict in self.judged_by.judge([asks[asking[key][0]] for key in within]):
+                key = within[place]
+                self.answers.keep(key, verdict, judge=self.name, step=self.step, price=self._price_of(verdict))
+                for number in asking[key]:
+                    yield number, verdict
 
-    def require_room(self, calls: int) -> None:
+    def require_room(self, asks: Sequence[Ask]) -> None:
         """So many calls fit into the budget (ResumableError where they do not)."""
         room = self.budget.room(self.answers, self.price)
-        if room is not None and room < calls:
-            raise ResumableError(self._used_up(calls))
+        if room is not None and room < len(asks):
+            raise ResumableError(self._used_up(asks))
 
     def open(self, asks: Sequence[Ask]) -> dict[str, Ask]:
         """What nobody has answered yet, by key."""
@@ -185,14 +200,41 @@ class Remembering:
         known = self.answers.find(list(found))
         return {key: ask for key, ask in found.items() if key not in known}
 
-    def _used_up(self, left: int) -> str:
+    def _fitting(self, asks: Sequence[Ask]) -> int:
+        """How many of the next calls fit into the budget, whatever each of them may cost."""
+        most = len(asks)
+        if self.budget.max_calls is not None:
+            most = min(most, self.budget.max_calls - self.answers.calls)
+        if self.budget.max_cost is None:
+            return max(most, 0)
+        left = self.budget.max_cost - self.answers.cost + 1e-9  # 0.3 - 0.2 is 0.09999999999999998
+        for count, ask in enumerate(asks[: max(most, 0)]):
+            left -= self._most_of(ask)
+            if left < 0:
+                return count
+        return max(most, 0)
+
+    def _most_of(self, ask: Ask) -> float:
+        """US dollars that a call may cost."""
+        if self.tokens is None:
+            return self.price
+        tokens_in, tokens_out = self.tokens.most(ask)
+        return self.price + tokens_in * self.tokens.token_in + tokens_out * self.tokens.token_out
+
+    def _price_of(self, verdict: Verdict) -> float:
+        if self.tokens is None:
+            return self.price
+        return self.price + verdict.tokens_in * self.tokens.token_in + verdict.tokens_out * self.tokens.token_out
+
+    def _used_up(self, left: Sequence[Ask]) -> str:
         calls, cost = self.answers.calls, self.answers.cost
         limits: list[str] = []
         if self.budget.max_calls is not None:
             limits.append(f"{self.step}.max_calls is {self.budget.max_calls}")
         if self.budget.max_cost is not None:
             limits.append(f"{self.step}.max_cost is ${self.budget.max_cost:g}")
+        most = f"{'' if self.tokens is None else 'at most '}${sum(map(self._most_of, left)):.2f}"
         return (
-            f"{self.step}: {' and '.join(limits)}, and {calls} answers for ${cost:.2f} are there; {left} more are "
-            f"needed now, for ${left * self.price:.2f}. Raise the limit with --set and run the same command again."
+            f"{self.step}: {' and '.join(limits)}, and {calls} answers for ${cost:.2f} are there; {len(left)} more are "
+            f"needed now, for {most}. Raise the limit with --set and run the same command again."
         )

@@ -1,7 +1,8 @@
 """From what a recipe says of a judge to the judge."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from prefloop.config import (
     ImplicitRewardJudge,
     JudgeConfig,
     LengthWindowJudge,
+    LlmJudge,
     LogLikelihoodJudge,
     LongerJudge,
     PythonJudge,
@@ -21,11 +23,15 @@ from prefloop.config import (
     RewardModelJudge,
     RubricJudge,
     ShorterJudge,
+    Shown,
     VaderJudge,
 )
 from prefloop.judging.arithmetic import ArithmeticSteps, TextOf
+from prefloop.judging.chat import Chat, LocalChat, ServerChat
 from prefloop.judging.human import Human
-from prefloop.judging.likelihoods import Likelihood, PoliciesAsked
+from prefloop.judging.judge_prompt import judge_prompt
+from prefloop.judging.likelihoods import Likelihood
+from prefloop.judging.llm import Llm
 from prefloop.judging.protocol import Judge
 from prefloop.judging.python_function import PythonFunction, function_of, source_of
 from prefloop.judging.reward_model import (
@@ -36,6 +42,8 @@ from prefloop.judging.reward_model import (
 )
 from prefloop.judging.rules import length_window, longer, regex, rubric, shorter, vader
 from prefloop.judging.verifiers import exact_match, final_number
+from prefloop.policy import ChatCodec, PolicyFiles, Workbench, check_model, describe_model, resolve_model
+from prefloop.sampling import authorization
 
 RULES: Mapping[type, Callable[[Any], Judge]] = {
     VaderJudge: vader,
@@ -61,25 +69,62 @@ class JudgeMachine:
     """Tokens that pass through a model at once."""
     text_of: TextOf | None = None
     """What tokens of the policy say."""
-    policies: PoliciesAsked | None = None
-    """Those of the run that the judge asks."""
+    bench: Workbench | None = None
+    """The owner of the run's models."""
+    policies: Mapping[str, PolicyFiles] = field(default_factory=dict[str, PolicyFiles])
+    """Policies of the run that a judge is made of, by the part that each plays."""
 
 
 ANYWHERE = JudgeMachine(torch.device("cpu"), tokens_per_batch=2048)
 
 
-def make_judge(config: JudgeConfig, machine: JudgeMachine = ANYWHERE) -> Judge:
-    """The judge that a configuration describes; what it needs is loaded when it is first asked."""
+def make_judge(config: JudgeConfig, machine: JudgeMachine = ANYWHERE, shows: Shown = "one") -> Judge:
+    """The judge that a configuration describes; what it needs is loaded when it is first asked.
+
+    Args:
+        config: of the judge.
+        machine: where models run.
+        shows: how many answers it is shown in one ask.
+    """
+    if isinstance(config, LlmJudge):
+        prompt = judge_prompt(config.prompt, shows)
+        return Llm(config, prompt, _model_name(config, machine), lambda: _chat(config, machine))
     if isinstance(config, RewardModelJudge):
         return RewardModel(config, machine.device, machine.tokens_per_batch)
     if isinstance(config, ArithmeticStepsJudge):
         return ArithmeticSteps(machine.text_of)
     if isinstance(config, ImplicitRewardJudge | LogLikelihoodJudge):
-        return Likelihood(config, machine.policies)
+        return Likelihood(config, machine.bench, machine.policies, machine.tokens_per_batch)
     return RULES[type(config)](config)
 
 
-def check_judge(config: JudgeConfig) -> None:
+def _model_name(config: LlmJudge, machine: JudgeMachine) -> str:
+    """The model that a judge is, by name and as far as it is known by content."""
+    if config.server is not None:
+        return config.server.model
+    if config.policy is not None:
+        judge = machine.policies.get("judge")
+        return config.policy if judge is None else f"{config.policy}:{judge.identity[:12]}"
+    assert config.model is not None
+    return f"{Path(config.model).name}:{_identity(config.model)[:12]}"
+
+
+def _identity(spec: str) -> str:
+    return describe_model(spec).identity or f"not here: {spec}"
+
+
+def _chat(config: LlmJudge, machine: JudgeMachine) -> Chat:
+    if config.server is not None:
+        return ServerChat(config.server)
+    if config.model is None:
+        assert machine.bench is not None
+        return LocalChat(machine.bench, machine.policies["judge"], machine.tokens_per_batch)
+    source = resolve_model(config.model)
+    bench = Workbench(source, ChatCodec.load(source.directory, {}), machine.device)
+    return LocalChat(bench, PolicyFiles(source.identity, source.directory), machine.tokens_per_batch)
+
+
+def check_judge(config: JudgeConfig, shows: Shown = "one") -> None:
     """Finds out, before a run starts, whether a judge could be asked; no weight is read.
 
     Raises:
@@ -90,6 +135,12 @@ def check_judge(config: JudgeConfig) -> None:
             function_of(config)
         case RewardModelJudge():
             reward_model_files(config.model)
+        case LlmJudge():
+            judge_prompt(config.prompt, shows)
+            if config.model is not None:
+                check_model(config.model)
+            if config.server is not None:
+                authorization(config.server.key, "judge.server.key")
         case _:
             pass
 
@@ -98,14 +149,19 @@ def fetch_judge(config: JudgeConfig) -> None:
     """Downloads what a judge needs, as far as the recipe names it (ModelError where that fails)."""
     if isinstance(config, RewardModelJudge):
         fetch_reward_model(config.model)
+    if isinstance(config, LlmJudge) and config.model is not None:
+        resolve_model(config.model)
 
 
-def read_from_outside(config: JudgeConfig) -> Mapping[str, str]:
+def read_from_outside(config: JudgeConfig, shows: Shown = "one") -> Mapping[str, str]:
     """Identities of what a judge reads from outside the run."""
     match config:
         case PythonJudge():
             return source_of(config)
         case RewardModelJudge():
             return {"judge model": identity_of_reward_model(config.model)}
+        case LlmJudge():
+            prompt = {"judge prompt": judge_prompt(config.prompt, shows).identity}
+            return prompt if config.model is None else {**prompt, "judge model": _identity(config.model)}
         case _:
             return {}

@@ -32,6 +32,7 @@ from prefloop.loop.prompt_set import prompt_set
 from prefloop.loop.rounds import rounds
 from prefloop.loop.scope import Scope
 from prefloop.loop.stage import derive
+from prefloop.loop.steps.judge import shown
 from prefloop.loop.steps.mix import earlier_slot
 from prefloop.objectives import Objective, find_objective
 from prefloop.pairing import find_rule
@@ -137,7 +138,7 @@ def check_judgments(name: str, settings: StepConfig, place: str, recipe: Recipe)
     """The judge can be asked."""
     del name, place, recipe
     assert isinstance(settings, JudgeStep)
-    check_judge(settings.judge)
+    check_judge(settings.judge, shown(settings))
 
 
 def check_sample(name: str, settings: StepConfig, place: str, recipe: Recipe) -> None:

@@ -80,6 +80,8 @@ class Pool:
     """Requests under way at each server."""
     patience: Patience = field(default_factory=Patience)
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    named: str = "sampler"
+    """The setting that names the servers."""
     endpoints: list[Endpoint] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -234,7 +236,7 @@ class Pool:
             raise BadAnswerError(f"answered {status}: {said}")
         if status >= 300:
             what = "redirects, which is not followed" if status < 400 else f"refused with {status}: {said}"
-            raise RefusedError(f"{endpoint.at(path)}: {what}. Check sampler.url, model and key.", status)
+            raise RefusedError(f"{endpoint.at(path)}: {what}. Check {self.named}.url, model and key.", status)
         try:
             return read(bytes(content))
         except ValueError as error:
@@ -264,11 +266,12 @@ def _retry_after(value: str | None) -> float | None:
         return None
 
 
-def authorization(key: str | None) -> dict[str, str]:
+def authorization(key: str | None, named: str = "sampler.key") -> dict[str, str]:
     """The header that a server's key goes into.
 
     Args:
         key: name of the environment variable that holds it; None needs none.
+        named: the setting that says so.
 
     Raises:
         RecipeError: the variable is not set.
@@ -277,5 +280,5 @@ def authorization(key: str | None) -> dict[str, str]:
         return {}
     value = os.environ.get(key)
     if not value:
-        raise RecipeError(f"sampler.key names the environment variable {key}, which is not set. Set it to the key.")
+        raise RecipeError(f"{named} names the environment variable {key}, which is not set. Set it to the key.")
     return {"Authorization": f"Bearer {value}"}

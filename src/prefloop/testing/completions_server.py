@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from prefloop.policy import PolicyFiles, Workbench
-from prefloop.records import seed_for
+from prefloop.records import Message, Prompt, seed_for
 from prefloop.sampling import Draw, LocalPolicies, SamplingSettings
 
 _SLOW_S = 2.0
@@ -53,6 +53,10 @@ class CompletionsServer:
     faults: Faults = field(default_factory=Faults)
     false_logps: float = 1.0
     """Factor on every log-probability."""
+    says: Callable[[tuple[Message, ...]], str] | None = None
+    """What is answered to a chat instead of the policy's own words."""
+    longest_prompt: int = 10**6
+    """Tokens; a longer chat is refused with 400."""
     latency_s: float = 0.0
     retry_after_s: int = 0
     """What a busy answer asks for."""
@@ -130,6 +134,39 @@ class CompletionsServer:
             ]
         return {"object": "text_completion", "choices": choices, "usage": {"prompt_tokens": len(ids)}}
 
+    def chat(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer to a chat request's body: what the policy says behind its template, or what was planted."""
+        codec = self.bench.codec
+        messages = tuple(Message(role=turn["role"], content=turn["content"]) for turn in asked["messages"])
+        ids = codec.prompt_ids(Prompt.of(messages))
+        if len(ids) > self.longest_prompt:
+            raise LookupError(f"this model's maximum context length is {self.longest_prompt} tokens")
+        wants = asked.get("logprobs") and "logprobs" not in self.lacks
+        plain = {name: value for name, value in asked.items() if name not in {"messages", "logprobs", "top_logprobs"}}
+        answer = self.completion({**plain, "prompt": list(ids), **({"logprobs": 1} if wants else {})})
+        (choice,) = answer["choices"]
+        text = self.says(messages) if self.says is not None else choice["text"]
+        chat: dict[str, Any] = {
+            "index": 0,
+            "message": {"role": "assistant", "content": text},
+            "finish_reason": choice["finish_reason"],
+        }
+        if wants:
+            chat["logprobs"] = {"content": [{"token": "", "top_logprobs": self._likely(ids, asked)}]}
+        count = len(codec.response_ids(text, finished=False))
+        return {"choices": [chat], "usage": {"prompt_tokens": len(ids), "completion_tokens": count}}
+
+    def _likely(self, ids: tuple[int, ...], asked: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The likely first tokens of an answer."""
+        model = self.bench.for_sampling(self._named(asked["model"]))
+        with self.model_lock, torch.inference_mode():
+            logits = model(input_ids=torch.tensor([ids])).logits[0, -1]
+        tops = (logits.double().log_softmax(-1) * self.false_logps).topk(asked["top_logprobs"])
+        return [
+            {"token": self.bench.codec.text_of([token]), "logprob": logp}
+            for token, logp in zip(tops.indices.tolist(), tops.values.tolist(), strict=True)
+        ]
+
     def _named(self, model: str) -> PolicyFiles:
         if model not in self.adapters:
             return self.policy
@@ -177,10 +214,10 @@ class _Handler(BaseHTTPRequestHandler):
         with server.counted() as number:
             if server.is_down:
                 self.close_connection = True
-            elif path == "completions":
+            elif path in {"completions", "chat/completions"}:
                 server.headers.append(self.headers.get("Authorization", ""))
                 time.sleep(server.latency_s)
-                self._complete(body, server.faults.at(number))
+                self._complete(body, server.faults.at(number), is_chat=path == "chat/completions")
             elif path in {"load_lora_adapter", "unload_lora_adapter"} and "load_lora_adapter" not in server.lacks:
                 told = json.loads(body)
                 if path == "load_lora_adapter":
@@ -191,12 +228,13 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 self._send(404, b'{"error": "not found"}')
 
-    def _complete(self, body: bytes, fault: str | None) -> None:
+    def _complete(self, body: bytes, fault: str | None, *, is_chat: bool) -> None:
         if fault is not None:
             FAULTS[fault](self, body)
             return
         try:
-            answer = self.server_of.completion(json.loads(body))
+            asked = json.loads(body)
+            answer = self.server_of.chat(asked) if is_chat else self.server_of.completion(asked)
         except LookupError as error:
             self._send(400, json.dumps({"error": {"message": str(error)}}).encode())
             return

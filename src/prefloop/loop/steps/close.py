@@ -10,6 +10,7 @@ from prefloop.loop.artifact import Inputs
 from prefloop.loop.gate import decide
 from prefloop.loop.monitors import alerts_of
 from prefloop.loop.scope import Scope
+from prefloop.loop.steps.judge import shown
 from prefloop.loop.steps.work import StepType, Work
 from prefloop.records import Estimate, RoundSummary
 
@@ -36,7 +37,11 @@ def make_summary(work: Work) -> Mapping[str, float]:
         counts={str(artifact.step): dict(work.counts[artifact.identity]) for artifact in inputs["steps"]},
         training=metrics[-1] if metrics else {},
         evaluation=estimates(evaluation) if evaluation else {},
-        judges=tuple(dict.fromkeys(make_judge(step.judge).name for step in judges if isinstance(step, JudgeStep))),
+        judges=tuple(
+            dict.fromkeys(
+                make_judge(step.judge, shows=shown(step)).name for step in judges if isinstance(step, JudgeStep)
+            )
+        ),
         alerts=alerts,
     )
     work.out.write_text(summary.model_dump_json(indent=1) + "\n", encoding="utf-8")

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
 
-from prefloop.config import AgainstDesign, ComparingDesign, JudgeStep, Recipe, StepConfig
+from prefloop.config import AgainstDesign, ComparingDesign, JudgeStep, LlmJudge, Recipe, Shown, StepConfig
 from prefloop.errors import ResumableError
 from prefloop.judging import (
     OPEN,
@@ -20,10 +20,11 @@ from prefloop.judging import (
     KeptJudge,
     Kind,
     Likelihood,
+    Llm,
     Plan,
-    PoliciesAsked,
     Remembering,
     RewardModel,
+    TokenPrice,
     Verdict,
     alone,
     asked,
@@ -38,8 +39,12 @@ from prefloop.loop.steps.train import TOKENS_PER_BATCH
 from prefloop.loop.steps.work import StepType, Work, nearest
 from prefloop.records import Judgment, Prompt, Response, in_pieces, read_records, shard_name, write_records
 
+POLICY = "policy_"
+"""Before the part that a policy of the run plays in a judge: the slot that it is in."""
 WAVE = 1024
 """Answers that a model judges and a crash can cost. Batches lie within a wave, so that a restart changes no byte."""
+WAVE_OF_A_LANGUAGE_MODEL = 64
+"""The same of a judge that writes its verdicts."""
 
 
 def make_judgments(work: Work) -> Mapping[str, float]:
@@ -90,6 +95,7 @@ class InWaves:
 
     judged_by: Judge
     work: Work
+    size: int
     waves: int = 0
 
     @property
@@ -105,7 +111,7 @@ class InWaves:
     def judge(self, asks: Sequence[Ask]) -> Iterator[tuple[int, Verdict]]:
         """What the model says, wave by wave."""
         done = 0
-        for some in in_pieces(asks, WAVE):
+        for some in in_pieces(asks, self.size):
             kept = self.work.scratch / f"wave-{self.waves:06d}"
             self.waves += 1
             if not kept.exists():
@@ -126,15 +132,17 @@ def _asked_here(work: Work, settings: JudgeStep) -> Generator[Tally]:
 
     People are asked about all shards at once, before anything is written.
     """
-    judge = make_judge(settings.judge, _machine(work, settings))
+    judge = make_judge(settings.judge, _machine(work, settings), shown(settings))
     if isinstance(judge, RewardModel | Likelihood):
-        yield Tally(InWaves(judge, work))
+        yield Tally(InWaves(judge, work, WAVE))
+    elif isinstance(judge, Llm) and not settings.judge.kept:
+        yield Tally(InWaves(judge, work, WAVE_OF_A_LANGUAGE_MODEL))
     elif settings.judge.kept:
-        price = settings.judge.price_of_a_call
-        lasting = price > 0 or isinstance(judge, Human)
+        price, tokens = _price(settings, judge)
+        lasting = settings.judge.price_of_a_call > 0 or isinstance(judge, Human)
         with Answers.of_run(work.run, survives_power_loss=lasting) as answers:
             budget = Budget(settings.max_calls, settings.max_cost)
-            remembering = Remembering(cast("KeptJudge", judge), answers, work.artifact.step, price, budget)
+            remembering = Remembering(cast("KeptJudge", judge), answers, work.artifact.step, price, budget, tokens)
             if isinstance(judge, Human):
                 _wait_for_people(work, settings, judge, remembering)
             yield Tally(remembering)
@@ -142,9 +150,23 @@ def _asked_here(work: Work, settings: JudgeStep) -> Generator[Tally]:
         yield Tally(judge)
 
 
+def _price(settings: JudgeStep, judge: Judge) -> tuple[float, TokenPrice | None]:
+    """US dollars of a call, and of its tokens where these are paid."""
+    config = settings.judge
+    if not isinstance(config, LlmJudge):
+        return config.price_of_a_call, None
+    assert isinstance(judge, Llm)
+    return config.price, TokenPrice(config.price_in / 1e6, config.price_out / 1e6, judge.most_tokens)
+
+
+def shown(settings: JudgeStep) -> Shown:
+    """How many answers the judge sees in one ask."""
+    return settings.design.shows if settings.design.shows in settings.judge.takes else "one"
+
+
 def _as_designed(judge: Judge, settings: JudgeStep) -> Judge:
     """The judge, asked about answers one by one where it cannot be shown what the design shows."""
-    if settings.design.shows in settings.judge.takes:
+    if settings.design.shows == shown(settings):
         return judge
     return Apart(judge, compares=isinstance(settings.design, ComparingDesign))
 
@@ -158,7 +180,7 @@ def _wait_for_people(work: Work, settings: JudgeStep, judge: Human, remembering:
     if not waiting:
         (work.run / OPEN).unlink(missing_ok=True)
         return
-    remembering.require_room(len(waiting))
+    remembering.require_room(list(waiting.values()))
     judge.write_open(work.run, waiting, work.artifact.step, remembering.price)
     raise ResumableError(
         f"{work.artifact.path}: {len(waiting)} answers wait for a person in {work.run / OPEN}. Fill in `values`, read "
@@ -179,11 +201,15 @@ def _plan(work: Work, settings: JudgeStep, shard: int) -> Plan:
 
 def _machine(work: Work, settings: JudgeStep) -> JudgeMachine:
     """Where judges that are models run: as the run's own models do."""
-    said = work.resources.machine.tokens_per_batch
-    bench, tokens = work.resources.bench, TOKENS_PER_BATCH if said == "auto" else said
-    names = settings.judge.policies
-    policies = PoliciesAsked(bench, dict(zip(names, work.policies("policies"), strict=True)), tokens) if names else None
-    return JudgeMachine(bench.device, tokens, bench.codec.text_of, policies)
+    tokens = work.resources.machine.tokens_per_batch
+    bench = work.resources.bench
+    return JudgeMachine(
+        bench.device,
+        TOKENS_PER_BATCH if tokens == "auto" else tokens,
+        bench.codec.text_of,
+        bench,
+        {part: work.policy(f"{POLICY}{part}") for part in settings.judge.policies},
+    )
 
 
 def _inputs(_name: str, settings: StepConfig, scope: Scope) -> Inputs:
@@ -193,13 +219,13 @@ def _inputs(_name: str, settings: StepConfig, scope: Scope) -> Inputs:
     met = {"opponents": scope.find(design.opponents)} if isinstance(design, AgainstDesign) else {}
     read = (*responses, *met.get("opponents", ()))
     prompts = {asked.identity: asked for answers in read for asked in answers.inputs.get("prompts", (answers,))}
-    policies = {"policies": tuple(map(scope.policy, settings.judge.policies))} if settings.judge.policies else {}
+    policies = {f"{POLICY}{part}": (scope.policy(name),) for part, name in settings.judge.policies.items()}
     return {"prompts": tuple(prompts.values()), "responses": responses, **met, **policies}
 
 
 def _external(_name: str, settings: StepConfig, _recipe: Recipe) -> Mapping[str, str]:
     assert isinstance(settings, JudgeStep)
-    return read_from_outside(settings.judge)
+    return read_from_outside(settings.judge, shown(settings))
 
 
 JUDGE = StepType(make_judgments, _inputs, holds=lambda _settings: {Judgment: "."}, external=_external)
