@@ -1,11 +1,12 @@
 """Step type `judge`: what a judge says of every answer."""
 
+import json
 import os
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import cast
 
-from prefloop.config import JudgeStep, Recipe, StepConfig
+from prefloop.config import JudgeConfig, JudgeStep, Recipe, StepConfig
 from prefloop.errors import ResumableError
 from prefloop.judging import (
     OPEN,
@@ -25,9 +26,10 @@ from prefloop.judging import (
 )
 from prefloop.loop.artifact import Inputs
 from prefloop.loop.scope import Scope
-from prefloop.loop.steps.train import TOKENS_PER_BATCH
+from prefloop.loop.steps.train import TOKENS_PER_BATCH, member_name, members_of
 from prefloop.loop.steps.work import StepType, Work, nearest
 from prefloop.records import Judgment, Prompt, Response, in_pieces, read_records, shard_name, write_records
+from prefloop.training import ABOUT
 
 WAVE = 1024
 """Answers that a model judges and a crash can cost. Batches lie within a wave, so that a restart changes no byte."""
@@ -44,15 +46,54 @@ def make_judgments(work: Work) -> Mapping[str, float]:
     """
     settings = work.settings
     assert isinstance(settings, JudgeStep)
-    judge = make_judge(settings.judge, _machine(work))
     count = invalid = 0
-    with _way_to_ask(work, settings, judge) as say:
+    with _ways_to_ask(work, settings) as say:
         for shard in range(work.num_shards("responses")):
             said = say(shard, _asks(work, shard))
             write_records(work.out / shard_name(shard), said)
             count += len(said)
             invalid += sum(value is None for judgment in said for value in judgment.values)
     return {"judgments": count, "invalid": invalid}
+
+
+@contextmanager
+def _ways_to_ask(work: Work, settings: JudgeStep) -> Generator[Ways]:
+    """One judge; or the reward models of a train step, one after the other."""
+    if trained_judge(settings.judge, work.recipe) is None:
+        with _way_to_ask(work, settings, make_judge(settings.judge, _machine(work))) as say:
+            yield say
+    else:
+        models = list(_trained(work, settings.judge))
+
+        def said(shard: int, asks: Sequence[Ask]) -> list[Judgment]:
+            return [one for number, judge in enumerate(models) for one in _in_waves(work, judge, shard, asks, number)]
+
+        yield said
+
+
+def trained_judge(judge: JudgeConfig, recipe: Recipe) -> str | None:
+    """The train step whose reward model a judge is, or whose reward models; None where it is from elsewhere."""
+    if judge.type != "reward_model" or judge.model not in set(recipe.names()):
+        return None
+    return judge.model
+
+
+def judge_name(judge: JudgeConfig, recipe: Recipe) -> str:
+    """What a judge is called in a summary; of one that the run trains no content is known beforehand."""
+    step = trained_judge(judge, recipe)
+    return make_judge(judge).name if step is None else f"reward_model:{step}"
+
+
+def _trained(work: Work, judge: JudgeConfig) -> Iterator[RewardModel]:
+    """The reward models that a train step of the run made, each with the mean that it measured subtracted."""
+    assert judge.type == "reward_model"
+    machine, place = _machine(work), work.path("model")
+    folders = members_of(place)
+    for number, folder in enumerate(folders):
+        center = json.loads((folder / ABOUT).read_text(encoding="utf-8"))["center"]
+        config = judge.model_copy(update={"model": str(folder / "model"), "center": judge.center + center})
+        called = judge.model if len(folders) == 1 else f"{judge.model}#{number}"
+        yield RewardModel(config, machine.device, machine.tokens_per_batch, called=called)
 
 
 @contextmanager
@@ -76,11 +117,13 @@ def _way_to_ask(work: Work, settings: JudgeStep, judge: Judge) -> Generator[Ways
         yield lambda _shard, asks: list(judgments(judge, asks))
 
 
-def _in_waves(work: Work, judge: Judge, shard: int, asks: Sequence[Ask]) -> list[Judgment]:
+def _in_waves(work: Work, judge: Judge, shard: int, asks: Sequence[Ask], member: int = 0) -> list[Judgment]:
     """What a model says; a wave that was complete before a crash is not judged again."""
     said: list[Judgment] = []
+    folder = work.scratch / member_name(member)
+    folder.mkdir(exist_ok=True)
     for wave, some in enumerate(in_pieces(asks, WAVE)):
-        kept = work.scratch / f"{shard_name(shard)}.wave-{wave:05d}"
+        kept = folder / f"{shard_name(shard)}.wave-{wave:05d}"
         if not kept.exists():
             aside = kept.with_suffix(".writing")
             write_records(aside, judgments(judge, some))
@@ -122,12 +165,14 @@ def _inputs(_name: str, settings: StepConfig, scope: Scope) -> Inputs:
     assert isinstance(settings, JudgeStep)
     responses = nearest(settings, scope, Response)
     prompts = {asked.identity: asked for answers in responses for asked in answers.inputs.get("prompts", (answers,))}
-    return {"prompts": tuple(prompts.values()), "responses": responses}
+    read = {"prompts": tuple(prompts.values()), "responses": responses}
+    step = trained_judge(settings.judge, scope.recipe)
+    return read if step is None else {**read, "model": scope.find(step)}
 
 
-def _external(_name: str, settings: StepConfig, _recipe: Recipe) -> Mapping[str, str]:
+def _external(_name: str, settings: StepConfig, recipe: Recipe) -> Mapping[str, str]:
     assert isinstance(settings, JudgeStep)
-    return read_from_outside(settings.judge)
+    return {} if trained_judge(settings.judge, recipe) is not None else read_from_outside(settings.judge)
 
 
 JUDGE = StepType(make_judgments, _inputs, holds=lambda _settings: {Judgment: "."}, external=_external)
