@@ -19,7 +19,7 @@ OFFLINE_TWINS = [
     and compose_recipe(name.removesuffix(".tiny")).raw["pairs"]["rule"] in {"given", "unpaired", "demonstrations"}
 ]
 """They see all of their pairs in every step, so that the losses of steps can be compared."""
-TWINS = [name for name in EVERY_TWIN if name not in OFFLINE_TWINS]
+TWINS = [name for name in EVERY_TWIN if name not in {*OFFLINE_TWINS, "reward_model.tiny"}]
 LOSS_MOVES = {"alpha_dpo.tiny", "wpo.tiny"}
 """The margin that is asked for, or the weights, follow from the policy itself: two steps do not share one loss."""
 MARGIN_FALLS = {"discopop.tiny"}
@@ -58,6 +58,19 @@ def test_a_twin_of_an_offline_method_learns_its_pairs(name: str, tmp_path: Path)
         assert (first["rewards/accuracies"], last["rewards/accuracies"] > 0.7) == (0.5, True)
     else:
         assert last["logps/chosen"] > first["logps/chosen"] + 0.4
+
+
+@pytest.mark.recipes
+def test_the_twin_of_the_reward_model_trains_two_that_tell_held_out_pairs_apart(tmp_path: Path) -> None:
+    done = run_recipe(load_recipe("reward_model.tiny"), tmp_path / "run", Progress())
+
+    folder = done.run / "round-00" / "reward_model"
+    for model in (folder, folder / "member-01"):
+        first, *_, last = (json.loads(line) for line in (model / "training.jsonl").read_text().splitlines())
+        about = json.loads((model / "reward_model.json").read_text())
+        assert last["loss"] < first["loss"] - 0.2
+        assert about["accuracy"] > 0.5
+        assert about["interval"][0] <= about["accuracy"] <= about["interval"][1]
 
 
 def final_truth(tmp_path: Path, *overrides: str) -> dict[str, Any]:

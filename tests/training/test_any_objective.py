@@ -1,19 +1,21 @@
 """The engine gives every objective that it can train what it asks for, and says what it cannot."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from prefloop.errors import CheckFailedError
 from prefloop.objectives import Objective, find_objective, objectives, parse_quantity
+from prefloop.objectives.quantities import FUNCTIONALS
 from prefloop.policy import LiveReference, TokenRow, Trainable
+from prefloop.policy.model_heads import new_heads
 from prefloop.records import Example, Member, Message, Prompt, Role
 from prefloop.training import (
     ROWS,
@@ -36,8 +38,12 @@ ROLES: tuple[Role, ...] = ("chosen", "rejected", "response", "gold", "kl")
 LENGTHS = ((5, 2, 3, 4, 2), (2, 7, 2, 3, 5), (9, 9, 4, 2, 3), (4, 3, 6, 6, 2), (6, 3, 2, 2, 7))
 RANKED = (2, 3, 5, 2, 4)
 """How many ranked answers each example has, of one token and more."""
+DEGREES = (3, 1, 2, 3, 2)
+"""How many graded versions of an answer each example has."""
 STEP = [3, 0, 4, 1, 2]
 EVERYTHING = 10_000
+CPU = torch.device("cpu")
+HEADED = {name for name, functional in FUNCTIONALS.items() if functional.head}
 DPO = find_objective("dpo", "here")
 TRAINABLE = [one for one in objectives().values() if all(quantity.what.coming is None for quantity in one.quantities)]
 """Those whose quantities the engine computes, also where no rule makes their examples yet."""
@@ -53,8 +59,9 @@ def token_example(number: int) -> TokenExample:
     prompt, better = drawn(2 + number), torch.rand(2, generator=generator).tolist()
     rows: dict[str, TokenRow] = {}
     members: list[Member] = []
-    roles: tuple[Role, ...] = (*ROLES, *(("ranked",) * RANKED[number]))
-    lengths = (*LENGTHS[number], *range(1, 1 + RANKED[number]))
+    repeated: tuple[tuple[Role, int], ...] = (("ranked", RANKED[number]), ("degree", DEGREES[number]))
+    roles: tuple[Role, ...] = (*ROLES, *(role for role, count in repeated for _ in range(count)))
+    lengths = (*LENGTHS[number], *range(1, 1 + RANKED[number]), *range(DEGREES[number], 0, -1))
     for role, key, length in zip(roles, keys_of(roles), lengths, strict=True):
         answer = drawn(length)
         rows[key] = TokenRow(prompt, answer, (True,) * length)
@@ -63,6 +70,7 @@ def token_example(number: int) -> TokenExample:
             "win_prob": 0.8 if role == "chosen" else 0.4,
             "visits": 3.0 + number,
             "label": float(number % 2),
+            "grade": float(key.partition(".")[2] or 0) if role == "degree" else 0.0,
         }
         members.append(Member.model_validate({"role": role, "response_id": role, "text": "", "numbers": numbers}))
     example = Example(
@@ -102,6 +110,16 @@ def llama(seed: int) -> LlamaForCausalLM:
     return model.double().eval()
 
 
+def heads(seed: int, functionals: Iterable[str]) -> dict[str, nn.Linear]:
+    """Random heads of the width of `llama`, in float64; there are three grades."""
+    found = new_heads({name: 3 if name == "head_logits" else 1 for name in sorted(functionals)}, 16, 0, CPU)
+    generator = torch.Generator().manual_seed(seed)
+    for head in found.values():
+        for parameter in head.double().parameters():
+            nn.init.normal_(parameter, generator=generator)
+    return found
+
+
 def of_roles(objective: Objective, examples: Sequence[TokenExample]) -> list[TokenExample]:
     return [
         replace(one, rows={key: row for key, row in one.rows.items() if role_of(key) in objective.roles})
@@ -114,7 +132,8 @@ def frozen_of(
 ) -> dict[str, Any]:
     examples, lists = of_roles(objective, EXAMPLES), {}
     wanted = functionals_of(objective, name)
-    for batch, values in frozen_scores(model, examples, objective.roles, [STEP], tokens_per_batch, wanted, layout):
+    own = heads(5, wanted & HEADED)
+    for batch, values in frozen_scores(model, examples, objective.roles, [STEP], tokens_per_batch, wanted, layout, own):
         for key, of_batch in values.items():
             for index, value in zip(batch, of_batch, strict=True):
                 lists.setdefault(key, [None] * len(EXAMPLES))[index] = value
@@ -144,8 +163,9 @@ def engine(
     }
     options = objective.options().model_dump() if hyper is None else hyper
     loss = LossOfPlan(objective, options, data, frozen, soft_labels, seed=7)
-    optimizer = torch.optim.SGD(model.parameters(), lr=rate)
-    trainable = Trainable(model, None, Path(), {}, live)
+    # heads that a policy and a reference have in common are the same where their weights are
+    trainable = Trainable(model, None, Path(), {}, live, heads(5, objective.heads))
+    optimizer = torch.optim.SGD(trainable.parameters().values(), lr=rate)
     return Engine(trainable, loss, examples, optimizer, 1e9, Budget(tokens_per_batch, splits), layout)
 
 
@@ -156,7 +176,7 @@ def numbers(of: Engine, number: int = 0) -> dict[str, float]:
 
 def gradient(of: Engine) -> Tensor:
     return torch.cat(
-        [parameter.grad.flatten() for parameter in of.trainable.model.parameters() if parameter.grad is not None]
+        [parameter.grad.flatten() for parameter in of.trainable.parameters().values() if parameter.grad is not None]
     )
 
 
@@ -218,7 +238,9 @@ def test_the_loss_of_a_step_is_the_weighted_mean_of_the_formula(objective: Objec
         of_order = Together.of(dict(enumerate(found.examples)), objective.roles, [(order, True)])
         wanted = functionals_of(objective, "policy")
         answers = of_order.by_role(
-            of_order.scores(found.trainable.model, of_order.passes[0], wanted, ROWS, found.trainable.live)
+            of_order.scores(
+                found.trainable.model, of_order.passes[0], wanted, ROWS, found.trainable.live, found.trainable.heads
+            )
         )
         of_step = found.loss.of_step(STEP, 2)
         if found.state is not None:
@@ -385,9 +407,9 @@ def test_a_coupled_objective_sees_the_whole_step_at_once() -> None:
     ("name", "reason"),
     [
         (
-            "policy_chosen_rewards",
-            "policy_chosen_rewards (chosen answer: output of the reward head) is not computed in training yet; "
-            "it is coming with model heads",
+            "policy_chosen_logits",
+            "policy_chosen_logits (chosen answer: logits at each token, for vocabularies small enough to keep them) is "
+            "not computed in training yet; it is coming with whole distributions",
         ),
         (
             "policy_gold_logps",

@@ -234,9 +234,11 @@ class RewardModelJudge(JudgeSettings):
 
     type: Literal["reward_model"]
     model: str
-    """A directory with config.json, or `org/name@revision` on the Hub. Its own chat template writes conversations."""
+    """A train step of the recipe that trains a reward model; or a directory with config.json (`./NAME` where a step has
+    that name), or `org/name@revision` on the Hub. Its own chat template writes conversations."""
     center: float = 0.0
-    """Subtracted from every score: its mean on answers that are neither good nor bad, so that 0 divides them."""
+    """Subtracted from every score: its mean on answers that are neither good nor bad, so that 0 divides them. Of a
+    train step's model it comes on top of what that step measured on the answers that it trained on."""
 
 
 class ImplicitRewardJudge(JudgeSettings):

@@ -438,6 +438,9 @@ class TrainStep(TokenSettings):
     others), the first of equal ones. None takes the last step."""
     early_stopping_patience: Annotated[int, Field(ge=1)] | None = None
     """Training ends after so many measurements in a row that were not the best. None takes all steps."""
+    ensemble: Annotated[int, Field(ge=1)] = 1
+    """So many reward models are trained on the same tokens, each with other seeds for its head and its order
+    (arXiv:2310.02743). A judge that names the step is then as many judges. Policies are trained one by one."""
     measured_margins: Annotated[int, Field(ge=0)] = 64
     """So many pairs are scored once more by the policy as training ends, and by the one it started from where that is
     no reference: those whose chosen answer was least ahead when last trained on. `prefloop inspect RUN --worst 20`

@@ -41,6 +41,8 @@ class RewardModel:
     device: torch.device
     tokens_per_batch: int
     dtype: torch.dtype = torch.float32
+    called: str | None = None
+    """What it is called in judgments; None: as its directory."""
     kind: Literal["score"] = "score"
 
     @property
@@ -48,7 +50,7 @@ class RewardModel:
         """The model by its name and content, and what is subtracted."""
         centered = [f"center={self.config.center:g}"] * bool(self.config.center)
         identity = identity_of_reward_model(self.config.model)
-        return ":".join(["reward_model", Path(self.config.model).name, identity[:12], *centered])
+        return ":".join(["reward_model", self.called or Path(self.config.model).name, identity[:12], *centered])
 
     @cached_property
     def files(self) -> RewardModelFiles:

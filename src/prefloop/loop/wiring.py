@@ -30,9 +30,9 @@ from prefloop.loop.data_set import survey
 from prefloop.loop.gate import Decision
 from prefloop.loop.prompt_set import prompt_set
 from prefloop.loop.rounds import rounds
-from prefloop.loop.scope import Scope
+from prefloop.loop.scope import Scope, trains_policy
 from prefloop.loop.stage import derive
-from prefloop.loop.steps.judge import shown
+from prefloop.loop.steps.judge import shown, trained_judge
 from prefloop.loop.steps.mix import earlier_slot
 from prefloop.objectives import Objective, find_objective
 from prefloop.pairing import find_rule
@@ -114,7 +114,7 @@ def fetch_judges(recipe: Recipe) -> None:
     """Downloads the judges' models that a recipe names, so that their content is known (ModelError where it fails)."""
     for name in recipe.names():
         settings = recipe.step(name, 0)
-        if isinstance(settings, JudgeStep):
+        if isinstance(settings, JudgeStep) and trained_judge(settings.judge, recipe) is None:
             fetch_judge(settings.judge)
 
 
@@ -136,9 +136,17 @@ def check_data(name: str, settings: StepConfig, place: str, recipe: Recipe) -> N
 
 def check_judgments(name: str, settings: StepConfig, place: str, recipe: Recipe) -> None:
     """The judge can be asked."""
-    del name, place, recipe
+    del name
     assert isinstance(settings, JudgeStep)
-    check_judge(settings.judge, shown(settings))
+    if (step := trained_judge(settings.judge, recipe)) is None:
+        check_judge(settings.judge, shown(settings))
+        return
+    trained = recipe.step(step)
+    if not isinstance(trained, TrainStep) or trains_policy(trained):
+        raise RecipeError(
+            f"{place}.judge.model is '{step}', a step that trains no reward model. Give it the objective "
+            f"bradley_terry, or name the directory ./{step}."
+        )
 
 
 def check_sample(name: str, settings: StepConfig, place: str, recipe: Recipe) -> None:
@@ -179,6 +187,11 @@ def check_train(name: str, settings: StepConfig, place: str, recipe: Recipe) -> 
         raise RecipeError(
             f"{place}.soft_labels: labels of {objective.name} cannot be softened, since {objective.not_softened}. "
             "Remove it, or choose another objective."
+        )
+    if settings.ensemble > 1 and trains_policy(settings):
+        raise RecipeError(
+            f"{place}.ensemble is {settings.ensemble}, but {objective.name} trains a policy. Remove it, or choose a "
+            "reward model's objective."
         )
     if MISMATCHED in objective.roles and settings.loss_on == "all_turns":
         raise RecipeError(

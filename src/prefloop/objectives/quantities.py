@@ -97,9 +97,7 @@ FUNCTIONALS: dict[str, Functional] = {
         gradient=True,
         coming="whole distributions",
     ),
-    "rewards": Functional(
-        "pairs", "reward", "model", "output of the reward head", gradient=True, head="reward", coming="model heads"
-    ),
+    "rewards": Functional("pairs", "reward", "model", "output of the reward head", gradient=True, head="reward"),
     "token_values": Functional(
         "pairs tokens",
         "reward",
@@ -107,7 +105,6 @@ FUNCTIONALS: dict[str, Functional] = {
         "output of the value head before each token",
         gradient=True,
         head="value",
-        coming="model heads",
     ),
     "head_logits": Functional(
         "pairs classes",
@@ -116,7 +113,6 @@ FUNCTIONALS: dict[str, Functional] = {
         "logits of a classification head on the answer",
         gradient=True,
         head="class",
-        coming="model heads",
     ),
     "prompt_logps": Functional(
         "pairs",

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from math import inf
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -151,6 +151,16 @@ class Objective:
     def live(self) -> str | None:
         """The frozen model that has to stay loaded while the policy is trained; None where cached numbers do."""
         return "ref" if any(quantity.what.live_reference for quantity in self.quantities) else None
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Functionals that the policy computes with a head of its own, in the order of the signature."""
+        return tuple(dict.fromkeys(q.functional for q in self.quantities if q.model == "policy" and q.what.head))
+
+    @property
+    def told(self) -> Literal["logps", "rewards"]:
+        """What is told of each answer in training: its log-probability, or the reward that it has from a head."""
+        return "rewards" if "rewards" in self.heads else "logps"
 
     @property
     def models(self) -> tuple[str, ...]:

@@ -104,6 +104,11 @@ class ChatCodec:
         """Whether the template ends what the assistant said with EOS."""
         return not self.eos_ids.isdisjoint(self._control_ids(self._turn.closing))
 
+    @property
+    def closing(self) -> str:
+        """What the template writes behind an answer: EOS, as a rule, and perhaps a line break."""
+        return self._turn.closing
+
     @cached_property
     def markers(self) -> ThinkingMarkers | None:
         """Between which tokens the model thinks; None where its tokenizer has none."""

@@ -5,7 +5,7 @@ import platform
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from pydantic import JsonValue
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from prefloop.config import LoraConfig, Precision
 from prefloop.errors import ModelError
@@ -22,6 +22,7 @@ from prefloop.policy.checkpointing import recomputed_layers
 from prefloop.policy.export import keep_template_settings
 from prefloop.policy.live import REFERENCE, TRAINED, LiveReference
 from prefloop.policy.model_files import CONVERSATION_FILES
+from prefloop.policy.model_heads import HEADS_FILE, Heads, heads_of, named_parameters, write_heads
 from prefloop.policy.precision import layers_in
 from prefloop.policy.quantized import Quantize, quantization, require_quantizer
 from prefloop.policy.source import ModelSource
@@ -36,6 +37,8 @@ class PolicyFiles:
     identity: str
     directory: Path
     adapter: Path | None = None
+    heads: Path | None = None
+    """File of the heads that were trained with it."""
 
 
 @dataclass
@@ -47,7 +50,8 @@ class Trainable:
 
     def parameters(self) -> dict[str, torch.nn.Parameter]:
         """What the optimiser changes, by name, in the order of the model."""
-        return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+        of_model = {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+        return {**of_model, **named_parameters(self.heads)}
 
     tokenizer_of: Path
     """The model directory whose tokenizer, template and generation settings belong to it."""
@@ -55,6 +59,8 @@ class Trainable:
     """What the template was told whenever it was rendered for the model."""
     live: LiveReference | None = None
     """The reference that stays loaded, where one was asked for."""
+    heads: Heads = field(default_factory=dict[str, torch.nn.Linear])
+    """By functional the heads that are trained with it."""
 
     @contextmanager
     def dropout(self, seed: int) -> Generator[None]:
@@ -97,6 +103,8 @@ class Trainable:
                 copied.parent.mkdir(exist_ok=True)
                 copied.write_bytes(file.read_bytes())
         keep_template_settings(directory, self.chat_template_kwargs)
+        if self.heads:
+            write_heads(self.heads, directory.parent / HEADS_FILE)
 
 
 class Workbench:
@@ -167,6 +175,7 @@ class Workbench:
         *,
         recompute: bool = False,
         live: PolicyFiles | None = None,
+        heads: Mapping[str, int] | None = None,
     ) -> Generator[Trainable, None, None]:
         """A model to be trained from `start`; with LoRA the base stays shared and frozen.
 
@@ -180,6 +189,7 @@ class Workbench:
             recompute: layers are computed again going backward, and keep nothing.
             live: a reference that stays loaded. With LoRA it is the base with its own adapter or none, so that the
                 weights are there once; without, and where it has another base, a model beside the one that is trained.
+            heads: how many numbers each head gives, by functional. They go on from those of `start`, or are new.
 
         Raises:
             ModelError: the start policy and the recipe disagree on adapters.
@@ -197,7 +207,8 @@ class Workbench:
                 layers_in(model.requires_grad_(True), precision),
                 recomputed_layers(model) if recompute else nullcontext(),
             ):
-                yield Trainable(model, None, self.source.directory, self.codec.chat_template_kwargs, reference)
+                own = self.heads(start, heads or {}, seed)
+                yield Trainable(model, None, self.source.directory, self.codec.chat_template_kwargs, reference, own)
             return
         if start.directory != self.source.directory:
             raise ModelError(
@@ -220,10 +231,24 @@ class Workbench:
         try:
             reference = None if live is None else self._on_the_same_base(model, live)
             with layers_in(base, precision), recomputed_layers(base) if recompute else nullcontext():
-                yield Trainable(model.eval(), lora, start.directory, self.codec.chat_template_kwargs, reference)
+                own = self.heads(start, heads or {}, seed)
+                yield Trainable(model.eval(), lora, start.directory, self.codec.chat_template_kwargs, reference, own)
         finally:
             model.unload()
             base.requires_grad_(False)
+
+    def heads(self, policy: PolicyFiles, outputs: Mapping[str, int], seed: int) -> Heads:
+        """The heads of a policy, or new ones.
+
+        Args:
+            policy: whose they are.
+            outputs: how many numbers each gives, by functional.
+            seed: of new ones.
+        """
+        if not outputs:
+            return {}
+        width: int = AutoConfig.from_pretrained(policy.directory).get_text_config().hidden_size
+        return heads_of(policy.heads, outputs, width, seed, self.device)
 
     @contextmanager
     def _beside(self, live: PolicyFiles | None, precision: Precision) -> Generator[LiveReference | None, None, None]:

@@ -185,7 +185,7 @@ class PolicyCard(Record):
     """What a train step made, and from what."""
 
     identity: str
-    kind: Literal["full", "lora"]
+    kind: Literal["full", "lora", "reward_model"]
     base: str
     """Name of the base model as the recipe gives it; its content is `base_identity`."""
     base_identity: str

@@ -1,6 +1,7 @@
 """Training: examples as tokens, the step, the schedule, checkpoints."""
 
 from prefloop.training.best import best_step, require_measurable
+from prefloop.training.checkpoint import Metrics
 from prefloop.training.columns import Column, data_columns
 from prefloop.training.dry import dry_pass, largest_pass
 from prefloop.training.engine import Engine, NotFiniteError
@@ -11,6 +12,7 @@ from prefloop.training.mismatched import MISMATCHED, Mismatched
 from prefloop.training.mixtures import not_mixed
 from prefloop.training.out_of_memory import is_out_of_memory
 from prefloop.training.request import BlockOfRound, FrozenPolicies, TrainRequest
+from prefloop.training.reward_models import ABOUT
 from prefloop.training.rows import TokenExample, example_data, step_plan, tokenised
 from prefloop.training.schedule import learning_rate_at
 from prefloop.training.score_cache import SCORE_CACHE
@@ -20,6 +22,7 @@ from prefloop.training.train import EMA, train
 from prefloop.training.validation import VALIDATED
 
 __all__ = [
+    "ABOUT",
     "EMA",
     "MISMATCHED",
     "ROWS",
@@ -34,6 +37,7 @@ __all__ = [
     "Layout",
     "LossOfPlan",
     "Margin",
+    "Metrics",
     "Mismatched",
     "NotFiniteError",
     "TokenExample",

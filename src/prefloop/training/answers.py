@@ -10,7 +10,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from prefloop.objectives import REPEATED_ROLES
 from prefloop.policy import LiveReference, TokenRow
-from prefloop.training.layout import TOKEN_FUNCTIONALS, Budget, Layout, Model
+from prefloop.policy.model_heads import Heads
+from prefloop.training.layout import CLASS_FUNCTIONALS, NO_HEADS, TOKEN_FUNCTIONALS, Budget, Layout, Model, computed
 from prefloop.training.rows import TokenExample
 
 Flat = dict[str, Tensor]
@@ -100,17 +101,20 @@ class Together:
         functionals: Collection[str],
         layout: Layout,
         live: LiveReference | None = None,
+        heads: Heads = NO_HEADS,
     ) -> Flat:
-        """What a model says of the answers of one pass, some of it about a live reference; gradient flows."""
+        """What a model says of the answers of one pass, some of it from a live reference or heads; gradient flows."""
         own = [self.answers[place] for place in places]
         prompts = [number for number, answer in enumerate(own) if answer.first and "prompt_logps" in functionals]
-        found = layout.scores(model, [answer.row for answer in own], functionals, prompts, live)
-        return {name: values.cpu() for name, values in found.items() if name == "logps" or name in functionals}
+        found = layout.scores(model, [answer.row for answer in own], functionals, prompts, live, heads)
+        return {name: values.cpu() for name, values in found.items() if name in computed(functionals)}
 
-    def zeros(self, functionals: Collection[str]) -> Flat:
+    def zeros(self, functionals: Collection[str], heads: Heads = NO_HEADS) -> Flat:
         """Room for the numbers of all answers."""
         longest = max(len(answer.row.answer_ids) for answer in self.answers)
-        sizes = {name: (len(self.answers), *([longest] if name in TOKEN_FUNCTIONALS else [])) for name in functionals}
+        further = {name: (longest,) for name in TOKEN_FUNCTIONALS}
+        further |= {name: (heads[name].out_features,) for name in CLASS_FUNCTIONALS & heads.keys()}
+        sizes = {name: (len(self.answers), *further.get(name, ())) for name in computed(functionals)}
         if "prompt_logps" in sizes:
             sizes["prompt_logps"] = (len(self.indices),)
         return {name: torch.zeros(sizes[name], dtype=torch.float64) for name in sorted(sizes)}
@@ -118,7 +122,7 @@ class Together:
     def put(self, into: Flat, places: Sequence[int], found: Flat) -> None:
         """Writes the numbers of one pass to where they belong among those of all answers."""
         for name, values in found.items():
-            of_all = into[name] if values.dim() == 1 else into[name][:, : values.shape[1]]
+            of_all = into[name] if name not in TOKEN_FUNCTIONALS else into[name][:, : values.shape[1]]
             of_all[self._lines(name, places)] = values.to(of_all.dtype)
 
     def taken(self, of_all: Flat, places: Sequence[int], like: Flat) -> Flat:
@@ -127,7 +131,7 @@ class Together:
         for name, values in of_all.items():
             if name in like:
                 own = values[self._lines(name, places)]
-                found[name] = own if own.dim() == 1 else own[:, : like[name].shape[1]]
+                found[name] = own if name not in TOKEN_FUNCTIONALS else own[:, : like[name].shape[1]]
         return found
 
     def _lines(self, name: str, places: Sequence[int]) -> list[int]:
@@ -149,12 +153,12 @@ class Together:
                 found[name] = values
                 continue
             for role, own in of_roles:
-                found[f"{role}_{name}"] = self._of_role(role, own, values)
+                found[f"{role}_{name}"] = self._of_role(role, own, values, of_tokens=name in TOKEN_FUNCTIONALS)
         return found
 
-    def _of_role(self, role: str, places: Sequence[int], values: Tensor) -> Tensor:
+    def _of_role(self, role: str, places: Sequence[int], values: Tensor, *, of_tokens: bool) -> Tensor:
         if role in REPEATED_ROLES:
             examples = groupby(places, key=lambda place: self.answers[place].index)
             return pad_sequence([values[list(own)] for _, own in examples], batch_first=True)
         longest = max(len(self.answers[place].row.answer_ids) for place in places)
-        return values[places] if values.dim() == 1 else values[places, :longest]
+        return values[places, :longest] if of_tokens else values[places]

@@ -28,7 +28,7 @@ def require_measurable(settings: TrainStep, objective: Objective, *, validation:
         )
     has_rewards = "ref" in objective.models and {"chosen", "rejected"} <= {*objective.roles}
     if (settings.metric_for_best_model or "").startswith("eval_rewards/") and not (
-        has_rewards and "beta" in objective.options.model_fields
+        objective.told == "rewards" or (has_rewards and "beta" in objective.options.model_fields)
     ):
         raise RecipeError(
             f"metric_for_best_model is {settings.metric_for_best_model}, but {objective.name} has no implicit rewards: "

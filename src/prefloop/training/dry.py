@@ -10,7 +10,7 @@ from prefloop.policy import ModelFacts, PolicyFiles, TokenRow, Workbench
 from prefloop.policy.memory import MOMENTS, micro_batch
 from prefloop.training.answers import Together
 from prefloop.training.layout import ROWS, Budget, Layout
-from prefloop.training.loss import functionals_of
+from prefloop.training.loss import functionals_of, outputs_of
 from prefloop.training.rows import TokenExample
 
 
@@ -82,11 +82,12 @@ def dry_pass(
             settings.precision,
             recompute=recompute,
             live=None if objective.live is None else start,
+            heads=outputs_of(wanted),
         ) as trainable:
             parameters = trainable.parameters().values()
             count = MOMENTS[settings.optimizer]
             moments = [torch.full_like(parameter, 0.0) for parameter in parameters for _ in range(count)]
             prompts = range(len(rows)) if "prompt_logps" in wanted else ()
-            scores = layout.scores(trainable.model, rows, wanted, prompts, trainable.live)
+            scores = layout.scores(trainable.model, rows, wanted, prompts, trainable.live, trainable.heads)
             torch.stack([values.double().sum() for values in scores.values()]).sum().backward()
             del moments

@@ -117,14 +117,14 @@ class Engine:
     def _evaluated(
         self, indices: Sequence[int], of_step: Step, *, learning: int | None = None
     ) -> tuple[list[int], Tensor, dict[str, Tensor]]:
-        """The examples of a step in the order of their passes, their weighted losses and log-probabilities.
+        """The examples of a step in the order of their passes, their weighted losses and what is told of their answers.
 
         In a step, which has a number, their share of the gradient is added to that of the weights.
         """
         parts = list(self._parts(indices))
         everything = Together(tuple(answer for part in parts for answer in part.answers), ())
         losses = torch.zeros(len(indices), dtype=torch.float64)
-        logps = torch.zeros(len(everything.answers), dtype=torch.float64)
+        told = torch.zeros(len(everything.answers), dtype=torch.float64)
         example, answer = 0, 0
         for part in parts:
             ends = example + len(part.indices), answer + len(part.answers)
@@ -134,11 +134,11 @@ class Engine:
                     if learning is None
                     else self._learnt(part, of_step, len(indices), learning)
                 )
-                losses[example : ends[0]], logps[answer : ends[1]] = found
+                losses[example : ends[0]], told[answer : ends[1]] = found
             example, answer = ends
         if not self._coupled:
-            losses, logps = self.processes.total(losses), self.processes.total(logps)
-        return everything.indices, losses, everything.by_role({"logps": logps})
+            losses, told = self.processes.total(losses), self.processes.total(told)
+        return everything.indices, losses, everything.by_role({self.loss.objective.told: told})
 
     def _parts(self, indices: Sequence[int]) -> Iterator[Together]:
         """The examples whose losses are taken together; those of another process have no passes here."""
@@ -155,7 +155,7 @@ class Engine:
         return self.loss.objective.whole_step
 
     def _learnt(self, part: Together, of_step: Step, total: int, number: int) -> tuple[Tensor, Tensor]:
-        """Adds the gradient of some losses, divided by the examples of the whole step; weighted losses and logps.
+        """Adds the gradient of some losses, divided by the examples of the whole step; says what `_measured` says.
 
         Answers that do not pass at once pass twice: first their numbers, then, knowing how the loss depends on each
         number, the gradient of one pass after another.
@@ -166,7 +166,7 @@ class Engine:
                 flat = self._scores(part, part.passes[0])
                 losses = self._losses(part, flat, of_step, learn=True)
                 losses.sum().div(total).backward()
-            return losses.detach(), flat["logps"].detach()
+            return losses.detach(), self._told(flat)
         flat = self._seen(part, number)
         leaves = [values.requires_grad_() for values in flat.values()]
         losses = self._losses(part, flat, of_step, learn=True)
@@ -179,7 +179,11 @@ class Engine:
                 torch.autograd.backward(
                     [found[name] for name in own], [own[name].to(found[name].dtype) for name in own]
                 )
-        return losses.detach(), flat["logps"].detach()
+        return losses.detach(), self._told(flat)
+
+    def _told(self, flat: Flat) -> Tensor:
+        """The log-probabilities of some answers, or their rewards."""
+        return flat[self.loss.objective.told].detach()
 
     def _dropout(self, part: Together, places: Sequence[int], number: int) -> AbstractContextManager[None]:
         """The same zeros whenever these answers pass in the step of this number."""
@@ -187,14 +191,14 @@ class Engine:
         return self.trainable.dropout(seed_for(self.loss.seed, "dropout", number, first.index, first.number))
 
     def _measured(self, part: Together, of_step: Step) -> tuple[Tensor, Tensor]:
-        """Weighted losses and log-probabilities alone."""
+        """Weighted losses, and what is told of the answers, alone."""
         with torch.no_grad():
             flat = self._seen(part)
-            return self._losses(part, flat, of_step, learn=False), flat["logps"]
+            return self._losses(part, flat, of_step, learn=False), self._told(flat)
 
     def _seen(self, part: Together, learning: int | None = None) -> Flat:
         """What the policy says of all answers of a part, without gradient; of coupled examples in every process."""
-        flat = part.zeros({"logps", *self._functionals})
+        flat = part.zeros(self._functionals, self.trainable.heads)
         for places in part.passes:
             dropout = nullcontext() if learning is None else self._dropout(part, places, learning)
             with dropout, torch.no_grad():
@@ -202,7 +206,8 @@ class Engine:
         return {name: self.processes.total(values) for name, values in flat.items()} if self._coupled else flat
 
     def _scores(self, part: Together, places: Sequence[int]) -> Flat:
-        return part.scores(self.trainable.model, places, self._functionals, self.layout, self.trainable.live)
+        own = self.trainable
+        return part.scores(own.model, places, self._functionals, self.layout, own.live, own.heads)
 
     @property
     def _functionals(self) -> set[str]:
@@ -231,10 +236,14 @@ class Engine:
         return True
 
     def _keep_margins(self, indices: Sequence[int], policy: Mapping[str, Tensor]) -> None:
-        """Log-probability of the chosen answer less that of the rejected one; of both less the reference's, if any."""
-        if not {"chosen_logps", "rejected_logps"} <= policy.keys():
+        """Log-probability of the chosen answer less that of the rejected one; of both less the reference's, if any.
+
+        Of a reward model the difference of rewards.
+        """
+        told = self.loss.objective.told
+        if not {f"chosen_{told}", f"rejected_{told}"} <= policy.keys():
             return
-        ahead = policy["chosen_logps"] - policy["rejected_logps"]
+        ahead = policy[f"chosen_{told}"] - policy[f"rejected_{told}"]
         if (ref := self.loss.frozen.get("ref")) is not None:
             ahead = ahead - picked(ref["chosen_logps"], indices) + picked(ref["rejected_logps"], indices)
         self.margins[list(indices)] = ahead.double()

@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
+import torch
 from peft import PeftModel
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from prefloop.policy import (
@@ -19,9 +22,13 @@ from prefloop.policy import (
     prompt_logps,
     shared_length,
 )
+from prefloop.policy.model_heads import OF_TOKENS, Heads, of_states
 from prefloop.training.rows import TokenExample
 
-TOKEN_FUNCTIONALS = frozenset({"token_logps", "token_log_sum_sq", "token_entropy"})
+TOKEN_FUNCTIONALS = frozenset({"token_logps", "token_log_sum_sq", "token_entropy", "token_values"})
+CLASS_FUNCTIONALS = frozenset({"head_logits"})
+"""Functionals with several numbers an answer."""
+NO_HEADS: Heads = MappingProxyType({})
 
 Model = PreTrainedModel | PeftModel
 
@@ -45,11 +52,12 @@ class Layout:
 
     name: str
     scores: Callable[
-        [Model, Sequence[TokenRow], Collection[str], Sequence[int], LiveReference | None], dict[str, Tensor]
+        [Model, Sequence[TokenRow], Collection[str], Sequence[int], LiveReference | None, Heads], dict[str, Tensor]
     ]
     """What a model says of some answers: `logps` and other functionals where they are asked for, a line an answer;
     those of tokens are as wide as the longest answer, padded with 0. `prompt_logps` are of the answers whose places
-    are named; `seq_kl` is from a live reference, which passes over the same answers in the same layout."""
+    are named; `seq_kl` is from a live reference, which passes over the same answers in the same layout. Where `rewards`
+    are asked for there are no `logps`: a reward model does not use its language-model head, which would cost most."""
     cut: Callable[[Mapping[int, TokenExample], int], Iterator[list[int]]]
     """The examples of an optimiser step, by index, in micro-batches that fit a budget of tokens; a larger example
     stands alone."""
@@ -72,19 +80,22 @@ def scores_of_rows(
     functionals: Collection[str] = (),
     prompts: Sequence[int] = (),
     live: LiveReference | None = None,
+    heads: Heads = NO_HEADS,
 ) -> dict[str, Tensor]:
     """All answers go through one forward pass, padded on the left; prompts through another."""
-    found = _of_answers(RowScores.of(model, rows), functionals, live)
+    found = _of_answers(RowScores.of(model, rows, with_states=bool(heads)), functionals, live, heads)
     if prompts:
         found["prompt_logps"] = prompt_logps(model, [rows[place].prompt_ids for place in prompts])
     return found
 
 
 def _of_answers(
-    passed: RowScores | TreeScores, functionals: Collection[str], live: LiveReference | None
+    passed: RowScores | TreeScores, functionals: Collection[str], live: LiveReference | None, heads: Heads
 ) -> dict[str, Tensor]:
     """What is asked of a pass, a line an answer."""
-    found: dict[str, Tensor] = {}
+    found = {name: _of_head(passed, name, head) for name, head in heads.items() if name in functionals}
+    if "rewards" in found:
+        return found
     if "token_logps" in functionals:
         found["token_logps"] = passed.token_logps()
     found["logps"] = found["token_logps"].sum(1) if "token_logps" in found else passed.logps()
@@ -97,6 +108,22 @@ def _of_answers(
         assert live is not None, "seq_kl needs a reference that stays loaded"
         found["seq_kl"] = passed.seq_kl(live)
     return found
+
+
+def _of_head(passed: RowScores | TreeScores, name: str, head: nn.Linear) -> Tensor:
+    """What a head says of each answer, or before each of its tokens: 0 where a token is not counted."""
+    if name in CLASS_FUNCTIONALS:
+        return of_states(head, passed.last_states())
+    if name not in OF_TOKENS:
+        return of_states(head, passed.last_states())[:, 0]
+    of_tokens = of_states(head, passed.token_states())[:, :, 0]
+    counted = [torch.tensor(row.counted, device=of_tokens.device) for row in passed.rows]
+    return of_tokens.masked_fill(~pad_sequence(counted, batch_first=True), 0.0)
+
+
+def computed(functionals: Collection[str]) -> set[str]:
+    """Functionals with what is always told of an answer: its log-probability, where it has no reward."""
+    return {*functionals} if "rewards" in functionals else {"logps", *functionals}
 
 
 def size_of_rows(rows: Sequence[TokenRow]) -> int:
@@ -120,10 +147,11 @@ def scores_of_trees(
     functionals: Collection[str] = (),
     prompts: Sequence[int] = (),
     live: LiveReference | None = None,
+    heads: Heads = NO_HEADS,
 ) -> dict[str, Tensor]:
     """All answers and prompts go through one forward pass without padding; what begins alike passes once."""
     passed = TreeScores.of(model, rows)
-    found = _of_answers(passed, functionals, live)
+    found = _of_answers(passed, functionals, live, heads)
     if prompts:
         found["prompt_logps"] = passed.prompt_logps(prompts)
     return found

@@ -1,6 +1,6 @@
 """An objective on the examples of a round: its arguments put together, and what it says of some of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from prefloop.objectives import Objective, Quantity
+from prefloop.objectives.quantities import FUNCTIONALS
 from prefloop.objectives.registry import EXCHANGED
 from prefloop.records import seed_for
 from prefloop.training.columns import Column, picked
+from prefloop.training.layout import CLASS_FUNCTIONALS
 
 Scores = Mapping[str, Column]
 """What one model says of every example, in float64: always `{role}_logps`, and what the objective reads besides."""
@@ -98,6 +100,17 @@ class LossOfPlan:
             turned = picked(self.data[f"{EXCHANGED[of]}_lengths"], indices)
             lengths = prob_chosen_wins * lengths + (1 - prob_chosen_wins) * turned
         return lengths.mean()
+
+
+def outputs_of(functionals: Collection[str], data: Mapping[str, Column] | None = None) -> dict[str, int]:
+    """How many numbers the head of each functional gives; of classes as many as there are grades."""
+    grades = [column for name, column in (data or {}).items() if name.endswith("_grades")]
+    classes = 1 + max((int(torch.as_tensor(value).max()) for column in grades for value in column), default=0)
+    return {
+        name: classes if name in CLASS_FUNCTIONALS else 1
+        for name in sorted(functionals)
+        if FUNCTIONALS[name].head is not None
+    }
 
 
 def functionals_of(objective: Objective, model: str) -> set[str]:

@@ -7,10 +7,11 @@ from pathlib import Path
 from torch import Tensor
 
 from prefloop.policy import Workbench
+from prefloop.policy.model_heads import Heads
 from prefloop.records import Record, in_pieces, read_records, write_records
 from prefloop.training.columns import picked
 from prefloop.training.engine import Engine
-from prefloop.training.layout import Model
+from prefloop.training.layout import NO_HEADS, Model
 from prefloop.training.references import same_as_start
 from prefloop.training.request import TrainRequest
 from prefloop.training.scoring import frozen_scores
@@ -23,7 +24,7 @@ class Margin(Record):
     """One pair: log-probability of the chosen answer less that of the rejected one, each less the reference's.
 
     In nats; where there is no reference called `ref`, the log-probabilities themselves. Below 0 a policy has the pair
-    wrong.
+    wrong. Of a reward model it is the difference of the two rewards.
     """
 
     example_id: str
@@ -48,12 +49,15 @@ def margins_after(request: TrainRequest, engine: Engine) -> dict[int, float]:
         return {}
     seen: list[float] = engine.margins.tolist()
     worst = sorted(range(len(seen)), key=lambda index: inf if isnan(seen[index]) else seen[index])[:count]
-    return _ahead(request, engine, _scored(request, engine.trainable.model, worst))
+    return _ahead(request, engine, _scored(request, engine.trainable.model, worst, engine.trainable.heads))
 
 
 def margins_before(request: TrainRequest, engine: Engine, indices: Sequence[int], bench: Workbench) -> dict[int, float]:
-    """Margins of the policy from which training started; they cost nothing where it is one of the references."""
-    if not indices:
+    """Margins of the policy from which training started; they cost nothing where it is one of the references.
+
+    There are none before a reward model, whose head begins as random numbers.
+    """
+    if not indices or request.objective.told == "rewards":
         return {}
     if same := same_as_start(request):
         columns = [picked(engine.loss.frozen[same[0]][f"{role}_logps"], indices) for role in PAIR]
@@ -63,14 +67,15 @@ def margins_before(request: TrainRequest, engine: Engine, indices: Sequence[int]
         return _ahead(request, engine, _scored(request, model, indices))
 
 
-def _scored(request: TrainRequest, model: Model, indices: Sequence[int]) -> dict[int, float]:
-    """By how many nats a model finds chosen answers likelier than rejected ones."""
+def _scored(request: TrainRequest, model: Model, indices: Sequence[int], heads: Heads = NO_HEADS) -> dict[int, float]:
+    """By how many nats a model finds chosen answers likelier than rejected ones; or how much higher it rewards them."""
+    told = request.objective.told
     plan = list(in_pieces(indices, request.settings.batch_size))
-    scores = frozen_scores(model, request.examples, PAIR, plan, request.budget.tokens, (), request.layout)
+    scores = frozen_scores(model, request.examples, PAIR, plan, request.budget.tokens, {told}, request.layout, heads)
     return {
         index: chosen - rejected
         for batch, of_batch in scores
-        for index, chosen, rejected in zip(batch, of_batch["chosen_logps"], of_batch["rejected_logps"], strict=True)
+        for index, chosen, rejected in zip(batch, of_batch[f"chosen_{told}"], of_batch[f"rejected_{told}"], strict=True)
     }
 
 

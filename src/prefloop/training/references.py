@@ -9,7 +9,7 @@ import torch
 from prefloop.policy import PolicyFiles, Workbench, model_identity
 from prefloop.records import content_of, digest
 from prefloop.training.columns import column
-from prefloop.training.loss import Scores, functionals_of
+from prefloop.training.loss import Scores, functionals_of, outputs_of
 from prefloop.training.mixtures import mixed
 from prefloop.training.request import FrozenPolicies, Progress, TrainRequest
 from prefloop.training.rows import TokenExample
@@ -24,7 +24,8 @@ COMPUTE = ("torch", "transformers", "peft")
 
 def weights_of(policy: PolicyFiles) -> str:
     """Hash of the bytes of a policy's files, read now: neither its name and place nor how it came about enter."""
-    return digest([model_identity(policy.directory), policy.adapter and content_of(policy.adapter)])
+    heads = [] if policy.heads is None else [content_of(policy.heads)]
+    return digest([model_identity(policy.directory), policy.adapter and content_of(policy.adapter), *heads])
 
 
 def frozen_policies(request: TrainRequest) -> dict[str, PolicyFiles]:
@@ -119,8 +120,9 @@ def reference_scores(
                     take(batch, found)
         if missing:
             batches = [batch for _, batch in missing]
+            heads = bench.heads(policy, outputs_of(functionals), request.seed)
             with bench.for_scoring(policy, request.settings.precision, request.quantize) as model:
-                passes = frozen_scores(model, examples, objective.roles, batches, budget, functionals, layout)
+                passes = frozen_scores(model, examples, objective.roles, batches, budget, functionals, layout, heads)
                 for (key, batch), (_, values) in zip(missing, passes, strict=True):
                     cache.keep(key, values)
                     take(batch, values)

@@ -8,8 +8,9 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from prefloop.objectives import REPEATED_ROLES
+from prefloop.policy.model_heads import Heads
 from prefloop.training.answers import Flat, Together
-from prefloop.training.layout import ROWS, TOKEN_FUNCTIONALS, Layout
+from prefloop.training.layout import NO_HEADS, ROWS, TOKEN_FUNCTIONALS, Layout
 from prefloop.training.rows import TokenExample
 
 
@@ -21,6 +22,7 @@ def frozen_scores(
     tokens_per_batch: int,
     functionals: Collection[str] = (),
     layout: Layout = ROWS,
+    heads: Heads = NO_HEADS,
 ) -> Iterator[tuple[list[int], dict[str, list[Any]]]]:
     """Scores of a frozen model in the layout of the first epoch, micro-batch by micro-batch, without padding."""
     for step in plan:
@@ -28,7 +30,7 @@ def frozen_scores(
         for batch in layout.cut(of_step, tokens_per_batch):
             together = Together.of(of_step, roles, [(batch, True)])
             with torch.inference_mode():
-                flat = together.scores(model, together.passes[0], functionals, layout)
+                flat = together.scores(model, together.passes[0], functionals, layout, heads=heads)
             yield together.indices, _lists(together, flat)
 
 
@@ -40,13 +42,16 @@ def _lists(together: Together, flat: Flat) -> dict[str, list[Any]]:
         if name == "prompt_logps":
             found[name] = lines
             continue
+        before: dict[str, int] = {}
         for answer, line in zip(together.answers, lines, strict=True):
             of_role = found.setdefault(f"{answer.role}_{name}", [])
+            begins = before.get(answer.role) != answer.index
+            before[answer.role] = answer.index
             if name in TOKEN_FUNCTIONALS:
                 of_role.append(line[: len(answer.row.answer_ids)])
             elif answer.role not in REPEATED_ROLES:
                 of_role.append(line)
-            elif answer.first:
+            elif begins:
                 of_role.append([line])
             else:
                 of_role[-1].append(line)

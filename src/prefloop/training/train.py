@@ -7,6 +7,7 @@ from torch import Tensor
 
 from prefloop.errors import DataError
 from prefloop.policy import PolicyFiles, Workbench
+from prefloop.policy.reward_model_directory import require_classifier
 from prefloop.records import in_pieces
 from prefloop.training.average import MovingAverage, average_at_start
 from prefloop.training.best import MEASURED, best_step, is_given_up, is_measured_after, require_measurable
@@ -26,12 +27,13 @@ from prefloop.training.checkpoint import (
 )
 from prefloop.training.columns import data_columns, picked
 from prefloop.training.engine import Engine
-from prefloop.training.loss import LossOfPlan
+from prefloop.training.loss import LossOfPlan, functionals_of, outputs_of
 from prefloop.training.margins import margins_after, margins_before, write_margins
 from prefloop.training.optimizers import optimizer_for
 from prefloop.training.processes import Processes
 from prefloop.training.references import frozen_policies, reference_scores, same_as_start, weights_of, with_mixtures
 from prefloop.training.request import Notice, Progress, TrainRequest
+from prefloop.training.reward_models import write_reward_model
 from prefloop.training.rows import TokenExample, step_plan
 from prefloop.training.schedule import Schedule
 from prefloop.training.skipped import keep_skipped, step_or_skip
@@ -47,6 +49,7 @@ def train(
     """Trains and writes the policy as a Hugging Face directory to `out`; returns the metrics of each step.
 
     A moving average of it, if wanted, is written under the same name to the folder `ema` beside it.
+    A reward model is written as a sequence classifier, and what is known of it beside it.
 
     Beside it, where examples are pairs, stands how far each chosen answer was ahead when last seen, and of the worst
     also before and after; and what was measured on the validation examples, where there are any. Where validation
@@ -56,9 +59,12 @@ def train(
 
     Raises:
         DataError: soft labels, or what is to be measured, cannot have an effect.
+        ModelError: transformers has no sequence classifier of this kind, so that a reward model could not be saved.
     """
     settings = request.settings
     require_measurable(settings, request.objective, validation=len(request.validation) > 0)
+    if request.objective.told == "rewards":
+        require_classifier(request.start.directory)
     plan = step_plan(len(request.examples), settings.batch_size, settings.epochs, request.seed)
     weights = {policy: weights_of(policy) for policy in {*frozen_policies(request).values()}}
     loss = _loss(request, request.examples, plan[: len(plan) // settings.epochs], weights, bench, progress)
@@ -73,6 +79,7 @@ def train(
         settings.precision,
         recompute=request.recompute,
         live=request.live,
+        heads=outputs_of(functionals_of(request.objective, "policy"), loss.data),
     ) as trainable:
         engine = Engine(
             trainable,
@@ -97,7 +104,10 @@ def train(
         after = {name.removeprefix(MEASURED): value for name, value in measured.items()}
         validation.write(out.parent, before, after or validation.measured(engine.state), step)
         margins = margins_after(request, engine)
-        trainable.save(out)
+        if request.objective.told == "rewards":
+            write_reward_model(request, engine, validation, bench, out)
+        else:
+            trainable.save(out)
         keep_skipped(request.scratch, out.parent)
         if not request.block.is_last:
             save_checkpoint(out.parent, schedule.begun + step, [], _held(engine))

@@ -5,12 +5,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from prefloop.config import CloseStep, JudgeStep, StepConfig
-from prefloop.judging import make_judge
 from prefloop.loop.artifact import Inputs
 from prefloop.loop.gate import decide
 from prefloop.loop.monitors import alerts_of
 from prefloop.loop.scope import Scope
-from prefloop.loop.steps.judge import shown
+from prefloop.loop.steps.judge import judge_name
 from prefloop.loop.steps.work import StepType, Work
 from prefloop.records import Estimate, RoundSummary
 
@@ -37,11 +36,7 @@ def make_summary(work: Work) -> Mapping[str, float]:
         counts={str(artifact.step): dict(work.counts[artifact.identity]) for artifact in inputs["steps"]},
         training=metrics[-1] if metrics else {},
         evaluation=estimates(evaluation) if evaluation else {},
-        judges=tuple(
-            dict.fromkeys(
-                make_judge(step.judge, shows=shown(step)).name for step in judges if isinstance(step, JudgeStep)
-            )
-        ),
+        judges=tuple(dict.fromkeys(judge_name(step, work.recipe) for step in judges if isinstance(step, JudgeStep))),
         alerts=alerts,
     )
     work.out.write_text(summary.model_dump_json(indent=1) + "\n", encoding="utf-8")

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from statistics import fmean as mean
 
 from prefloop.config import EvaluateStep, StepConfig
 from prefloop.evaluation import Answers, scoreboard
@@ -55,11 +56,12 @@ def _answers(work: Work, responses: str, judged: str, truth: str) -> Answers:
 
 
 def _scores(work: Work, slot: str) -> dict[str, float]:
-    return {
-        judgment.subjects[0]: judgment.values[0]
-        for judgment in work.records(slot, Judgment)
-        if judgment.values[0] is not None
-    }
+    """What the judge said of each answer; of several reward models the mean."""
+    said: dict[str, list[float]] = {}
+    for judgment in work.records(slot, Judgment):
+        if judgment.values[0] is not None:
+            said.setdefault(judgment.subjects[0], []).append(judgment.values[0])
+    return {subject: mean(values) for subject, values in said.items()}
 
 
 def _log_ratios(work: Work, ours: Answers) -> list[float]:

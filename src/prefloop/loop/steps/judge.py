@@ -1,12 +1,13 @@
 """Step type `judge`: what a judge says of answers, one by one, side by side, or two at a time."""
 
+import json
 import os
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
 
-from prefloop.config import AgainstDesign, ComparingDesign, JudgeStep, LlmJudge, Recipe, Shown, StepConfig
+from prefloop.config import AgainstDesign, ComparingDesign, JudgeConfig, JudgeStep, LlmJudge, Recipe, Shown, StepConfig
 from prefloop.errors import ResumableError
 from prefloop.judging import (
     OPEN,
@@ -35,9 +36,10 @@ from prefloop.judging import (
 )
 from prefloop.loop.artifact import Inputs
 from prefloop.loop.scope import Scope
-from prefloop.loop.steps.train import TOKENS_PER_BATCH
+from prefloop.loop.steps.train import TOKENS_PER_BATCH, members_of
 from prefloop.loop.steps.work import StepType, Work, nearest
 from prefloop.records import Judgment, Prompt, Response, in_pieces, read_records, shard_name, write_records
+from prefloop.training import ABOUT
 
 POLICY = "policy_"
 """Before the part that a policy of the run plays in a judge: the slot that it is in."""
@@ -56,14 +58,14 @@ def make_judgments(work: Work) -> Mapping[str, float]:
     settings = work.settings
     assert isinstance(settings, JudgeStep)
     count = invalid = 0
-    with _asked_here(work, settings) as tally:
-        judge = _as_designed(tally, settings)
+    with _asked_here(work, settings) as tallies:
+        judges = [_as_designed(tally, settings) for tally in tallies]
         for shard in range(work.num_shards("responses")):
-            said = asked(_plan(work, settings, shard), lambda asks: list(judgments(judge, asks)))
+            said = [one for judge in judges for one in _said(judge, _plan(work, settings, shard))]
             write_records(work.out / shard_name(shard), said)
             count += len(said)
             invalid += sum(value is None for judgment in said for value in judgment.values)
-    return {"judgments": count, "invalid": invalid, "calls": tally.calls}
+    return {"judgments": count, "invalid": invalid, "calls": sum(tally.calls for tally in tallies)}
 
 
 @dataclass
@@ -96,6 +98,8 @@ class InWaves:
     judged_by: Judge
     work: Work
     size: int
+    member: int = 0
+    """Of several models that judge one after the other."""
     waves: int = 0
 
     @property
@@ -112,7 +116,7 @@ class InWaves:
         """What the model says, wave by wave."""
         done = 0
         for some in in_pieces(asks, self.size):
-            kept = self.work.scratch / f"wave-{self.waves:06d}"
+            kept = self.work.scratch / f"{self.member:02d}-wave-{self.waves:06d}"
             self.waves += 1
             if not kept.exists():
                 aside = kept.with_suffix(".writing")
@@ -127,16 +131,22 @@ class InWaves:
 
 
 @contextmanager
-def _asked_here(work: Work, settings: JudgeStep) -> Generator[Tally]:
+def _asked_here(work: Work, settings: JudgeStep) -> Generator[list[Tally]]:
     """Rules are simply asked; models in waves that survive a crash; whoever is outside once, and no more than allowed.
+
+    It is one judge; of a train step that trained several reward models, each of them.
 
     People are asked about all shards at once, before anything is written.
     """
+    if trained_judge(settings.judge, work.recipe) is not None:
+        models = _trained(work, settings)
+        yield [Tally(InWaves(model, work, WAVE, member)) for member, model in enumerate(models)]
+        return
     judge = make_judge(settings.judge, _machine(work, settings), shown(settings))
     if isinstance(judge, RewardModel | Likelihood):
-        yield Tally(InWaves(judge, work, WAVE))
+        yield [Tally(InWaves(judge, work, WAVE))]
     elif isinstance(judge, Llm) and not settings.judge.kept:
-        yield Tally(InWaves(judge, work, WAVE_OF_A_LANGUAGE_MODEL))
+        yield [Tally(InWaves(judge, work, WAVE_OF_A_LANGUAGE_MODEL))]
     elif settings.judge.kept:
         price, tokens = _price(settings, judge)
         lasting = settings.judge.price_of_a_call > 0 or isinstance(judge, Human)
@@ -145,9 +155,39 @@ def _asked_here(work: Work, settings: JudgeStep) -> Generator[Tally]:
             remembering = Remembering(cast("KeptJudge", judge), answers, work.artifact.step, price, budget, tokens)
             if isinstance(judge, Human):
                 _wait_for_people(work, settings, judge, remembering)
-            yield Tally(remembering)
+            yield [Tally(remembering)]
     else:
-        yield Tally(judge)
+        yield [Tally(judge)]
+
+
+def trained_judge(judge: JudgeConfig, recipe: Recipe) -> str | None:
+    """The train step whose reward model a judge is, or whose reward models; None where it is from elsewhere."""
+    if judge.type != "reward_model" or judge.model not in set(recipe.names()):
+        return None
+    return judge.model
+
+
+def judge_name(settings: JudgeStep, recipe: Recipe) -> str:
+    """What a judge is called in a summary; of one that the run trains no content is known beforehand."""
+    step = trained_judge(settings.judge, recipe)
+    return make_judge(settings.judge, shows=shown(settings)).name if step is None else f"reward_model:{step}"
+
+
+def _trained(work: Work, settings: JudgeStep) -> Iterator[RewardModel]:
+    """The reward models that a train step of the run made, each with the mean that it measured subtracted."""
+    judge = settings.judge
+    assert judge.type == "reward_model"
+    machine, place = _machine(work, settings), work.path("model")
+    folders = members_of(place)
+    for number, folder in enumerate(folders):
+        center = json.loads((folder / ABOUT).read_text(encoding="utf-8"))["center"]
+        config = judge.model_copy(update={"model": str(folder / "model"), "center": judge.center + center})
+        called = judge.model if len(folders) == 1 else f"{judge.model}#{number}"
+        yield RewardModel(config, machine.device, machine.tokens_per_batch, called=called)
+
+
+def _said(judge: Judge, plan: Plan) -> Iterable[Judgment]:
+    return asked(plan, lambda asks: list(judgments(judge, asks)))
 
 
 def _price(settings: JudgeStep, judge: Judge) -> tuple[float, TokenPrice | None]:
@@ -220,12 +260,15 @@ def _inputs(_name: str, settings: StepConfig, scope: Scope) -> Inputs:
     read = (*responses, *met.get("opponents", ()))
     prompts = {asked.identity: asked for answers in read for asked in answers.inputs.get("prompts", (answers,))}
     policies = {f"{POLICY}{part}": (scope.policy(name),) for part, name in settings.judge.policies.items()}
-    return {"prompts": tuple(prompts.values()), "responses": responses, **met, **policies}
+    step = trained_judge(settings.judge, scope.recipe)
+    trained = {} if step is None else {"model": scope.find(step)}
+    return {"prompts": tuple(prompts.values()), "responses": responses, **met, **policies, **trained}
 
 
-def _external(_name: str, settings: StepConfig, _recipe: Recipe) -> Mapping[str, str]:
+def _external(_name: str, settings: StepConfig, recipe: Recipe) -> Mapping[str, str]:
     assert isinstance(settings, JudgeStep)
-    return read_from_outside(settings.judge, shown(settings))
+    trained = trained_judge(settings.judge, recipe) is not None
+    return {} if trained else read_from_outside(settings.judge, shown(settings))
 
 
 JUDGE = StepType(make_judgments, _inputs, holds=lambda _settings: {Judgment: "."}, external=_external)

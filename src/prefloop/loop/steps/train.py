@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from math import ceil, log
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,13 @@ from prefloop.config import (
 from prefloop.config.references import Reference
 from prefloop.config.tokens import SUFFIX
 from prefloop.loop.artifact import Artifact, Inputs
-from prefloop.loop.scope import Scope
+from prefloop.loop.scope import Scope, trains_policy
 from prefloop.loop.steps.work import VALIDATION, StepType, Work
 from prefloop.objectives import Objective, find_objective
 from prefloop.policy import PolicyFiles
 from prefloop.records import MixedPolicies, PolicyCard, ReferenceOfPolicy, Response, content_of, seed_for
 from prefloop.training import (
+    ABOUT,
     MISMATCHED,
     ROWS,
     SCORE_CACHE,
@@ -37,6 +39,7 @@ from prefloop.training import (
     Budget,
     FrozenPolicies,
     Layout,
+    Metrics,
     Mismatched,
     TokenExample,
     TokensOnDisk,
@@ -98,14 +101,33 @@ def make_policy(work: Work) -> Mapping[str, float]:
         layout=layout,
         recompute=machine.gradient_checkpointing is True or work.artifact.path in work.resources.recomputed,
     )
-    metrics = train(request, work.resources.bench, work.out / "model", work.report, work.report.note)
-    (work.out / "training.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics), encoding="utf-8")
+    metrics, *_ = [_member(work, request, number) for number in range(settings.ensemble)]
     if fits:
         (work.out / "fitted.json").write_text(json.dumps(fits, indent=1) + "\n", encoding="utf-8")
     card = _card(work, settings, best_step(settings, metrics))
     (work.out / "policy.json").write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
     chosen = {} if card.best_step is None else {"best step": card.best_step}
-    return {"examples": len(examples), "steps": len(metrics), **chosen, **_validated(work.out / VALIDATED)}
+    told = {**chosen, **_validated(work.out / VALIDATED), **_accuracy(work.out / ABOUT)}
+    return {"examples": len(examples), "steps": len(metrics), **told}
+
+
+def _member(work: Work, request: TrainRequest, number: int) -> list[Metrics]:
+    """Trains one model of a step: the first, or a further reward model of an ensemble with seeds of its own."""
+    out = work.out / member_name(number)
+    out.mkdir(exist_ok=True)
+    if number:
+        own = seed_for(request.seed, "member", number)
+        scratch = work.scratch / member_name(number)
+        scratch.mkdir(exist_ok=True)
+        request = replace(request, seed=own, scratch=scratch)
+    metrics = train(request, work.resources.bench, out / "model", work.report, work.report.note)
+    (out / "training.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics), encoding="utf-8")
+    return metrics
+
+
+def member_name(number: int) -> str:
+    """Where in a train step's artifact a model of an ensemble lies; the first is where a single one would be."""
+    return "." if number == 0 else f"member-{number:02d}"
 
 
 def _examples(folder: Path, objective: Objective, settings: TrainStep, seed: int) -> Sequence[TokenExample]:
@@ -156,6 +178,21 @@ def _validated(file: Path) -> dict[str, float]:
         "validation examples": found["examples"],
         **{f"validation {name}, {when}": found[when][name] for name in names for when in ("before", "after")},
     }
+
+
+def members_of(artifact: Path) -> list[Path]:
+    """Where the models of a train step lie, the first one first."""
+    return [artifact, *sorted(artifact.glob("member-*"))]
+
+
+def _accuracy(file: Path) -> dict[str, float]:
+    """How often a reward model is right on held-out pairs."""
+    if not file.is_file():
+        return {}
+    about: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    low, high = about.get("interval") or (None, None)
+    found = {"accuracy": about.get("accuracy"), "accuracy, low": low, "accuracy, high": high}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _resolved_hyper(
@@ -230,7 +267,7 @@ def _card(work: Work, settings: TrainStep, best: int | None) -> PolicyCard:
     inputs = work.artifact.inputs
     return PolicyCard(
         identity=work.artifact.identity,
-        kind="full" if settings.lora is None else "lora",
+        kind="reward_model" if not trains_policy(settings) else "full" if settings.lora is None else "lora",
         base=source.name,
         base_identity=source.identity,
         start=inputs["start"][0].identity,

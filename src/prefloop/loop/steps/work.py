@@ -14,6 +14,7 @@ from prefloop.loop.artifact import Artifact, Inputs, turn_at
 from prefloop.loop.progress import Report
 from prefloop.loop.scope import Scope
 from prefloop.policy import ChatCodec, ModelSource, PolicyFiles, Workbench
+from prefloop.policy.model_heads import HEADS_FILE
 from prefloop.records import Record, read_folder, shard_name, shards_in
 
 R = TypeVar("R", bound=Record)
@@ -103,10 +104,11 @@ class Work:
         path = self.paths[artifact.identity]
         if artifact.step_type == "model":
             return PolicyFiles(artifact.identity, path)
-        model = path / "model"
+        model, heads = path / "model", path / HEADS_FILE
+        kept = heads if heads.is_file() else None
         if (model / "adapter_config.json").is_file():
-            return PolicyFiles(artifact.identity, self.resources.source.directory, model)
-        return PolicyFiles(artifact.identity, model)
+            return PolicyFiles(artifact.identity, self.resources.source.directory, model, kept)
+        return PolicyFiles(artifact.identity, model, None, kept)
 
     @property
     def turn(self) -> int:
