@@ -54,6 +54,7 @@ check: $(INSTALLED_DEV)  ## format, lint, types, layers, generated pages
 	.venv/bin/python scripts/objectives_page.py --check
 	.venv/bin/python scripts/data_page.py --check
 	.venv/bin/python scripts/systems_page.py --check
+	.venv/bin/python scripts/worlds_page.py --check
 
 format: $(INSTALLED_DEV)  ## put the code into its one format
 	.venv/bin/ruff format

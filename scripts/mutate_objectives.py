@@ -1,10 +1,12 @@
-"""Changes the objectives one operator, sign or constant at a time and reports which changes no number and no test sees.
+"""Changes the functions of a room one operator, sign or constant at a time; reports which no number and no test sees.
 
-One pytest run collects the tests of the objectives. A first child process records which vector files and which tests
-run each function; then each mutant gets a child process of its own, in which the function's code is exchanged: first
-the published numbers are recomputed, then the tests that run the function, fastest first, until one fails.
+The room is `objectives`, or `worlds`. One pytest run collects its tests. A first child process records which vector
+files and which tests run each function; then each mutant gets a child process of its own, in which the function's code
+is exchanged: first the published numbers are recomputed, then the tests that run the function, fastest first, until one
+fails.
 
-    python scripts/mutate_objectives.py [--each 5] [--seed 0] [--only FUNCTION ...] [--tests PATH ...] [--json FILE]
+    python scripts/mutate_objectives.py [--room worlds] [--each 5] [--seed 0] [--only FUNCTION ...] [--tests PATH ...]
+                                        [--json FILE]
 """
 
 import argparse
@@ -30,9 +32,6 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 ROOT = Path(__file__).parents[1]
-OBJECTIVES = ROOT / "src" / "prefloop" / "objectives"
-NO_FORMULAS = {"__init__.py", "described.py", "quantities.py", "registry.py"}
-TESTS = ("tests/objectives", "tests/testing")
 ITSELF = "test_mutations.py"
 ENOUGH = 0.95
 LONGEST = 60
@@ -115,6 +114,73 @@ BY_HAND = (
     ("clamp removed", "wpo", "log_weights.clamp(max=0)", "log_weights"),
 )
 """What the change stands for, the function, text that it has once, text in its place."""
+
+BY_HAND_IN_WORLDS = (
+    (
+        "label turned round",
+        "Judges.labelling",
+        '_scores("labels", pair, (wins, 1 - wins))',
+        '_scores("labels", pair, (1 - wins, wins))',
+    ),
+    ("probability of a verdict left out", "groups", "mass * chance", "mass"),
+    ("equal examples counted once", "as_tokens", "known.weight + made.weight", "made.weight"),
+    (
+        "mean in place of the sum over masses",
+        "PopulationLoss.forward",
+        "(self.masses * self.losses()).sum()",
+        "self.losses().mean()",
+    ),
+    (
+        "the start is every reference",
+        "population_loss",
+        "if references is None else references",
+        "if True else references",
+    ),
+    ("first policy of a mixture alone", "ExactStage._reference", "if mixture is None else", "if True else"),
+    ("temperature not applied", "ExactStage._draws", ".tempered(settings.temperature)", ".tempered(1.0)"),
+    ("one answer in place of K", "ExactStage._draws", "* settings.num_samples", "* 1"),
+    ("the gate sees the initial model twice", "ExactStage._evaluation", 'against("round_start")', 'against("initial")'),
+    (
+        "gradient alone in the sandwich",
+        "standard_errors",
+        "of_logps @ spread * of_logps",
+        "of_logps @ inverse * of_logps",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Room:
+    """Whose functions are changed."""
+
+    name: str
+    left_out: tuple[str, ...]
+    """Files without a formula."""
+    tests: tuple[str, ...]
+    """Files or folders, and options of pytest."""
+    by_hand: tuple[tuple[str, str, str, str], ...]
+    has_vectors: bool
+    """Published numbers are recomputed as well."""
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        return ROOT / "src" / "prefloop" / self.name
+
+
+ROOMS = {
+    room.name: room
+    for room in (
+        Room(
+            "objectives",
+            ("__init__.py", "described.py", "quantities.py", "registry.py"),
+            ("tests/objectives", "tests/testing"),
+            BY_HAND,
+            has_vectors=True,
+        ),
+        Room("worlds", ("__init__.py",), ("tests/worlds", "-m", "not slow"), BY_HAND_IN_WORLDS, has_vectors=False),
+    )
+}
 
 OPERATORS: dict[type, tuple[Callable[[], Any], ...]] = {
     ast.Add: (ast.Sub,),
@@ -202,9 +268,9 @@ def _put(parent: ast.AST, field: str, place: int | None, node: ast.AST) -> None:
         getattr(parent, field)[place] = node
 
 
-def mutants_by_hand(sources: dict[str, str]) -> Iterator[Mutant]:
-    """The changes of `BY_HAND`, each in the text of its function."""
-    for meaning, name, old, new in BY_HAND:
+def mutants_by_hand(room: Room, sources: dict[str, str]) -> Iterator[Mutant]:
+    """The changes that a person chose, each in the text of its function."""
+    for meaning, name, old, new in room.by_hand:
         file, source, node = next(
             (file, source, found)
             for file, source in sources.items()
@@ -217,12 +283,12 @@ def mutants_by_hand(sources: dict[str, str]) -> Iterator[Mutant]:
         yield Mutant(file, name, f"`{old}` -> `{new}`", source.replace(text, text.replace(old, new)), meaning)
 
 
-def all_mutants(each: int, seed: int) -> list[Mutant]:
+def all_mutants(room: Room, each: int, seed: int) -> list[Mutant]:
     """Those by hand, then the drawn ones of every formula."""
-    files = [file for file in sorted(OBJECTIVES.glob("*.py")) if file.name not in NO_FORMULAS]
+    files = [file for file in sorted(room.folder.glob("*.py")) if file.name not in room.left_out]
     sources = {file.name: file.read_text(encoding="utf-8") for file in files}
     drawn = [mutant for file, source in sources.items() for mutant in mutants_of(file, source, each, seed)]
-    return [*mutants_by_hand(sources), *drawn]
+    return [*mutants_by_hand(room, sources), *drawn]
 
 
 # ------------------------------------------------------------------------------------------------- exchanging the code
@@ -239,20 +305,20 @@ def code_of(source: str, path: str, function: str) -> CodeType:
     raise AssertionError(function)
 
 
-def loaded_functions() -> dict[str, list[FunctionType]]:
-    """The functions of the objectives by file and qualified name, also those that only shape checks still refer to."""
+def loaded_functions(folder: Path) -> dict[str, list[FunctionType]]:
+    """The functions of a room by file and qualified name, also those that only shape checks still refer to."""
     found: dict[str, list[FunctionType]] = {}
     for each in gc.get_objects():
         if type(each) is FunctionType:  # isinstance would ask lazy modules for their class
             file = Path(each.__code__.co_filename)
-            if file.parent == OBJECTIVES:
+            if file.parent == folder:
                 found.setdefault(f"{file.name}:{each.__code__.co_qualname}", []).append(each)
     return found
 
 
-def exchange(mutant: Mutant, loaded: dict[str, list[FunctionType]]) -> None:
+def exchange(mutant: Mutant, folder: Path, loaded: dict[str, list[FunctionType]]) -> None:
     """Gives the function the mutant's code, wherever it is used."""
-    code = code_of(mutant.source, str(OBJECTIVES / mutant.file), mutant.function)
+    code = code_of(mutant.source, str(folder / mutant.file), mutant.function)
     for each in loaded[mutant.key]:
         each.__code__ = code
 
@@ -299,7 +365,8 @@ def _answer(work: Callable[[], Any], writing: int) -> NoReturn:
 class Mutations:
     """Pytest plugin: instead of running the tests once, runs each mutant against what runs its function."""
 
-    def __init__(self, mutants: list[Mutant]) -> None:
+    def __init__(self, room: Room, mutants: list[Mutant]) -> None:
+        self.room = room
         self.mutants = mutants
         self.verdicts: list[Verdict] = []
 
@@ -317,16 +384,16 @@ class Mutations:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """In place of pytest's own loop."""
         started = time.monotonic()
-        loaded = loaded_functions()
+        loaded = loaded_functions(self.room.folder)
         gc.freeze()
-        seen = in_a_child(lambda: record(session.items))
+        seen = in_a_child(lambda: record(self.room, session.items))
         for left_out in seen["failed"]:
             print(f"left out, it fails without a mutation: {left_out}")
         print(f"{len(session.items)} tests recorded after {time.monotonic() - started:.0f} s", flush=True)
         for mutant in self.mutants:
             stems = seen["stems"].get(mutant.key, [])
             items = [session.items[number] for number in seen["tests"].get(mutant.key, [])]
-            found = in_a_child(partial(judged, mutant, loaded, stems, items))
+            found = in_a_child(partial(judged, mutant, self.room.folder, loaded, stems, items))
             self.verdicts.append(Verdict(mutant, *(found or ("time", f"more than {LONGEST} s"))))
             if self.verdicts[-1].killed_by is None:
                 print(f"survived: {mutant.name}", flush=True)
@@ -334,17 +401,17 @@ class Mutations:
         return True
 
 
-def record(items: list[pytest.Item]) -> dict[str, Any]:
+def record(room: Room, items: list[pytest.Item]) -> dict[str, Any]:
     """Which vector files and which tests (fastest first) run which function, and which tests fail as things are."""
     stems: dict[str, list[str]] = {}
     tests: dict[str, list[tuple[float, int]]] = {}
     failed: list[str] = []
-    for stem in vector_files():
-        for key in calls(partial(vectors_differ, stem))[1]:
+    for stem in vector_files() if room.has_vectors else ():
+        for key in calls(room.folder, partial(vectors_differ, stem))[1]:
             stems.setdefault(key, []).append(stem)
     for number, item in enumerate(items):
         started = time.perf_counter()
-        failing, called = calls(partial(fails, item))
+        failing, called = calls(room.folder, partial(fails, item))
         if failing:
             failed.append(item.nodeid)
             continue
@@ -354,14 +421,13 @@ def record(items: list[pytest.Item]) -> dict[str, Any]:
     return {"stems": stems, "tests": by_time, "failed": failed}
 
 
-def calls(work: Callable[[], Any]) -> tuple[Any, set[str]]:
-    """What `work` returns, and the functions of the objectives that it ran."""
+def calls(folder: Path, work: Callable[[], Any]) -> tuple[Any, set[str]]:
+    """What `work` returns, and the functions of a room that it ran."""
     called: set[str] = set()
-    folder = str(OBJECTIVES)
 
     def note(frame: FrameType, event: str, _: Any) -> None:
         code = frame.f_code
-        if event == "call" and code.co_filename.startswith(folder):
+        if event == "call" and code.co_filename.startswith(str(folder)):
             called.add(f"{Path(code.co_filename).name}:{code.co_qualname.split('.<locals>')[0]}")
 
     sys.setprofile(note)
@@ -372,11 +438,11 @@ def calls(work: Callable[[], Any]) -> tuple[Any, set[str]]:
 
 
 def judged(
-    mutant: Mutant, loaded: dict[str, list[FunctionType]], stems: list[str], items: list[pytest.Item]
+    mutant: Mutant, folder: Path, loaded: dict[str, list[FunctionType]], stems: list[str], items: list[pytest.Item]
 ) -> tuple[str | None, str]:
     """Exchanges the code, for good: what sees it, and which file or test."""
     signal.alarm(LONGEST)
-    exchange(mutant, loaded)
+    exchange(mutant, folder, loaded)
     for stem in stems:
         if vectors_differ(stem):
             return "vectors", stem
@@ -430,18 +496,21 @@ def report(verdicts: list[Verdict]) -> float:
 def main() -> int:
     """0 where enough mutants are seen."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--room", choices=ROOMS, default="objectives", help="whose functions are changed")
     parser.add_argument("--each", type=int, default=5, help="mutants a function")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
     parser.add_argument("--only", nargs="*", default=(), help="names of functions")
-    parser.add_argument("--tests", nargs="*", default=TESTS, help="files or folders of tests")
+    parser.add_argument("--tests", nargs="*", help="files or folders of tests, in place of the room's")
     parser.add_argument("--json", type=Path, help="where every verdict is written")
     given = parser.parse_args()
+    room = ROOMS[given.room]
 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.chdir(ROOT)
-    mutants = [each for each in all_mutants(given.each, given.seed) if not given.only or each.function in given.only]
-    plugin = Mutations(mutants)
-    code = pytest.main(["-q", "-s", "-p", "no:cacheprovider", *given.tests], plugins=[plugin])
+    mutants = all_mutants(room, given.each, given.seed)
+    mutants = [each for each in mutants if not given.only or each.function in given.only]
+    plugin = Mutations(room, mutants)
+    code = pytest.main(["-q", "-s", "-p", "no:cacheprovider", *(given.tests or room.tests)], plugins=[plugin])
     if len(plugin.verdicts) < len(mutants):
         return int(code) or 1
     share = report(plugin.verdicts)

@@ -6,20 +6,19 @@ from typing import get_args
 import pytest
 import torch
 
-from prefloop.objectives import f_divergence_dpo, find_objective
+from prefloop.objectives import f_divergence_dpo
 from prefloop.objectives.f_divergence import Divergence, f_prime
-from prefloop.testing import TabularWorld
+from prefloop.worlds import Bandit
 
 DIVERGENCES = get_args(Divergence)
 
 
 @pytest.mark.parametrize("divergence", DIVERGENCES)
 def test_at_the_optimum_the_derivative_of_f_is_the_reward_over_beta_up_to_a_constant(divergence: Divergence) -> None:
-    world = TabularWorld.of(answers=5, seed=3)
-    hyper = {"beta": 2.0, "divergence": divergence, "alpha": 0.6}
-    found = world.optimum(find_objective("f_divergence_dpo", "here"), hyper)
+    world = Bandit.of(5, seed=3)
+    found = world.optimum("f_divergence_dpo", beta=2.0, divergence=divergence, alpha=0.6)
     rest = f_prime(found - world.ref, divergence, 0.6) - world.reward / 2.0
-    torch.testing.assert_close(rest, rest.mean().expand(5), rtol=0, atol=1e-5)
+    torch.testing.assert_close(rest, rest.mean().expand(5), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize(

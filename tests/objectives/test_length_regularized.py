@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from prefloop.objectives import Fit, dpo, find_objective, length_regularized_dpo
-from prefloop.testing import TabularWorld
+from prefloop.worlds import Bandit
 
 OBJECTIVE = find_objective("ilr_dpo", "here")
+LENGTHS = (2, 7, 12, 25, 39)
 
 
 def scores(pairs: int = 6, seed: int = 0) -> list[Tensor]:
@@ -87,16 +88,16 @@ def test_swapping_the_pair_turns_z_around() -> None:
 
 @pytest.mark.parametrize(("beta", "alpha"), [(0.1, 0.0), (0.1, 0.01), (0.5, 0.1), (1.0, -0.05)])
 def test_population_optimum_is_the_tilted_reference_with_length_taken_off(beta: float, alpha: float) -> None:
-    world = TabularWorld.of(answers=5, seed=1)
-    found = world.optimum(OBJECTIVE, {"beta": beta, "alpha": alpha})
-    expected = (world.ref + (world.reward - alpha * world.lengths) / beta).log_softmax(0)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    world = Bandit.of(5, seed=1, lengths=LENGTHS)
+    found = world.optimum("ilr_dpo", beta=beta, alpha=alpha)
+    expected = world.tilted((world.reward - alpha * world.lengths) / beta)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
 
 
 def test_the_optimal_policys_expected_length_falls_with_alpha() -> None:
-    world = TabularWorld.of(answers=5, seed=1)
+    world = Bandit.of(5, seed=1, lengths=LENGTHS)
     mean_lengths = [
-        float(world.optimum(OBJECTIVE, {"beta": 0.5, "alpha": alpha}).exp() @ world.lengths)
+        float(world.optimum("ilr_dpo", beta=0.5, alpha=alpha).exp() @ world.lengths)
         for alpha in (-0.02, 0.0, 0.01, 0.02, 0.05)
     ]
     assert np.diff(mean_lengths).max() < 0
@@ -104,11 +105,10 @@ def test_the_optimal_policys_expected_length_falls_with_alpha() -> None:
 
 def test_a_reward_that_pays_for_length_is_undone_by_its_own_alpha() -> None:
     """With reward = quality + c * length and alpha = c the optimum is that of quality alone."""
-    fair = TabularWorld.of(answers=5, seed=2)
-    biased = TabularWorld(fair.reward + 0.03 * fair.lengths, fair.lengths, fair.ref)
-    found = biased.optimum(OBJECTIVE, {"beta": 0.2, "alpha": 0.03})
-    expected = fair.optimum(find_objective("dpo", "here"), {"beta": 0.2})
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    fair = Bandit.of(5, seed=2, lengths=LENGTHS)
+    biased = Bandit(fair.answers, fair.reward + 0.03 * fair.lengths, fair.ref)
+    found = biased.optimum("ilr_dpo", beta=0.2, alpha=0.03)
+    torch.testing.assert_close(found, fair.optimum("dpo", beta=0.2), rtol=0, atol=1e-9)
 
 
 # ------------------------------------------------------------------------------------------------ the fitted alpha

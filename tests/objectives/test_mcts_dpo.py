@@ -14,7 +14,7 @@ from prefloop.objectives import (
     mcts_dpo_plain,
     visit_smoothing,
 )
-from prefloop.testing import minimise
+from prefloop.worlds import minimise
 
 Rows = list[list[int]]
 

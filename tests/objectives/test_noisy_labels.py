@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from prefloop.objectives import conservative_dpo, dpo, find_objective, robust_dpo
-from prefloop.testing import TabularWorld
+from prefloop.objectives import conservative_dpo, dpo, robust_dpo
+from prefloop.worlds import Bandit
 
 ZERO = torch.zeros(1, dtype=torch.float64)
 
@@ -38,11 +38,11 @@ def test_robust_dpo_falls_for_ever_at_its_slope(smoothing: float) -> None:
 
 def test_on_flipped_labels_robust_dpo_ends_where_dpo_ends_on_clean_ones() -> None:
     """Every ordered pair, with the label that Bradley-Terry on the reward gives and flips of probability e."""
-    world, flips, beta = TabularWorld.of(answers=4, seed=1), 0.2, 0.7
+    world, flips, beta = Bandit.of(4, seed=1), 0.2, 0.7
     chosen, rejected = (1 - torch.eye(4)).nonzero(as_tuple=True)
     clean = (world.reward[chosen] - world.reward[rejected]).sigmoid()
     noisy = (1 - flips) * clean + flips * (1 - clean)
-    policy = world.optimum(find_objective("dpo", "here"), {"beta": beta}).requires_grad_()
+    policy = world.optimum("dpo", beta=beta).requires_grad_()
     pair = (policy[chosen], policy[rejected], world.ref[chosen], world.ref[rejected])
     expected = (clean * dpo(*pair, beta=beta)).sum()
     found = (noisy * robust_dpo(*pair, beta=beta, label_smoothing=flips)).sum()

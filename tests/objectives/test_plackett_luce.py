@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from prefloop.objectives import plackett_luce_dpo
-from prefloop.testing import TabularWorld, minimise
+from prefloop.worlds import Bandit, minimise
 
 
 def every(ranks: int) -> Tensor:
@@ -60,7 +60,7 @@ def test_equal_answers_may_change_places() -> None:
 
 def test_the_population_optimum_is_the_tilted_reference() -> None:
     """All rankings of four answers, as often as Plackett-Luce on the reward gives them."""
-    world, beta = TabularWorld.of(answers=4, seed=0), 0.5
+    world, beta = Bandit.of(4, seed=0), 0.5
     orders = torch.tensor(list(permutations(range(4))))
     mask = every(4).expand(24, 4)
     often = plackett_luce_dpo(world.reward[orders], torch.zeros(24, 4).double(), mask, beta=1.0).neg().exp()
@@ -70,4 +70,4 @@ def test_the_population_optimum_is_the_tilted_reference() -> None:
         return (often * plackett_luce_dpo(policy[orders], world.ref[orders], mask, beta=beta)).sum()
 
     found = minimise(expected_loss, start=torch.zeros(4).double()).log_softmax(0)
-    torch.testing.assert_close(found, (world.ref + world.reward / beta).log_softmax(0), rtol=0, atol=1e-5)
+    torch.testing.assert_close(found, world.tilted(world.reward / beta), rtol=0, atol=1e-9)

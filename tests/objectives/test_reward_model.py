@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from prefloop.objectives import bradley_terry, bradley_terry_margin, ranked_rewards, ranked_rewards_by_pairs
-from prefloop.testing import minimise
+from prefloop.worlds import minimise
 
 
 def rewards(*shape: int, seed: int = 0) -> Tensor:

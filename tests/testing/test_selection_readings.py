@@ -8,8 +8,8 @@ import pytest
 
 from prefloop.errors import DataError
 from prefloop.testing.cases import VectorCase
-from prefloop.testing.games import self_play_optimum, soft_policy_iteration
 from prefloop.testing.selection_readings import SELECTIONS
+from prefloop.worlds import self_play_optimum, soft_policy_iteration
 
 
 def computed(stem: str, inputs: dict[str, Any], op: str | None = None, **hyper: Any) -> Any:

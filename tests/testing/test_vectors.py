@@ -1,7 +1,9 @@
 """`prefloop verify`: published numbers, and what is said when they differ."""
 
 import json
+import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,9 @@ import pytest
 
 from prefloop.cli.verify import verify_command
 from prefloop.errors import DataError, RecipeError
-from prefloop.testing import OPTIMA, shipped_vectors, verify_file, verify_folder
+from prefloop.testing import shipped_vectors, verify_file, verify_folder
 from prefloop.testing.vectors import METHODS, relative_error
+from prefloop.worlds import claims
 
 SHIPPED = sorted(shipped_vectors().glob("*.json"))
 
@@ -110,12 +113,36 @@ def test_floats_may_differ_a_little_and_everything_else_not_at_all(computed: Any
     assert relative_error(computed, expected) == pytest.approx(error, rel=1e-6)
 
 
-def test_without_a_folder_the_shipped_files_and_worlds_are_checked(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_folder_the_shipped_files_and_the_claims_in_worlds_are_checked(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of the claims: all of them are measured in tests/worlds."""
+    kept = {name: claims()[name] for name in ("soft_labels", "any_sampler")}
+    monkeypatch.setattr("prefloop.worlds.claims", lambda: kept)
     written, passed = verify_command(None)
     assert passed
-    assert {found["status"] for found in written["worlds"].values()} == {"pass"}
+    assert set(written["worlds"]) == {"dpo"}
+    assert written["worlds"]["dpo"]["status"] == "pass"
+    assert written["worlds"]["dpo"]["claims"].keys() == kept.keys()
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == [path.stem for path in SHIPPED] + ["optimum"] * len(OPTIMA)
+    assert [line.split()[0] for line in lines] == [*(path.stem for path in SHIPPED), "dpo"]
+    assert lines[-1].startswith("dpo                          pass      claims in worlds: 2, off by at most ")
+    assert json.loads(json.dumps(written)) == written
+
+
+@pytest.mark.parametrize(
+    ("error", "said"), [(2e-6, "2.0e-06"), (math.nan, "infinitely far"), (math.inf, "infinitely far")]
+)
+def test_a_claim_that_does_not_hold_fails_and_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: float, said: str
+) -> None:
+    wrong = replace(claims()["soft_labels"], error=lambda: error)
+    monkeypatch.setattr("prefloop.worlds.claims", lambda: {"right": claims()["soft_labels"], "wrong": wrong})
+    monkeypatch.setattr("prefloop.testing.verify_folder", lambda _folder: {})
+    written, passed = verify_command(None)
+    assert not passed
+    assert written["worlds"]["dpo"]["status"] == "fail"
+    assert capsys.readouterr().out.endswith(f"off by at most {said}; fails: soft_labels\n")
     assert json.loads(json.dumps(written)) == written
 
 

@@ -37,8 +37,8 @@ from prefloop.pairing.worst_of_k import worst_of_k_samples
 from prefloop.records import Message
 from prefloop.statistics import best_of_n_kl, best_of_n_mean
 from prefloop.testing.cases import Compute, Fields, VectorCase
-from prefloop.testing.games import prompted_optimum, self_play_optimum, soft_policy_iteration
 from prefloop.training.average import MovingAverage
+from prefloop.worlds import prompted_optimum, self_play_optimum, soft_policy_iteration
 
 Values = Mapping[str, Any]
 Read = Callable[[Values, Values], Any]

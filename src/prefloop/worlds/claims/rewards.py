@@ -1,0 +1,266 @@
+"""Where pairs labelled by a reward lead: each objective's own closed form."""
+
+from math import log
+
+import torch
+from torch import Tensor
+
+from prefloop.training import TokenExample
+from prefloop.worlds.bandit import Bandit, apart, normalised_by
+from prefloop.worlds.claims.registry import claim
+from prefloop.worlds.games import tilted
+from prefloop.worlds.judges import flipped
+from prefloop.worlds.population import every_pair
+from prefloop.worlds.solve import population_loss
+from prefloop.worlds.stage import World, play
+from prefloop.worlds.table import language
+
+DPO = "arXiv:2305.18290 equation 4"
+
+
+@claim("dpo", source=DPO)
+def any_sampler() -> float:
+    """Bradley-Terry labels end at ref * exp(r / beta), whoever sampled the answers."""
+    world = Bandit.of(4, seed=0)
+    samplers = (world.ref, torch.zeros(4).double(), 2 * world.reward)
+    found = [population_loss("dpo", world.labelled(sampler=one), world.policy, beta=0.5).minimum() for one in samplers]
+    expected = torch.tensor(tilted(world.ref.exp().tolist(), world.reward.tolist(), 0.5), dtype=torch.float64).log()
+    return max(apart(one, expected) for one in found)
+
+
+@claim("dpo", source=DPO)
+def soft_labels() -> float:
+    """Probabilities in place of labels have the same minimum: rule all_pairs with soft_labels."""
+    world = Bandit.of(4, seed=1)
+    examples = world.paired(world.judges.scoring(world.reward), "all_pairs", count=3)
+    found = population_loss("dpo", examples, world.policy, soft_labels=True, beta=0.5).minimum()
+    return apart(found, world.tilted(world.reward / 0.5))
+
+
+def _loop_of_dpo(world: Bandit, reference: str, rounds: int) -> tuple[float, ...]:
+    """Distance of each round's policy from the closed form."""
+    played = play(
+        World(world.policy, lambda _: world.judges.labelling(world.prefers)),
+        f"rounds={rounds}",
+        "samples.num_samples=2",
+        "pairs={rule: iid}",
+        f"policy={{objective: {{name: dpo, beta: 2.0}}, references: {{ref: {reference}}}}}",
+    )
+    times = [number + 1 if reference == "round_start" else 1 for number in range(rounds)]
+    return tuple(
+        apart(policy, world.tilted(time * world.reward / 2))
+        for time, policy in zip(times, played.policies, strict=True)
+    )
+
+
+@claim("iterative dpo", source="arXiv:2402.04792")
+def fixed_reference() -> float:
+    """Rounds against the initial model do not move ref * exp(r / beta)."""
+    return max(_loop_of_dpo(Bandit.of(4, seed=2), "initial", rounds=3))
+
+
+@claim("iterative dpo", source="arXiv:2405.07863, as its code has the reference")
+def moving_reference() -> float:
+    """T rounds, each against its own start, end at initial * exp(T r / beta)."""
+    return max(_loop_of_dpo(Bandit.of(4, seed=2), "round_start", rounds=4))
+
+
+@claim("iterative dpo", source="arXiv:2407.00617, the geometric mixture as a reference")
+def mixed_reference() -> float:
+    """Against start^(1-w) initial^w the tilt grows to a finite (1 - (1-w)^T) / w times r / beta."""
+    world = Bandit.of(4, seed=3)
+    played = play(
+        World(world.policy, lambda _: world.judges.labelling(world.prefers)),
+        "rounds=3",
+        "samples.num_samples=2",
+        "pairs={rule: iid}",
+        "policy={objective: {name: dpo, beta: 2.0}, "
+        "references: {ref: {geometric: {policies: [initial, round_start], weights: [0.25, 0.75]}}}}",
+    )
+    tilts = [(1 - 0.75**rounds) / 0.25 for rounds in (1, 2, 3)]
+    return max(
+        apart(policy, world.tilted(tilt * world.reward / 2))
+        for tilt, policy in zip(tilts, played.policies, strict=True)
+    )
+
+
+@claim("dpo on language", source=DPO)
+def two_words() -> float:
+    """All 31 sentences of two words, tokens conditioned on tokens, end at ref * exp(r / beta)."""
+    return _language(words=2, longest=4)
+
+
+@claim("dpo on language", source=DPO)
+def ten_words() -> float:
+    """All 111 sentences of ten words end at ref * exp(r / beta)."""
+    return _language(words=10, longest=2)
+
+
+def _language(words: int, longest: int) -> float:
+    world = Bandit.of(language(words, longest), seed=4)
+    masses = world.ref.exp()[:, None] * world.ref.exp() * world.prefers
+    found = population_loss("dpo", every_pair(world.answers, masses), world.policy, beta=0.5).minimum()
+    return apart(found, world.tilted(world.reward / 0.5))
+
+
+@claim("tdpo2", source="arXiv:2404.11999 equation 20")
+def token_level_without_weight() -> float:
+    """At alpha = 0 the reference's whole distributions, though read, change nothing: ref * exp(r / beta)."""
+    world = Bandit.of(language(2, 2), seed=5)
+    found = population_loss("tdpo2", world.labelled(), world.policy, beta=0.5, alpha=0.0).minimum()
+    return apart(found, world.tilted(world.reward / 0.5))
+
+
+@claim("reference_free_dpo", source="arXiv:2305.18290 with a uniform reference")
+def uniform_reference() -> float:
+    """Without a reference the end is exp(r / beta)."""
+    world = Bandit.of(4, seed=6)
+    found = population_loss("reference_free_dpo", world.labelled(), world.policy, {}, beta=0.5).minimum()
+    return apart(found, (world.reward / 0.5).log_softmax(0))
+
+
+@claim("cpo", source="arXiv:2401.08417")
+def contrast_alone() -> float:
+    """Without its likelihood term it is DPO with a uniform reference: exp(r / beta)."""
+    world = Bandit.of(4, seed=7)
+    found = population_loss("cpo", world.labelled(), world.policy, {}, beta=0.5, nll_weight=0.0).minimum()
+    return apart(found, (world.reward / 0.5).log_softmax(0))
+
+
+@claim("plackett_luce_dpo", source="arXiv:2305.18290 appendix A.3")
+def rankings() -> float:
+    """Rankings of three by Plackett and Luce end where pairs do: ref * exp(r / beta)."""
+    world = Bandit.of(3, seed=8)
+    examples = world.paired(world.judges.ranking(world.reward), "ranking", count=3)
+    return apart(
+        population_loss("plackett_luce_dpo", examples, world.policy, beta=0.5).minimum(),
+        world.tilted(world.reward / 0.5),
+    )
+
+
+@claim("ipo", source="arXiv:2310.12036 theorem 1 and equation 17")
+def win_rates_over_the_sampler() -> float:
+    """Labels of two answers of q end at ref * exp(P(y > q) / tau), which depends on the sampler q."""
+    world = Bandit.of(4, seed=9)
+    sampler = (2 * world.reward).log_softmax(0)
+    found = population_loss("ipo", world.labelled(sampler=sampler), world.policy, beta=0.2).minimum()
+    return apart(found, world.tilted(world.prefers @ sampler.exp() / 0.2))
+
+
+@claim("rebel", source="arXiv:2404.16767")
+def regression_on_rewards() -> float:
+    """Rewards themselves, eta nats a reward of 1: ref * exp(eta r)."""
+    world = Bandit.of(4, seed=10)
+    examples = world.paired(world.judges.scoring(world.reward), "iid")
+    return apart(population_loss("rebel", examples, world.policy, eta=3.0).minimum(), world.tilted(3 * world.reward))
+
+
+@claim("f_divergence_dpo", source="arXiv:2309.16240 theorem 1")
+def other_divergences() -> float:
+    """Under each divergence beta f'(pi / ref) is r up to a constant."""
+    world = Bandit.of(4, seed=11)
+
+    def spread(values: Tensor) -> float:
+        return (values - world.reward).max().item() - (values - world.reward).min().item()
+
+    def found(divergence: str) -> Tensor:
+        loss = population_loss("f_divergence_dpo", world.labelled(), world.policy, beta=0.8, divergence=divergence)
+        return loss.minimum().logps().detach() - world.ref
+
+    return max(
+        spread(0.8 * found("reverse_kl")),
+        spread(0.8 * -(-found("forward_kl")).exp()),
+        spread(0.8 * -torch.nn.functional.softplus(-found("js_divergence"))),
+        spread(0.8 * (-0.5 * found("alpha_divergence")).exp() / -0.5),
+    )
+
+
+def _by_length(world: Bandit) -> Tensor:
+    """Reward over beta = 2."""
+    return world.reward / 2
+
+
+@claim("length_normalized_dpo", source="arXiv:2411.15124, worked out")
+def tilt_by_length() -> float:
+    """Log-ratios a token are r / beta up to one constant: longer answers are tilted more."""
+    world = Bandit.of(4, seed=12, lengths=(2, 3, 5, 8))
+    found = population_loss("length_normalized_dpo", world.labelled(), world.policy, beta=2.0).minimum()
+    return apart(found, normalised_by(world.ref, _by_length(world), world.lengths))
+
+
+@claim("simpo", source="arXiv:2405.14734 equation 6, worked out")
+def likelihood_by_length() -> float:
+    """Without a margin the mean log-probability of a token is r / beta up to one constant."""
+    world = Bandit.of(4, seed=13, lengths=(2, 3, 5, 8))
+    found = population_loss("simpo", world.labelled(), world.policy, {}, beta=2.0, gamma=0.0).minimum()
+    return apart(found, normalised_by(torch.zeros(4).double(), _by_length(world), world.lengths))
+
+
+@claim("ipo_per_token", source="arXiv:2310.12036 on averages over tokens")
+def win_rates_by_length() -> float:
+    """Log-ratios a token are P(y > q) / tau up to one constant."""
+    world = Bandit.of(4, seed=14, lengths=(2, 3, 5, 8))
+    found = population_loss("ipo_per_token", world.labelled(), world.policy, beta=0.5).minimum()
+    return apart(found, normalised_by(world.ref, world.prefers @ world.ref.exp() / 0.5, world.lengths))
+
+
+@claim("davir_dpo", source="arXiv:2310.13008")
+def tilt_by_reference() -> float:
+    """Log-ratios are r / beta times what the reference needs for the answer, up to one constant."""
+    world = Bandit.of(4, seed=15)
+    found = population_loss("davir_dpo", world.labelled(), world.policy, beta=2.0).minimum()
+    return apart(found, normalised_by(world.ref, _by_length(world), -world.ref))
+
+
+@claim("odpo", source="arXiv:2402.10571, worked out")
+def offset_of_two_answers() -> float:
+    """Two answers: p sigmoid(d1 - m) = (1 - p) sigmoid(d2 + m) for the margin m, each order with its offset."""
+    world = Bandit.of(2, seed=16)
+    prob_first, gaps = 0.7, (2.0, 0.4)
+    masses = torch.tensor([[0.0, prob_first], [1 - prob_first, 0.0]], dtype=torch.float64)
+    examples: list[TokenExample] = []
+    for order, gap in enumerate(gaps):
+        scores = torch.zeros(2, dtype=torch.float64).index_fill(0, torch.tensor([order]), gap)
+        examples.append(every_pair(world.answers, masses, {"score": scores})[order])
+    found = population_loss("odpo", examples, world.policy, beta=0.5, alpha=1.5).minimum().logps().detach()
+    margin = 0.5 * ((found - world.ref)[0] - (found - world.ref)[1])
+    first, second = (1.5 * log(gap) for gap in gaps)
+    left = prob_first * (first - margin).sigmoid()
+    return abs(float(left - (1 - prob_first) * (second + margin).sigmoid()))
+
+
+@claim("conservative_dpo", source="Mitchell, A note on DPO with noisy preferences, 2023")
+def smoothing_makes_sure_labels_finite() -> float:
+    """Sure labels of two answers end at the margin log((1 - e) / e)."""
+    return _margin_of_sure_labels("conservative_dpo")
+
+
+@claim("exo_pair", source="arXiv:2402.00856")
+def smoothed_target() -> float:
+    """Sure labels of two answers end at the margin log((1 - e) / e), by the reverse KL."""
+    return _margin_of_sure_labels("exo_pair")
+
+
+def _margin_of_sure_labels(name: str) -> float:
+    world = Bandit.of(2, seed=17)
+    examples = world.paired(world.judges.scoring(world.reward), "best_worst")
+    found = population_loss(name, examples, world.policy, beta=0.5, label_smoothing=0.1).minimum()
+    sign = torch.sign(world.reward[0] - world.reward[1])
+    return apart(found, world.tilted(torch.tensor([sign * log(9) / 0.5, 0.0]).double()))
+
+
+@claim("robust_dpo", source="arXiv:2403.00409")
+def clean_optimum_from_noisy_labels() -> float:
+    """Labels turned round with a known rate of 0.2 end where clean ones do: ref * exp(r / beta)."""
+    world = Bandit.of(4, seed=18)
+    examples = world.labelled(flipped(world.prefers, 0.2))
+    found = population_loss("robust_dpo", examples, world.policy, beta=0.7, label_smoothing=0.2).minimum()
+    return apart(found, world.tilted(world.reward / 0.7))
+
+
+@claim("length_regularized_dpo", source="arXiv:2403.19159; arXiv:2406.11817")
+def reward_without_length() -> float:
+    """The end is ref * exp((r - alpha |y|) / beta)."""
+    world = Bandit.of(4, seed=19, lengths=(2, 4, 7, 12))
+    found = population_loss("length_regularized_dpo", world.labelled(), world.policy, beta=0.5, alpha=0.1).minimum()
+    return apart(found, world.tilted((world.reward - 0.1 * world.lengths) / 0.5))

@@ -1,0 +1,133 @@
+"""An exact train step: the objective's expected loss over a population, minimised over all policies of a table."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from prefloop.config import GeometricMixture
+from prefloop.objectives import Objective, find_objective
+from prefloop.policy import LiveReference
+from prefloop.training import LossOfPlan, TokenExample, data_columns, frozen_scores
+from prefloop.training.answers import Together
+from prefloop.training.columns import column
+from prefloop.training.layout import ROWS, scores_of_rows
+from prefloop.training.loss import Scores, functionals_of
+from prefloop.training.mixtures import mixed
+from prefloop.worlds.minimise import minimise
+from prefloop.worlds.table import TabularPolicy
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """Several policies as one reference."""
+
+    policies: Sequence[TabularPolicy]
+    mixture: GeometricMixture
+
+
+Reference = TabularPolicy | Mixed
+
+
+class PopulationLoss(nn.Module):
+    """What training minimises, without its noise: losses of all examples by their probabilities.
+
+    Objective, data quantities, references, mixtures, soft labels and the policy's numbers come from the code that
+    trains language models; each answer passes through the table once.
+    """
+
+    def __init__(
+        self,
+        policy: TabularPolicy,
+        objective: Objective,
+        hyper: Mapping[str, Any],
+        examples: Sequence[TokenExample],
+        references: Mapping[str, Reference],
+        *,
+        soft_labels: bool = False,
+    ) -> None:
+        super().__init__()
+        self.policy = policy
+        everyone = range(len(examples))
+        self.together = Together.of(dict(enumerate(examples)), objective.roles, [(everyone, True)])
+        self.rows = list(dict.fromkeys(answer.row for answer in self.together.answers))
+        numbers = {row: number for number, row in enumerate(self.rows)}
+        self.row_of = torch.tensor([numbers[answer.row] for answer in self.together.answers])
+        self.functionals = functionals_of(objective, "policy")
+        live = references[objective.live] if objective.live is not None else None
+        self.live = [LiveReference(live)] if isinstance(live, TabularPolicy) else []
+        self.loss = LossOfPlan(
+            objective,
+            hyper,
+            data_columns(examples, objective, soft_labels=soft_labels),
+            {name: _says(objective, name, reference, examples) for name, reference in references.items()},
+            soft_labels,
+        )
+        self.masses = torch.tensor([example.weight for example in examples], dtype=torch.float64)
+
+    def forward(self) -> Float[Tensor, ""]:
+        """The expected loss, nats; gradient flows to the policy."""
+        return (self.masses * self.losses()).sum()
+
+    def losses(self) -> Float[Tensor, " examples"]:
+        """The loss of each example."""
+        live = self.live[0] if self.live else None
+        of_rows = scores_of_rows(self.policy, self.rows, self.functionals, live=live)
+        scores = self.together.by_role({name: values[self.row_of] for name, values in of_rows.items()})
+        indices = self.together.indices
+        return self.loss(indices, scores, self.loss.of_step(indices, 0))
+
+    def at(self, free: Float[Tensor, " free"]) -> Float[Tensor, ""]:
+        """The expected loss of another policy, by its free logits."""
+        return torch.func.functional_call(self, {"policy.free": free}, ())
+
+    def minimum(self) -> TabularPolicy:
+        """The policy of least expected loss (NoMinimumError where there is none)."""
+        return self.policy.with_logits(minimise(self.at, self.policy.free.detach()))
+
+
+def _says(objective: Objective, name: str, reference: Reference, examples: Sequence[TokenExample]) -> Scores:
+    """What a frozen policy, or a mixture of several, says of all examples."""
+    if isinstance(reference, Mixed):
+        return mixed([_says(objective, name, one, examples) for one in reference.policies], reference.mixture)
+    wanted = functionals_of(objective, name.partition(".")[0]) - {"seq_kl"}
+    ((indices, found),) = frozen_scores(
+        reference, examples, objective.roles, [range(len(examples))], sys.maxsize, wanted, ROWS
+    )
+    places = sorted(range(len(indices)), key=indices.__getitem__)
+    return {key: column([values[place] for place in places]) for key, values in found.items()}
+
+
+def population_loss(
+    name: str,
+    examples: Sequence[TokenExample],
+    start: TabularPolicy,
+    references: Mapping[str, Reference] | None = None,
+    *,
+    soft_labels: bool = False,
+    **hyper: Any,
+) -> PopulationLoss:
+    """The expected loss of a registered objective; hyper-parameters are checked, and those not named have defaults.
+
+    Args:
+        name: of the objective.
+        examples: of a population.
+        start: the policy that is trained.
+        references: by model name of the grammar; None: the start is every reference.
+        soft_labels: as a train step has it.
+        hyper: hyper-parameters, as a recipe says them.
+    """
+    objective = find_objective(name, "objective")
+    options = objective.checked(hyper, "objective")
+    return PopulationLoss(
+        start,
+        objective,
+        {key: getattr(options, key) for key in type(options).model_fields},
+        examples,
+        dict.fromkeys(objective.models, start) if references is None else references,
+        soft_labels=soft_labels,
+    )
