@@ -279,8 +279,8 @@ def test_inpo_is_pulled_to_the_initial_model_and_to_its_round_start_at_once(tmp_
 
 @pytest.mark.system("dno")
 def test_dno_pairs_a_teacher_with_the_policy_by_large_margins_and_replays_earlier_rounds(tmp_path: Path) -> None:
-    """Both sides win pairs, the teacher by 2 points and the policy by 1, with 5 or more; in round 1 at most 30 % of what
-    is trained on is replayed. In restrictive mode the policy never wins."""
+    """Both sides win pairs, the teacher by 2 points and the policy by 1, with 5 or more; in round 1 at most 30 % of
+    what is trained on is replayed. In restrictive mode the policy never wins."""
     run = ran("dno", tmp_path / "run", until="round-01/mixed")
     strict = ran("dno", tmp_path / "strict", "pairs.mode=restrictive", until="pairs", reuse=run)
 
