@@ -12,18 +12,34 @@ EMPTY = Group(prompts=(Prompt.of((Message(role="user", content="?"),)),))
 def test_rules_declare_what_they_write_and_read() -> None:
     pairs = {name for name, found in rules().items() if found.roles == ("chosen", "rejected")}
     assert rules().keys() - pairs == {
+        "chance_to_win",
         "demonstrations",
+        "explored",
         "first_bad_steps",
         "instructed",
+        "learnable",
         "own_answer",
         "ranking",
         "threshold_labels",
         "unpaired",
     }
     given = {name for name, found in rules().items() if found.reads_given}
-    assert given == {"clear_pairs", "given", "goal_labelled", "not_outdone", "unpaired"}
+    assert given == {
+        "clear_pairs",
+        "demonstrations",
+        "given",
+        "goal_labelled",
+        "learnable",
+        "not_outdone",
+        "unpaired",
+    }
     fitted = {name: set(found.fit) for name, found in rules().items() if found.fit}
-    assert fitted == {"clear_pairs": {"min_evidence"}, "dice": {"alpha"}, "length_corrected": {"alpha"}}
+    assert fitted == {
+        "clear_pairs": {"min_evidence"},
+        "dice": {"alpha"},
+        "learnable": {"min_learnability"},
+        "length_corrected": {"alpha"},
+    }
 
 
 def test_a_rule_is_applied_with_its_options() -> None:

@@ -1,7 +1,7 @@
 """From a recipe file or a shipped name to a checked recipe; every mistake is one line that says where."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from importlib.resources import files
@@ -94,10 +94,13 @@ def compose_recipe(spec: str, overrides: Sequence[str] = ()) -> Composition:
         RecipeError: a key is none, or a step has no known type.
     """
     layers = recipe_layers(spec)
-    raw, where = _overlaid(layers), layers[-1].where
+    told, where = _overlaid(layers), layers[-1].where
+    raw = told
     for override in overrides:
         layer = _layer(where, _override(override, raw), raw, says=SET)
-        layers, raw = (*layers, layer), _over(raw, layer)
+        layers, raw = (*layers, layer), _merged(raw, layer.value)
+    said = {key for layer in layers if layer.where == SET for key in layer.value}
+    raw = _without_unlisted(raw, told, said)
     notes = [note for layer in layers for note in layer.notes]
     raw = in_units_of_reward(_checked_steps(raw, where), where, notes)
     return Composition(raw, where, layers, tuple(notes))
@@ -138,13 +141,19 @@ def _overlaid(layers: Sequence[Layer]) -> Raw:
 
 
 def _over(raw: Raw, layer: Layer) -> Raw:
-    """A recipe with a layer on top; its name is the last one's, never merged.
+    """A recipe with a layer on top, without what was said of steps that the layer no longer lists."""
+    return _without_unlisted(_merged(raw, layer.value), raw, layer.value)
 
-    A layer that lists steps anew leaves out what the layers before said of those that it does not list.
-    """
-    merged = {**raw, **merge({key: value for key, value in raw.items() if key != "name"}, layer.value)}
-    gone = {*_listed(raw)} - {*_listed(merged)} - layer.value.keys()
-    return {key: value for key, value in merged.items() if key not in gone}
+
+def _merged(raw: Raw, change: Raw) -> Raw:
+    """A recipe's name is the last one's, never merged."""
+    return {**raw, **merge({key: value for key, value in raw.items() if key != "name"}, change)}
+
+
+def _without_unlisted(raw: Raw, before: Raw, said: Collection[str]) -> Raw:
+    """A recipe without the steps that were listed before and are no longer, unless something is said of them anew."""
+    gone = {*_listed(before)} - {*_listed(raw)} - {*said}
+    return {key: value for key, value in raw.items() if key not in gone}
 
 
 def _listed(raw: Raw) -> list[str]:

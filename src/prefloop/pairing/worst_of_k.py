@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import sqrt
+from string import punctuation
 from typing import Literal
 
 from prefloop.pairing.combination import worst
