@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from prefloop.errors import RecipeError
-from prefloop.worlds import Bandit, NoMinimumError, TabularPolicy, World, apart, play, population_loss
+from prefloop.worlds import Bandit, NoMinimumError, TabularPolicy, World, apart, arms, play, population_loss
 from prefloop.worlds.judges import nobody
 from prefloop.worlds.population import examples_of, sampled_groups
 from prefloop.worlds.sampled import in_standard_errors, standard_errors
@@ -58,12 +58,25 @@ def test_a_round_that_is_refused_is_gone_back_from() -> None:
     assert apart(accepted.policies[1], world.tilted(world.reward)) < 1e-9
 
 
-def test_a_worlds_win_rate_is_exact() -> None:
-    world = Bandit.of(3, seed=5)
-    played = play(labelled(world, prefers=world.prefers.T), *PAIRS, DPO, "rounds=1")
-    after, before = probs(played.policies[0]), world.ref.exp()
-    rate = 100 * float(after @ world.prefers.T @ before)
-    assert f"win rate {rate:.1f} ({rate:.1f} to {rate:.1f})" in played.decisions[0].reason
+def test_a_worlds_win_rate_is_exact_and_against_the_rounds_start() -> None:
+    """The second round's labels are the reverse of the first's: it goes back to the initial model, and loses."""
+    world = Bandit(arms(3), torch.tensor([0.0, 2.0, -2.0]).double(), torch.zeros(3).double().log_softmax(0))
+    labels = iter((world.prefers, world.prefers.T))
+    played = play(
+        World(world.policy, lambda _: world.judges.labelling(next(labels)), prefers=world.prefers),
+        *PAIRS,
+        DPO,
+        "rounds=2",
+    )
+    first, second = map(probs, played.policies)
+    rate = 100 * float(second @ world.prefers @ first)
+    assert rate < 45
+    assert [decision.name for decision in played.decisions] == ["accepted", "rolled_back"]
+    worse, fell = played.decisions[1].reasons
+    assert worse.startswith(f"worse than the last accepted round: win rate {rate:.1f} ({rate:.1f} to {rate:.1f})")
+    before, after = (100 * float(policy @ world.prefers @ world.ref.exp()) for policy in (first, second))
+    assert f"against the initial model fell from {before:.1f} to {after:.1f}" in fell
+    assert after == pytest.approx(50, abs=1e-9)
 
 
 def test_the_policy_that_samples_is_the_one_that_a_step_names_at_its_temperature() -> None:

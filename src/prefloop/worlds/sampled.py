@@ -20,9 +20,9 @@ def standard_errors(at_minimum: PopulationLoss, count: int) -> Float[Tensor, " a
     """
     free = at_minimum.policy.free
 
-    def derivatives(values: Tensor, *, keep: bool = True) -> Tensor:
+    def derivatives(values: Tensor) -> Tensor:
         eye = torch.eye(len(values), dtype=values.dtype)
-        (found,) = torch.autograd.grad(values, free, eye, is_grads_batched=True, retain_graph=keep)
+        (found,) = torch.autograd.grad(values, free, eye, is_grads_batched=True, retain_graph=True)
         return found
 
     (gradient,) = torch.autograd.grad(at_minimum(), free, create_graph=True)

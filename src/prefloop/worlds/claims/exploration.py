@@ -92,6 +92,7 @@ def optimism_without_pairs_has_no_end() -> float:
 RARE = 0.002
 """Probability of each of ten arms under the reference; one of them is the best by far."""
 ROUNDS = 3000
+"""After so many a run without luck is given up; twelve times what is expected without optimism."""
 
 
 def rounds_to_the_hidden_arm(name: str, alpha: float, seeds: int = 40) -> Float[Tensor, " seeds"]:

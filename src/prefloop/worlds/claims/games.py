@@ -156,6 +156,17 @@ def regression_with_a_constraint() -> float:
     return float(np.abs((after / before).log().numpy() - moved(constant)).max())
 
 
+@claim("sppo", source="arXiv:2405.00675 equation 4.5 and its released code, worked out")
+def win_rates_among_own_answers() -> float:
+    """Two answers by rule win_rates, each against itself 1/2: z less eta (P - 1/2) / 2 is in proportion to pi."""
+    world, eta = Bandit.of(2, seed=22), 2.0
+    examples = world.paired(world.judges.comparing(world.prefers), "win_rates")
+    found = population_loss("sppo", examples, world.policy, eta=eta).minimum()
+    targets = eta * (world.prefers[:, [1, 0]].diagonal() - 0.5) / 2
+    multiplier = (found.logps().detach() - world.ref - targets) / probs(found)
+    return abs(float(multiplier[0] - multiplier[1]))
+
+
 @claim("sppo", source="arXiv:2405.00675, worked out")
 def mass_goes_to_the_best_answer() -> float:
     """Where a reward decides, the best answer's probability rises every round, to 1."""

@@ -62,6 +62,16 @@ def length_is_learnt() -> float:
     return max(shorter, *(apart(policy, world.tilted(number * paid / 2)) for number, policy in rounds))
 
 
+@claim("length_corrected", source="arXiv:2406.09760, arXiv:2405.07863: a charge on length before pairs are chosen")
+def a_charge_undoes_the_payment() -> float:
+    """Best against worst of what pays c a token, less c a token, are the pairs of quality alone."""
+    world, paid = _long_winded()
+    fair = world.paired(world.judges.scoring(world.reward), "best_worst", count=3)
+    charged = world.paired(world.judges.scoring(paid), "length_corrected", count=3, alpha=PAID_BY_TOKEN)
+    weights = [{tuple(one.rows.items()): one.weight for one in made} for made in (fair, charged)]
+    return max(abs(mass - weights[1].get(pair, inf)) for pair, mass in weights[0].items())
+
+
 # ----------------------------------------------------------------------------------------------------- self-preference
 
 
