@@ -21,6 +21,8 @@ from prefloop.loop import RunResult, plan_recipe
 from prefloop.loop.journal import Journal
 from prefloop.policy import ChatCodec, PolicyFiles, Workbench, resolve_model
 from prefloop.records import Example, Judgment, Message, Response, read_folder
+from prefloop.report.judges import judges_table
+from prefloop.report.read import read_run
 from prefloop.testing import CompletionsServer
 
 from .conftest import SMALL
@@ -303,6 +305,25 @@ def test_no_pair_is_built_from_a_judge_that_prefers_what_is_shown_first(small_ru
     asked = (f"judgments.judge={FIRST}", "judgments.design=all_pairs", NO_SUITE)
     with pytest.raises(DataError, match=r"no usable pair in 6 prompts \(orders disagree \d+"):
         small_run(*asked, "pairs.rule=preferred", until="pairs")
+
+
+def test_the_summary_says_what_the_judge_is_and_the_report_shows_it(small_run: SmallRun) -> None:
+    """A judge of places: 36 comparisons, none consistent, all for the first, paid a cent each."""
+    paid = FIRST.replace("{", "{price: 0.01, ")
+    done = small_run(f"judgments={{judge: {paid}, design: all_pairs}}", NO_SUITE, until="judgments")
+    with closing(Journal(done.run, read_only=True)) as journal:
+        entry = journal.at("round-00/judgments")
+    assert entry is not None
+    counts = dict(entry.counts)
+    calls = counts["calls"]
+    assert (counts["judgments"], counts["invalid"], counts["invalid_share"]) == (36, 0, 0)
+    assert (counts["first_share"], counts["position_consistency"]) == (1.0, calls < 36 and (36 - calls) / 36)
+    assert counts["price"] == pytest.approx(0.01 * (calls - counts["cache_hits"]))
+    table = judges_table(read_run(done.run))
+    assert table is not None
+    (line,) = table.lines
+    assert line[:3] == ("1", "judgments", str(int(calls)))
+    assert line[10] == "100.0"
 
 
 def test_a_tournament_of_four_in_a_run(small_run: SmallRun) -> None:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from prefloop.errors import PrefloopError
+from prefloop.errors import PrefloopError, RecipeError
 
 app = typer.Typer(
     help="Align open-weight language models with preferences, and prove that it worked.",
@@ -80,15 +80,31 @@ def plan(
 
 @app.command(epilog="Example: prefloop judge runs/mine --answers answered.jsonl")
 def judge(
-    folder: Annotated[Path, typer.Argument(help="Run folder.", metavar="RUN")],
-    answers: Annotated[Path, typer.Option(help="Lines of open_asks.jsonl with `values` filled in.")],
+    folder: Annotated[Path, typer.Argument(help="Run folder, or the file of a labelled set.", metavar="RUN|FILE")],
+    answers: Annotated[
+        Path | None, typer.Option(help="Reads answers into the run: lines of open_asks.jsonl with `values` filled in.")
+    ] = None,
+    against: Annotated[
+        Literal["labels"] | None, typer.Option(help="Asks a judge about a labelled set and says how often it is right.")
+    ] = None,
+    judge: Annotated[str | None, typer.Option(help="The judge that is measured, as a recipe has it.")] = None,
+    count: Annotated[int | None, typer.Option(help="Pairs at most, drawn by the seed. Default: all.", min=1)] = None,
+    seed: Annotated[int, typer.Option(help="Of the draw and of the bootstrap.")] = 0,
     json_file: JsonFile = None,
 ) -> None:
-    """Read people's answers to the open asks of a run; the run goes on when none is left."""
-    from prefloop.cli.judge import judge_command
+    """Read people's answers to the open asks of a run, or measure a judge against labels."""
+    from prefloop.cli.judge import against_command, judge_command
 
     with human_text(json_file):
-        result = judge_command(folder, answers)
+        if answers is not None and against is None and judge is None and count is None:
+            result = judge_command(folder, answers)
+        elif answers is None and against is not None and judge is not None:
+            result = against_command(folder, judge, count=count, seed=seed)
+        else:
+            raise RecipeError(
+                "prefloop judge needs either --answers FILE, for a run, or --against labels and --judge, for a "
+                "labelled set. Give one of the two."
+            )
     write_json(json_file, result)
 
 

@@ -1,11 +1,19 @@
-"""`prefloop judge`: people's answers to what a run waits for."""
+"""`prefloop judge`: people's answers to what a run waits for, and judges against labels."""
 
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from prefloop.cli.console import output
-from prefloop.judging import read_answers
+import yaml
+from pydantic import ValidationError
+from rich.table import Table
+
+from prefloop.cli.console import output, say
+from prefloop.cli.evaluate import number
+from prefloop.config import JudgeStep
+from prefloop.errors import RecipeError
+from prefloop.evaluation import against_labels, labelled_pairs
+from prefloop.judging import Apart, check_judge, fetch_judge, make_judge, read_answers
 from prefloop.loop.journal import Journal
 from prefloop.loop.stage import locked
 
@@ -21,3 +29,70 @@ def judge_command(run: Path, answers: Path) -> dict[str, Any]:
         f"{run}: {result.answered} answers read, {left}{go_on}.", highlight=False, markup=False, soft_wrap=True
     )
     return asdict(result)
+
+
+def against_command(file: Path, judge: str, *, count: int | None, seed: int) -> dict[str, Any]:
+    """Judges the pairs of a labelled set in both orders and says how often the judge is right.
+
+    Raises:
+        RecipeError: the judge cannot be asked about two answers.
+        DataError: the file cannot be used.
+    """
+    settings = _settings(judge)
+    shows = "two" if "two" in settings.judge.takes else "one"
+    if settings.judge.policies or settings.judge.type == "human":
+        raise RecipeError(f"--judge {judge}: judges within a run only. Name one that needs none.")
+    fetch_judge(settings.judge)
+    check_judge(settings.judge, shows)
+    pairs = labelled_pairs(file, count, seed)
+    asked = make_judge(settings.judge, shows=shows)
+    result = against_labels(asked if shows == "two" else Apart(asked, compares=True), pairs, seed=seed)
+    table = Table(
+        "subset", "pairs", "order 1-2", "order 2-1", "both", "kappa", "first", "longer", "kept", "wrong", box=None
+    )
+    for name, one in result["subsets"].items():
+        shares = [number(one[key], ".3f") for key in ("acc_ab", "acc_ba", "acc_both", "kappa", "first_share")]
+        wrong = number(one["wrong"], ".3f")
+        if one["wrong_interval"] is not None:
+            wrong += f" [{one['wrong_interval'][0]:.3f}, {one['wrong_interval'][1]:.3f}]"
+        table.add_row(
+            name, str(one["n"]), *shares, number(one["prefers_longer"], ".3f"), number(one["kept"], ".3f"), wrong
+        )
+    output().print(table)
+    say(_notes(result))
+    return result
+
+
+def _settings(judge: str) -> JudgeStep:
+    try:
+        told = yaml.safe_load(judge)
+        told = {"type": told} if isinstance(told, str) else told
+        return JudgeStep.model_validate({"type": "judge", "judge": told, "design": {"type": "all_pairs"}})
+    except (yaml.YAMLError, ValidationError) as error:
+        first = error.errors()[0] if isinstance(error, ValidationError) else None
+        why = str(error).splitlines()[0] if first is None else first["msg"].removeprefix("Value error, ")
+        raise RecipeError(
+            f"--judge {judge}: {why}. Expected a judge as a recipe has it, such as '{{type: vader}}'."
+        ) from error
+
+
+def _notes(result: dict[str, Any]) -> list[str]:
+    one = result["subsets"]["all"]
+    notes = [
+        f"judge {result['judge']}: {one['ties']} ties and {one['invalid']} invalid of {2 * one['n']} verdicts; the "
+        f"longer answer is the better one in {number(one['labels_prefer_longer'], '.1%')} of the labels",
+        "order 1-2, 2-1, both: shares that are right; a tie and an invalid verdict are not. kept: both orders name the "
+        "same answer, so that rule preferred makes a pair; wrong: share of these pairs that contradict the label, with "
+        "a 95 % interval over prompts",
+    ]
+    wrong, interval = one["wrong"], one["wrong_interval"]
+    if wrong is None:
+        notes.append("no pair would be made of this judge: it never says the same in both orders")
+    elif interval is None or interval[1] >= 0.5:
+        notes.append("this judge is not shown to be better than chance here: its pairs would teach nothing")
+    else:
+        notes.append(
+            f"of pairs like these about {wrong:.0%} are wrong: objective conservative_dpo or robust_dpo with "
+            f"label_smoothing: {wrong:.2f} expects that"
+        )
+    return notes

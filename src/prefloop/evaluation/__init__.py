@@ -22,6 +22,7 @@ from prefloop.evaluation.arena_hard import (
     verdict,
 )
 from prefloop.evaluation.judge_agreement import evaluate_agreement
+from prefloop.evaluation.labelled import LabelledPair, against_labels, labelled_pairs
 from prefloop.evaluation.mt_bench import (
     evaluate_mt_bench,
     grading_messages,
@@ -40,9 +41,11 @@ __all__ = [
     "Answers",
     "ArenaSettings",
     "Battle",
+    "LabelledPair",
     "Meeting",
     "Settings",
     "Verified",
+    "against_labels",
     "battles_of_games",
     "distinct_2",
     "duel",
@@ -56,6 +59,7 @@ __all__ = [
     "is_right",
     "is_switched",
     "judge_prompt_name",
+    "labelled_pairs",
     "leaderboard_row",
     "markdown_counts",
     "meet",

@@ -1,5 +1,6 @@
 """Judges: they only ask and record."""
 
+from prefloop.judging.accounting import Totals, added, figures, totals
 from prefloop.judging.answers import Answers, Budget, KeptJudge, Remembering, TokenPrice
 from prefloop.judging.apart import Apart, alone
 from prefloop.judging.designs import Plan, asked, most_calls, plan_of
@@ -29,16 +30,20 @@ __all__ = [
     "Remembering",
     "RewardModel",
     "TokenPrice",
+    "Totals",
     "Verdict",
+    "added",
     "alone",
     "ask_each",
     "asked",
     "check_judge",
     "fetch_judge",
+    "figures",
     "judgments",
     "make_judge",
     "most_calls",
     "plan_of",
     "read_answers",
     "read_from_outside",
+    "totals",
 ]

@@ -3,9 +3,9 @@
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import floor
 from pathlib import Path
 from typing import Protocol
@@ -94,6 +94,19 @@ class Answers:
             ),
         )
 
+    def paid(self, keys: Iterable[str], place: str) -> tuple[int, float]:
+        """How many of some answers were given at a place, and what these cost, in US dollars."""
+        wanted = sorted(keys)
+        count, cost = 0, 0.0
+        for start in range(0, len(wanted), AT_ONCE):
+            some = wanted[start : start + AT_ONCE]
+            found = self.connection.execute(
+                f"select count(*), total(price) from answers where step = ? and key in ({','.join('?' * len(some))})",
+                (place, *some),
+            ).fetchone()
+            count, cost = count + found[0], cost + found[1]
+        return count, cost
+
     @property
     def calls(self) -> int:
         """How many answers there are, whoever gave them."""
@@ -151,6 +164,10 @@ class Remembering:
     """Of one call, in US dollars."""
     budget: Budget = Budget()
     tokens: TokenPrice | None = None
+    place: str = ""
+    """Which step of which round asks: answers that were kept elsewhere, or before, were not paid here."""
+    asked: set[str] = field(default_factory=set[str])
+    """Keys of what it was asked."""
 
     @property
     def name(self) -> str:
@@ -169,6 +186,7 @@ class Remembering:
             ResumableError: the next call would exceed the budget. All calls before it were made, and are kept.
         """
         keys = [key_of(self.judged_by, ask) for ask in asks]
+        self.asked.update(keys)
         known = self.answers.find(keys)
         asking: dict[str, list[int]] = {}
         for number, key in enumerate(keys):
@@ -184,7 +202,9 @@ class Remembering:
             within, left = left[:count], left[count:]
             for place, verdict in self.judged_by.judge([asks[asking[key][0]] for key in within]):
                 key = within[place]
-                self.answers.keep(key, verdict, judge=self.name, step=self.step, price=self._price_of(verdict))
+                self.answers.keep(
+                    key, verdict, judge=self.name, step=self.place or self.step, price=self._price_of(verdict)
+                )
                 for number in asking[key]:
                     yield number, verdict
 

@@ -14,6 +14,7 @@ from pydantic import ValidationError, model_validator
 from prefloop.config import Config, Shown
 from prefloop.errors import DataError, RecipeError, did_you_mean
 from prefloop.judging.protocol import Ask
+from prefloop.judging.verdicts import SCORE, SCORE_OF, VERDICT
 from prefloop.records import Message, digest
 
 Reads = Literal["score", "scores", "verdict", "choice"]
@@ -169,8 +170,15 @@ def fenced(name: str, text: str, mark: str) -> str:
 
 
 def disarmed(text: str, control: re.Pattern[str]) -> str:
-    """A text whose control tokens are broken by a space without width, so that a tokenizer reads them as text."""
-    return control.sub(lambda found: f"{found[0][0]}\u200b{found[0][1:]}", text) if control.pattern else text
+    """A text in which a space without width breaks what is more than text.
+
+    Control tokens, so that a tokenizer reads them as text; and what looks like a verdict, so that a judge who quotes it
+    has not given it.
+    """
+    for pattern in (control, VERDICT, SCORE, SCORE_OF):
+        if pattern.pattern:
+            text = pattern.sub(lambda found: f"{found[0][0]}\u200b{found[0][1:]}", text)
+    return text
 
 
 def labels_of(shows: Shown, count: int) -> list[str]:

@@ -22,7 +22,7 @@ _BETWEEN = r"(?:\s*\([^()\n]*\))?[^\w\n+-]{0,8}?"
 SCORE = re.compile(rf"\bscore\b{_BETWEEN}{_NUMBER}", re.IGNORECASE)
 SCORE_OF = re.compile(rf"\bscore of answer\s*#?(?P<label>\d+)\b{_BETWEEN}{_NUMBER}", re.IGNORECASE)
 VERDICT = re.compile(r"\[\[\s*([ABC])\s*\]\]")
-LETTER = re.compile(r"[\W_]*([AB])[\W_]*")
+LETTER = re.compile(r"(?:[^\w\u200b]|_)*([AB])(?:[^\w\u200b]|_)*")  # a space without width marks a quotation
 OBJECT = re.compile(r"\{[^{}]*\}")
 
 

@@ -9,6 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from prefloop.report import curves, figures, wording
+from prefloop.report.judges import judges_table
 from prefloop.report.meaning import meaning
 from prefloop.report.plots import Plot, svg
 from prefloop.report.provenance import figures_from, how_to_repeat
@@ -78,6 +79,7 @@ def page_of(run: RunView) -> str:
         meaning=meaning(run),
         pairs=usable_pairs(run),
         validation=validation_table(run),
+        judged=judges_table(run),
         table=text_table(round_rows(run)),
         caption=TABLE_CAPTION,
         rounds=wording.round_texts(run),

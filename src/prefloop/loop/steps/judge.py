@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,13 +27,17 @@ from prefloop.judging import (
     Remembering,
     RewardModel,
     TokenPrice,
+    Totals,
     Verdict,
+    added,
     alone,
     asked,
+    figures,
     judgments,
     make_judge,
     plan_of,
     read_from_outside,
+    totals,
 )
 from prefloop.loop.artifact import Inputs
 from prefloop.loop.scope import Scope
@@ -58,6 +63,8 @@ def make_judgments(work: Work) -> Mapping[str, float]:
     settings = work.settings
     assert isinstance(settings, JudgeStep)
     count = invalid = 0
+    spent: Counter[str] = Counter()
+    found: Totals = {}
     with _asked_here(work, settings) as tallies:
         judges = [_as_designed(tally, settings) for tally in tallies]
         for shard in range(work.num_shards("responses")):
@@ -65,7 +72,27 @@ def make_judgments(work: Work) -> Mapping[str, float]:
             write_records(work.out / shard_name(shard), said)
             count += len(said)
             invalid += sum(value is None for judgment in said for value in judgment.values)
-    return {"judgments": count, "invalid": invalid, "calls": sum(tally.calls for tally in tallies)}
+            spent.update(tokens_in=sum(one.tokens_in for one in said), tokens_out=sum(one.tokens_out for one in said))
+            found = added(found, totals(said, _judged(work, settings, shard)))
+        paid: Counter[str] = Counter()
+        for tally in tallies:
+            paid.update(tally.paid())
+    tokens = {name: number for name, number in spent.items() if number}
+    return {
+        "judgments": count,
+        "invalid": invalid,
+        "calls": sum(tally.calls for tally in tallies),
+        **tokens,
+        **paid,
+        **figures(found),
+    }
+
+
+def _judged(work: Work, settings: JudgeStep, shard: int) -> Iterator[Response]:
+    """All answers that the judge is shown."""
+    yield from work.records("responses", Response, shard)
+    if isinstance(settings.design, AgainstDesign):
+        yield from work.records("opponents", Response, shard)
 
 
 @dataclass
@@ -89,6 +116,14 @@ class Tally:
         """What the judge says."""
         self.calls += len(asks)
         return self.judged_by.judge(asks)
+
+    def paid(self) -> dict[str, float]:
+        """Of answers that are kept, those that were there already, and US dollars for the others."""
+        if not isinstance(self.judged_by, Remembering):
+            return {}
+        answers = self.judged_by
+        given, price = answers.answers.paid(answers.asked, answers.place)
+        return {"cache_hits": self.calls - given, "price": price}
 
 
 @dataclass
@@ -152,7 +187,9 @@ def _asked_here(work: Work, settings: JudgeStep) -> Generator[list[Tally]]:
         lasting = settings.judge.price_of_a_call > 0 or isinstance(judge, Human)
         with Answers.of_run(work.run, survives_power_loss=lasting) as answers:
             budget = Budget(settings.max_calls, settings.max_cost)
-            remembering = Remembering(cast("KeptJudge", judge), answers, work.artifact.step, price, budget, tokens)
+            remembering = Remembering(
+                cast("KeptJudge", judge), answers, work.artifact.step, price, budget, tokens, work.artifact.path
+            )
             if isinstance(judge, Human):
                 _wait_for_people(work, settings, judge, remembering)
             yield [Tally(remembering)]
@@ -221,7 +258,7 @@ def _wait_for_people(work: Work, settings: JudgeStep, judge: Human, remembering:
         (work.run / OPEN).unlink(missing_ok=True)
         return
     remembering.require_room(list(waiting.values()))
-    judge.write_open(work.run, waiting, work.artifact.step, remembering.price)
+    judge.write_open(work.run, waiting, work.artifact.path, remembering.price)
     raise ResumableError(
         f"{work.artifact.path}: {len(waiting)} answers wait for a person in {work.run / OPEN}. Fill in `values`, read "
         f"them with `prefloop judge {work.run} --answers FILE`, and run the same command again."
