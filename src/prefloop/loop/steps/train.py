@@ -89,6 +89,7 @@ def make_policy(work: Work) -> Mapping[str, float]:
         examples=examples,
         validation=_examples(held, objective, settings, seed) if held.is_dir() else (),
         start=work.policy("start"),
+        average=work.policy("average") if "average" in work.artifact.inputs else None,
         references={slot: _reference(work, slot, of) for slot, of in settings.references.items()},
         seed=seed,
         block=_block(work),
@@ -257,7 +258,7 @@ def _block(work: Work) -> BlockOfRound:
     state: Path | None = None
     start = work.artifact.inputs["start"][0]
     if number > 0 and start.step == work.artifact.step and start.place.round == work.artifact.place.round:
-        (state,) = work.path("start").glob("checkpoint-*/state.safetensors")
+        state = next(work.path("start").glob("checkpoint-*/state.safetensors"), None)  # an average has none
     return BlockOfRound(number, work.recipe.blocks, state)
 
 
@@ -284,7 +285,14 @@ def _inputs(name: str, settings: StepConfig, scope: Scope) -> Inputs:
     references = {slot: tuple(map(scope.policy, policies_of(of))) for slot, of in settings.references.items()}
     start = scope.policy(settings.start)
     tokens = scope.find(name + SUFFIX)
-    read = {"examples": tokens[0].inputs["examples"], "tokens": tokens, "start": (start,), **references}
+    read: dict[str, tuple[Artifact, ...]] = {
+        "examples": tokens[0].inputs["examples"],
+        "tokens": tokens,
+        "start": (start,),
+        **references,
+    }
+    if settings.ema_decay is not None and (average := scope.begun_average(start)):
+        read["average"] = average
     return {**read, **_held_inputs(name, start, scope)} if any(_held(settings)) else read
 
 
