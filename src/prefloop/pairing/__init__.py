@@ -16,6 +16,7 @@ from prefloop.pairing.own_answer import own_answer
 from prefloop.pairing.prompted import instructed, prompted
 from prefloop.pairing.ranking import ranking
 from prefloop.pairing.registry import Dropped, Rule, SetConstant, find_rule, rule, rules
+from prefloop.pairing.rollouts import rollouts
 from prefloop.pairing.self_play import self_play
 from prefloop.pairing.siblings import siblings
 from prefloop.pairing.step_pairs import better_steps, first_bad_steps
@@ -56,6 +57,7 @@ __all__ = [
     "pair",
     "prompted",
     "ranking",
+    "rollouts",
     "rule",
     "rules",
     "scores",
