@@ -12,15 +12,17 @@ EMPTY = Group(prompts=(Prompt.of((Message(role="user", content="?"),)),))
 def test_rules_declare_what_they_write_and_read() -> None:
     pairs = {name for name, found in rules().items() if found.roles == ("chosen", "rejected")}
     assert rules().keys() - pairs == {
+        "demonstrations",
         "first_bad_steps",
         "instructed",
         "own_answer",
         "ranking",
+        "rollouts",
         "threshold_labels",
         "unpaired",
     }
     given = {name for name, found in rules().items() if found.reads_given}
-    assert given == {"clear_pairs", "given", "goal_labelled", "not_outdone", "unpaired"}
+    assert given == {"clear_pairs", "demonstrations", "given", "goal_labelled", "not_outdone", "unpaired"}
     fitted = {name: set(found.fit) for name, found in rules().items() if found.fit}
     assert fitted == {"clear_pairs": {"min_evidence"}, "dice": {"alpha"}, "length_corrected": {"alpha"}}
 
