@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 from prefloop.config import compose_recipe, load_recipe, recipe_layers, shipped_recipes
 from prefloop.loop import Progress, run_recipe
@@ -19,7 +20,7 @@ OFFLINE_TWINS = [
     and compose_recipe(name.removesuffix(".tiny")).raw["pairs"]["rule"] in {"given", "unpaired", "demonstrations"}
 ]
 """They see all of their pairs in every step, so that the losses of steps can be compared."""
-TWINS = [name for name in EVERY_TWIN if name not in {*OFFLINE_TWINS, "reward_model.tiny"}]
+TWINS = [name for name in EVERY_TWIN if name not in {*OFFLINE_TWINS, "reward_model.tiny", "ppo.tiny"}]
 LOSS_MOVES = {"alpha_dpo.tiny", "wpo.tiny"}
 """The margin that is asked for, or the weights, follow from the policy itself: two steps do not share one loss."""
 MARGIN_FALLS = {"discopop.tiny"}
@@ -71,6 +72,32 @@ def test_the_twin_of_the_reward_model_trains_two_that_tell_held_out_pairs_apart(
         assert last["loss"] < first["loss"] - 0.2
         assert about["accuracy"] > 0.5
         assert about["interval"][0] <= about["accuracy"] <= about["interval"][1]
+
+
+def rollout_scores(run: Path, block: int) -> list[float]:
+    """What the answers were paid that an update learnt from."""
+    examples = read_folder(run / f"round-00/block-{block:02d}/pairs", Example)
+    return [one.member("response").numbers["score"] for one in examples]
+
+
+@pytest.mark.slow
+def test_the_reward_of_ppo_rises_at_bounded_kl_which_a_dearer_nat_of_kl_bounds_more(tmp_path: Path) -> None:
+    kls: dict[str, float] = {}
+    for kl_coef in ("0.05", "1.0"):
+        loaded = load_recipe("ppo.tiny", [f"policy.objective.kl_coef={kl_coef}", "evaluation.resamples=100"])
+        run = run_recipe(loaded, tmp_path / kl_coef, Progress()).run
+        board = json.loads((run / "round-00/evaluation.json").read_text())
+        kls[kl_coef] = board["kl"]["value"]
+        if kl_coef == "0.05":
+            first, last = rollout_scores(run, 0), rollout_scores(run, 7)
+            assert sum(last) / len(last) > sum(first) / len(first) + 0.2
+            assert board["against"]["initial"]["judge"]["interval"][0] > 50
+            assert 0.2 < kls[kl_coef] < 5
+            # values are learnt, and go on from block to block
+            folders = [run / f"round-00/block-{block:02d}/policy" for block in (0, 7)]
+            values = [load_file(folder / "heads.safetensors")["token_values.weight"] for folder in folders]
+            assert 0 < float(values[0].norm()) < float(values[1].norm())
+    assert kls["1.0"] < kls["0.05"] / 2
 
 
 def final_truth(tmp_path: Path, *overrides: str) -> dict[str, Any]:

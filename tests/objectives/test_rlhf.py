@@ -266,6 +266,26 @@ def test_the_kl_of_rloo_is_that_of_the_policy_that_sampled() -> None:
     assert terms.rewards.tolist() == [1 - 0.25, 2 + 1]
 
 
+@pytest.mark.parametrize("beta", [0.3, 1.0])
+def test_updates_of_ppo_on_a_bandit_end_at_the_reference_tilted_by_the_reward(beta: float) -> None:
+    """pi_ref exp(r / beta) / Z within a total variation of 1e-3; every arm counts as often as the policy plays it."""
+    generator = torch.Generator().manual_seed(0)
+    reward = torch.randn(5, generator=generator, dtype=torch.float64)
+    ref = torch.randn(5, generator=generator, dtype=torch.float64).log_softmax(0)
+    theta = ref.clone().requires_grad_()
+    zero, mask = torch.zeros(5, 1, dtype=torch.float64), torch.ones(5, 1, dtype=torch.bool)
+    options = {**OPTIONS, "kl_coef": beta, "lam": 1.0, "whiten_advantages": False, "vf_coef": 0.0}
+    for _ in range(1500):
+        policy = theta.log_softmax(0)
+        old = policy.detach()
+        losses = ppo(policy[:, None], old[:, None], ref[:, None], zero, zero, reward, mask, **options)
+        (gradient,) = torch.autograd.grad((old.exp() * losses).sum(), theta)
+        theta = (theta - gradient / beta).detach().requires_grad_()
+
+    expected = (ref + reward / beta).softmax(0)
+    assert (theta.softmax(0) - expected).abs().sum().item() / 2 < 1e-3
+
+
 def test_the_expected_gradient_is_reinforce_without_a_baseline_by_enumeration() -> None:
     """All pairs of two samples from four answers: E[R - KL] has the gradient that the mean loss has."""
     theta = torch.tensor([0.3, -0.2, 0.5, 0.1], dtype=torch.float64, requires_grad=True)

@@ -20,6 +20,7 @@ def test_rules_declare_what_they_write_and_read() -> None:
         "learnable",
         "own_answer",
         "ranking",
+        "rollouts",
         "threshold_labels",
         "unpaired",
     }

@@ -347,6 +347,11 @@ def test_a_run_trains_the_reward_models_that_judge_its_answers(tmp_path: Path) -
             "round_start, current or a train step of a policy.",
         ),
         (
+            ["reward.ema_decay=0.9"],
+            "recipe loop.tiny: reward.ema_decay is 0.9, but bradley_terry trains a head, of which no average is kept. "
+            "Remove it, or choose another objective.",
+        ),
+        (
             ["policy.ensemble=2"],
             "recipe loop.tiny: policy.ensemble is 2, but dpo trains a policy. Remove it, or choose a reward model's "
             "objective.",

@@ -193,6 +193,11 @@ def check_train(name: str, settings: StepConfig, place: str, recipe: Recipe) -> 
             f"{place}.ensemble is {settings.ensemble}, but {objective.name} trains a policy. Remove it, or choose a "
             "reward model's objective."
         )
+    if settings.ema_decay is not None and objective.heads:
+        raise RecipeError(
+            f"{place}.ema_decay is {settings.ema_decay}, but {objective.name} trains a head, of which no average is "
+            "kept. Remove it, or choose another objective."
+        )
     if MISMATCHED in objective.roles and settings.loss_on == "all_turns":
         raise RecipeError(
             f"{place}.loss_on is all_turns, but {objective.name} compares with answers to other prompts, which have no "

@@ -19,6 +19,7 @@ from prefloop.pairing.preferred import preferred
 from prefloop.pairing.prompted import instructed, prompted
 from prefloop.pairing.ranking import ranking
 from prefloop.pairing.registry import Dropped, Rule, SetConstant, find_rule, rule, rules
+from prefloop.pairing.rollouts import rollouts
 from prefloop.pairing.self_play import self_play
 from prefloop.pairing.siblings import siblings
 from prefloop.pairing.step_pairs import better_steps, first_bad_steps
@@ -63,6 +64,7 @@ __all__ = [
     "preferred",
     "prompted",
     "ranking",
+    "rollouts",
     "rule",
     "rules",
     "scores",

@@ -68,12 +68,14 @@ def make_judgments(work: Work) -> Mapping[str, float]:
     with _asked_here(work, settings) as tallies:
         judges = [_as_designed(tally, settings) for tally in tallies]
         for shard in range(work.num_shards("responses")):
-            said = [one for judge in judges for one in _said(judge, _plan(work, settings, shard))]
+            by_judge = [list(_said(judge, _plan(work, settings, shard))) for judge in judges]
+            said = [one for of_judge in by_judge for one in of_judge]
             write_records(work.out / shard_name(shard), said)
             count += len(said)
             invalid += sum(value is None for judgment in said for value in judgment.values)
             spent.update(tokens_in=sum(one.tokens_in for one in said), tokens_out=sum(one.tokens_out for one in said))
-            found = added(found, totals(said, _judged(work, settings, shard)))
+            for of_judge in by_judge:
+                found = added(found, totals(of_judge, _judged(work, settings, shard)))
         paid: Counter[str] = Counter()
         for tally in tallies:
             paid.update(tally.paid())
