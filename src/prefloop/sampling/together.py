@@ -95,6 +95,7 @@ class _Waiting:
     def next(self) -> tuple[tuple[Draw, ...], PassedPrompts, int]:
         """The next draws, with the prompts among which theirs has passed and its number there."""
         if self.passed is None or self.taken == len(self.passed.hidden):
+            self.passed = None  # so that only one portion's keys and values stand in memory
             self.passed, self.taken = PassedPrompts.of(self.model, self._portion()), 0
         self.taken += 1
         return self.parts.popleft(), self.passed, self.taken - 1
