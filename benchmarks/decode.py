@@ -38,7 +38,9 @@ def everyday_draws(tokenizer: PreTrainedTokenizerBase, num_prompts: int, num_sam
 def best_step(model: PreTrainedModel, draws: list[Draw], rows: int) -> tuple[float, float]:
     """Wall and processor seconds of the fastest step with so many live rows, no answer ending."""
     clock: list[tuple[float, float]] = []
-    handle = model.register_forward_pre_hook(lambda *_: clock.append((time.perf_counter(), time.process_time())))
+    handle = model.base_model.register_forward_pre_hook(
+        lambda *_: clock.append((time.perf_counter(), time.process_time()))
+    )
     settings = SamplingSettings(temperature=0.8, top_p=1.0, max_new_tokens=STEPS + 2)
     list(LocalSampler(model, frozenset(), rows).sample(draws[:rows], settings))
     handle.remove()

@@ -19,7 +19,9 @@ from prefloop.policy import (
     BatchShape,
     ChatCodec,
     Forest,
+    Growing,
     ModelSource,
+    PassedPrompts,
     PolicyFiles,
     TokenRow,
     TreeScores,
@@ -36,14 +38,18 @@ from prefloop.policy.memory import (
     batch_logits,
     bfloat16_copies,
     gradients,
+    grown_keys,
+    grown_scores,
+    inner_values,
     kv_cache,
     live_reference,
+    logits,
     micro_batch,
     optimizer_state,
     weights,
 )
 from prefloop.policy.workbench import adapter_config
-from prefloop.sampling import columns_of
+from prefloop.sampling import PASSED_AT_ONCE, LocalSampler, SamplingSettings, columns_of, draws_for
 from prefloop.sampling.cache import RoomyLayer, roomy_cache
 
 ADAPTERS = [None, LoraConfig(r=8)]
@@ -321,6 +327,66 @@ def test_the_kv_cache_is_exact(prompt: int, new: int, bench: Workbench, source: 
         assert isinstance(layer, RoomyLayer)
         held += layer.keys.untyped_storage().nbytes() + layer.values.untyped_storage().nbytes()
     assert kv_cache(model_facts(source.directory, None), 3, columns_of(prompt, new)).bytes == held
+
+
+@pytest.mark.parametrize(("prompt", "new", "prompts", "samples"), [(20, 2, 1, 3), (7, 40, 8, 2), (30, 1, 5, 1)])
+def test_the_keys_of_growing_answers_are_exact(
+    prompt: int, new: int, prompts: int, samples: int, bench: Workbench, source: ModelSource
+) -> None:
+    model, rows = bench.base(source.directory), prompts * samples
+    growing = Growing(model, rows, new, shared=0)
+
+    with torch.inference_mode():
+        passed = PassedPrompts.of(model, [(20 + number,) * prompt for number in range(prompts)])
+        for number in range(prompts):
+            growing.enter(passed, number, samples)
+        growing.advance(torch.full((rows,), 20))
+
+    rooms = (*growing.prompts.layers, *growing.answers.layers, *passed.layers)
+    held = sum(states.untyped_storage().nbytes() for layer in rooms for states in layer)
+    facts = model_facts(source.directory, None)
+    predicted = grown_keys(
+        facts, rows=rows, new_tokens=new, prompts=prompts, prompt_tokens=prompt, passed=prompts * prompt
+    )
+    assert predicted.bytes == held
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [SamplingSettings(1.0, 1.0, 60), SamplingSettings(1.0, 0.9, 60, top_k=400, min_p=0.01, repetition_penalty=1.2)],
+    ids=["plain", "every setting"],
+)
+@pytest.mark.parametrize(("prompt", "samples"), [(40, 4), (200, 4), (200, 1)])
+def test_what_sampling_needs_is_enough_and_not_much_more(
+    prompt: int, samples: int, settings: SamplingSettings, bench: Workbench, source: ModelSource
+) -> None:
+    """More where prompts leave before others enter, and where a setting makes fewer copies than the most."""
+    model, rows, facts = bench.base(source.directory), 64, model_facts(source.directory, None)
+    draws = [
+        draw
+        for number in range(2 * rows // samples)
+        for draw in draws_for(
+            f"p{number}", (20 + number,) * prompt, num_samples=samples, recipe_seed=0, step="s", round_number=0, block=0
+        )
+    ]
+    sampler = LocalSampler(model, bench.codec.eos_ids, rows)
+    with LiveBytes(model) as measured:
+        assert len(list(sampler.sample(draws, settings))) == len(draws)
+    passed = prompt + max(PASSED_AT_ONCE, 2 * prompt)
+    parts = (
+        grown_keys(
+            facts,
+            rows=rows,
+            new_tokens=settings.max_new_tokens,
+            prompts=min(2 * rows // samples, rows - samples + 1),
+            prompt_tokens=prompt,
+            passed=passed,
+        ),
+        grown_scores(facts, rows, prompt + settings.max_new_tokens),
+        inner_values(facts, passed),
+        logits(facts, rows, 3, "rows"),
+    )
+    assert measured.peak <= sum(part.bytes for part in parts) <= 1.4 * measured.peak
 
 
 def test_facts_need_no_weights(source: ModelSource, tmp_path: Path) -> None:

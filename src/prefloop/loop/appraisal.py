@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
-from math import ceil
 from pathlib import Path
 
 import torch
@@ -112,15 +111,16 @@ class Appraiser:
     def _sampling(self, artifact: Artifact, settings: SampleStep) -> Need:
         lora = self._lora(artifact.inputs["policy"])
         prompts = longest_prompts(artifact.inputs["prompts"], self.recipe)
-        in_wave = min(settings.wave, len(prompts)) * settings.num_samples
+        together = min(settings.wave, len(prompts))
         wanted = self.recipe.machine.rows
-        rows = min(DEFAULT_ROWS if wanted == "auto" else wanted, in_wave)
+        rows = min(DEFAULT_ROWS if wanted == "auto" else wanted, together * settings.num_samples)
         return sampling_need(
             self.facts(lora),
             self.program,
             merged=lora is not None,
             rows=rows,
-            prompts=ceil(rows / settings.num_samples),
+            prompts=together,
+            samples=settings.num_samples,
             prompt_tokens=self._longest_prompt(artifact.inputs["prompts"]),
             new_tokens=settings.max_new_tokens,
         )

@@ -7,6 +7,7 @@ of the weights of its own, while the model that sampled or scored last stays loa
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import Literal
 
 from prefloop.config import Precision
@@ -17,6 +18,8 @@ from prefloop.policy.memory import (
     batch_logits,
     bfloat16_copies,
     gradients,
+    grown_keys,
+    grown_scores,
     inner_values,
     kv_cache,
     live_reference,
@@ -27,11 +30,11 @@ from prefloop.policy.memory import (
     repeated_keys,
     weights,
 )
-from prefloop.sampling import columns_of
+from prefloop.sampling import PASSED_AT_ONCE, columns_of
 
 MERGED = "the base, and the policy merged for sampling"
-SAMPLED_LOGIT_COPIES = 2
-"""Of the prompts and of their answers, just after the prompts have passed."""
+SAMPLED_LOGIT_COPIES = 3
+"""Logits, their weights, and what a setting makes of them on the way."""
 
 RECORD_BYTES = {"prompts": 420, "answers": 380, "judge_calls": 212, "pairs": 2650}
 """Bytes of a record, without an answer's tokens (measured on the quickstart; a pair holds two answers of 37 tokens, as
@@ -54,26 +57,49 @@ class Need:
 
 
 def sampling_need(
-    facts: ModelFacts, program: Part, *, merged: bool, rows: int, prompts: int, prompt_tokens: int, new_tokens: int
+    facts: ModelFacts,
+    program: Part,
+    *,
+    merged: bool,
+    rows: int,
+    prompts: int,
+    samples: int,
+    prompt_tokens: int,
+    new_tokens: int,
 ) -> Need:
-    """Answers that grow: at the end the cache is full; the prompts have passed long before.
+    """Answers that grow: all rows are full when the last of the prompts that they leave room for pass.
 
     Args:
         facts: of the model.
         program: what the process holds without a model.
         merged: the policy has an adapter.
         rows: answers that grow together.
-        prompts: of these rows.
+        prompts: that are sampled together.
+        samples: answers of each.
         prompt_tokens: of the longest prompt.
         new_tokens: longest answer.
     """
-    columns = columns_of(prompt_tokens, new_tokens)
+    if facts.trees:  # a prompt stays until the last of its answers has ended
+        passed = prompt_tokens + max(PASSED_AT_ONCE, 2 * prompt_tokens)
+        grown = (
+            grown_keys(
+                facts,
+                rows=rows,
+                new_tokens=new_tokens,
+                prompts=max(1, min(prompts, rows - samples + 1)),
+                prompt_tokens=prompt_tokens,
+                passed=passed,
+            ),
+            grown_scores(facts, rows, prompt_tokens + new_tokens),
+        )
+    else:
+        passed, columns = ceil(rows / samples) * prompt_tokens, columns_of(prompt_tokens, new_tokens)
+        grown = kv_cache(facts, rows, columns), repeated_keys(facts, rows, columns)
     parts = (
         program,
         weights(facts, 1 + merged, MERGED),
-        kv_cache(facts, rows, columns),
-        repeated_keys(facts, rows, columns),
-        inner_values(facts, prompts * prompt_tokens),
+        *grown,
+        inner_values(facts, passed),
         logits(facts, rows, SAMPLED_LOGIT_COPIES, f"{rows} rows"),
     )
     return _need("sampling", parts, f"{rows} answers of {new_tokens} tokens after prompts of {prompt_tokens}")

@@ -10,6 +10,7 @@ from prefloop.policy.functionals import (
     response_logps,
     score_rows,
 )
+from prefloop.policy.growing import Growing, PassedPrompts, closed_up, grows_answers
 from prefloop.policy.live import LiveReference
 from prefloop.policy.memory import BatchShape, ModelFacts, Part, model_facts
 from prefloop.policy.model_files import model_identity
@@ -27,12 +28,14 @@ __all__ = [
     "Encoded",
     "EncodingSettings",
     "Forest",
+    "Growing",
     "LiveReference",
     "LossOn",
     "ModelDescription",
     "ModelFacts",
     "ModelSource",
     "Part",
+    "PassedPrompts",
     "PolicyFiles",
     "RowScores",
     "TokenRow",
@@ -43,8 +46,10 @@ __all__ = [
     "batches_within",
     "can_have_gaps",
     "check_model",
+    "closed_up",
     "describe_model",
     "encoded",
+    "grows_answers",
     "model_facts",
     "model_identity",
     "passed_tokens",

@@ -342,13 +342,44 @@ def batch_logits(facts: ModelFacts, batch: BatchShape, copies: int) -> Part:
 
 
 def kv_cache(facts: ModelFacts, rows: int, columns: int) -> Part:
-    """Keys and values of every token that is read or written while answers grow."""
-    width = facts.kv_heads * facts.head_dim
+    """Keys and values of rows of a cache, each with its own."""
+    return Part("KV cache", *_keys_and_values(facts, rows * columns, f"{rows} rows x {columns} columns"))
+
+
+def grown_keys(facts: ModelFacts, *, rows: int, new_tokens: int, prompts: int, prompt_tokens: int, passed: int) -> Part:
+    """Keys and values while answers grow behind one copy of their prompts.
+
+    Args:
+        facts: of the model.
+        rows: answers that grow together.
+        new_tokens: longest answer; its last one is never read.
+        prompts: of these rows. Room for them doubles, and what is full is held while it is copied.
+        prompt_tokens: of the longest prompt.
+        passed: tokens of the prompts that passed together and wait for rows.
+    """
+    room = 1 << (prompts - 1).bit_length()
+    answers = max(1, new_tokens - 1)
+    tokens = rows * answers + room * prompt_tokens + passed
+    shown = (
+        f"({rows} answers x {answers} + {room} prompts x {prompt_tokens} + {passed} of prompts that passed together)"
+    )
+    return Part("KV cache", *_keys_and_values(facts, tokens, shown))
+
+
+def _keys_and_values(facts: ModelFacts, tokens: int, shown: str) -> tuple[int, str]:
+    return (
+        FLOAT * 2 * facts.layers * tokens * facts.kv_heads * facts.head_dim,
+        f"{facts.layers} layers x 2 x {shown} x {facts.kv_heads} heads x {facts.head_dim} x {FLOAT} bytes",
+    )
+
+
+def grown_scores(facts: ModelFacts, rows: int, seen: int) -> Part:
+    """Scores of the layer at work: of the three parts, side by side, their softmax, and its parts in order."""
+    copies = 4
     return Part(
-        "KV cache",
-        FLOAT * 2 * facts.layers * rows * columns * width,
-        f"{facts.layers} layers x 2 x {rows} rows x {columns} columns x {facts.kv_heads} heads x {facts.head_dim} "
-        f"x {FLOAT} bytes",
+        "attention",
+        FLOAT * copies * rows * facts.heads * seen,
+        f"{copies} x {rows} rows x {facts.heads} heads x {seen} tokens seen, of one layer, x {FLOAT} bytes",
     )
 
 

@@ -4,7 +4,7 @@ Models that ask `AttentionInterface` for their attention take it without being c
 and grouped heads stay the model's own.
 """
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -35,6 +35,7 @@ class _Passing:
 
     forest: Forest
     device: torch.device
+    kept: list[tuple[Tensor, Tensor]] | None = None
     masks: dict[tuple[int, int | None], Tensor] = field(default_factory=dict[tuple[int, int | None], Tensor])
     paths: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
     standings: dict[int | None, Standing] = field(default_factory=dict[int | None, Standing])
@@ -110,9 +111,17 @@ _PASSING: ContextVar[_Passing] = ContextVar("forest on its way through a model")
 
 
 @contextmanager
-def tree_attention(model: PreTrainedModel, forest: Forest) -> Generator[None]:
-    """The model attends along the paths of a forest while this lasts."""
-    with _under(model, _Passing(forest, model.device)):
+def tree_attention(
+    model: PreTrainedModel, forest: Forest, kept: list[tuple[Tensor, Tensor]] | None = None
+) -> Generator[None]:
+    """The model attends along the paths of a forest while this lasts.
+
+    Args:
+        model: that attends.
+        forest: that passes.
+        kept: gets the keys and the values of each layer, as (heads, tokens, width).
+    """
+    with _under(model, _Passing(forest, model.device, kept)):
         yield
 
 
@@ -124,17 +133,26 @@ def as_now(model: PreTrainedModel) -> AbstractContextManager[None]:
 
 @contextmanager
 def _under(model: PreTrainedModel, passing: _Passing) -> Generator[None]:
-    configs = {id(config): config for config in (model.config, model.config.get_text_config())}.values()
-    before = [config._attn_implementation for config in configs]  # pyright: ignore[reportPrivateUsage]
     token = _PASSING.set(passing)
     try:
+        with attention_called(NAME, model):
+            yield
+    finally:
+        _PASSING.reset(token)
+
+
+@contextmanager
+def attention_called(name: str, model: PreTrainedModel) -> Generator[None]:
+    """The model asks for a registered attention while this lasts."""
+    configs = {id(config): config for config in (model.config, model.config.get_text_config())}.values()
+    before = [config._attn_implementation for config in configs]  # pyright: ignore[reportPrivateUsage]
+    try:
         for config in configs:
-            config._attn_implementation = NAME  # pyright: ignore[reportPrivateUsage]
+            config._attn_implementation = name  # pyright: ignore[reportPrivateUsage]
         yield
     finally:
-        for config, name in zip(configs, before, strict=True):
-            config._attn_implementation = name  # pyright: ignore[reportPrivateUsage]
-        _PASSING.reset(token)
+        for config, own in zip(configs, before, strict=True):
+            config._attn_implementation = own  # pyright: ignore[reportPrivateUsage]
 
 
 def _attend(
@@ -153,14 +171,22 @@ def _attend(
 
     Returns (1, tokens, heads, width), as every attention function of transformers does.
     """
-    unknown = [name for name, given in others.items() if given is not None and name not in KNOWN]
-    if attention_mask is not None or unknown:
-        raise NotImplementedError(f"attention with {', '.join(unknown) or 'a mask of its own'}")
-    rule = _Rule(_PASSING.get(), scaling, sliding_window, softcap)
+    require_known(attention_mask, others)
+    passing = _PASSING.get()
+    rule = _Rule(passing, scaling, sliding_window, softcap)
     query, key, value = _alike(query, key, value)
+    if passing.kept is not None:
+        passing.kept.append((key[0], value[0]))
     attend = _by_blocks if _has_kernel(query, value) else _AlongPaths.apply
     attended: Tensor = attend(query, key, value, rule)
     return attended.transpose(1, 2), None
+
+
+def require_known(attention_mask: Tensor | None, others: Mapping[str, Any]) -> None:
+    """Nothing is asked of attention that would be ignored (NotImplementedError where it is)."""
+    unknown = [name for name, given in others.items() if given is not None and name not in KNOWN]
+    if attention_mask is not None or unknown:
+        raise NotImplementedError(f"attention with {', '.join(unknown) or 'a mask of its own'}")
 
 
 def _alike(*states: Tensor) -> list[Tensor]:

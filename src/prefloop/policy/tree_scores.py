@@ -122,10 +122,18 @@ class TreeScores:
         return {"at_once": tokens_at_once(self.model.config.get_text_config().vocab_size), "weights": weights}
 
 
-def forest_states(model: PreTrainedModel, forest: Forest) -> Float[Tensor, "tokens width"]:
-    """Hidden states of all tokens of a forest behind the last norm, each as in its own row alone."""
+def forest_states(
+    model: PreTrainedModel, forest: Forest, kept: list[tuple[Tensor, Tensor]] | None = None
+) -> Float[Tensor, "tokens width"]:
+    """Hidden states of all tokens of a forest behind the last norm, each as in its own row alone.
+
+    Args:
+        model: without adapters, or what they were laid on.
+        forest: that passes.
+        kept: gets the keys and the values of each layer, as (heads, tokens, width).
+    """
     ids = torch.tensor([forest.ids], device=model.device)
-    with tree_attention(model, forest):
+    with tree_attention(model, forest, kept):
         passed = model.base_model(
             input_ids=ids, position_ids=forest.positions()[None].to(model.device), use_cache=False
         )

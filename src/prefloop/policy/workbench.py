@@ -20,6 +20,7 @@ from prefloop.config import LoraConfig, Precision
 from prefloop.errors import ModelError
 from prefloop.policy.checkpointing import recomputed_layers
 from prefloop.policy.export import keep_template_settings
+from prefloop.policy.growing import grows_answers
 from prefloop.policy.live import REFERENCE, TRAINED, LiveReference
 from prefloop.policy.model_files import CONVERSATION_FILES
 from prefloop.policy.model_heads import HEADS_FILE, Heads, heads_of, named_parameters, write_heads
@@ -137,6 +138,11 @@ class Workbench:
     def takes_trees(self) -> bool:
         """Whether training may give this model trees; found out on a small one."""
         return takes_trees(self.base(self.source.directory))
+
+    @cached_property
+    def grows_answers(self) -> bool:
+        """Whether sampling may let this model's answers grow behind one copy of their prompts; tried on small ones."""
+        return grows_answers(self.base(self.source.directory))
 
     def for_sampling(self, policy: PolicyFiles) -> PreTrainedModel:
         """A model without adapters, merged in memory where the policy has one; valid until another is asked for."""

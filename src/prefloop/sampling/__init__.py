@@ -8,9 +8,11 @@ from prefloop.sampling.local import DEFAULT_ROWS, LocalPolicies, LocalSampler
 from prefloop.sampling.protocol import Answer, Draw, Sampler, SamplingSettings, Serving
 from prefloop.sampling.replay import Replay, replay_identity
 from prefloop.sampling.server import PROBE_TOKENS, PROBES, ServerPolicies
+from prefloop.sampling.together import PASSED_AT_ONCE
 
 __all__ = [
     "DEFAULT_ROWS",
+    "PASSED_AT_ONCE",
     "PROBES",
     "PROBE_TOKENS",
     "Answer",

@@ -1,18 +1,20 @@
 """One token for each row, from logits and a uniform number and nothing else."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from prefloop.errors import ModelError
+from prefloop.policy import widest
 from prefloop.sampling.protocol import SamplingSettings
 
-_WEIGHTS_AT_ONCE = 2**19
-"""Float64 weights that are worked on together: 4 MB stay in the processor's cache."""
+_BLOCK = 256
+"""Tokens whose weights are added up before it is looked into which of them is meant."""
 
-_LIKELY_TOKENS = 512
+_LIKELY_TOKENS = (64, 1024)
 """Top-p looks among so many tokens first, and sorts the vocabulary only for rows in which they do not reach it."""
 
 
@@ -50,33 +52,36 @@ def choose(logits: Float[Tensor, "rows vocab"], uniforms: Float[Tensor, " rows"]
         )
     if settings.temperature == 0:
         return Choice(tokens=likeliest, logps=torch.zeros_like(uniforms))
-    rows = max(1, _WEIGHTS_AT_ONCE // logits.shape[-1])
-    parts = zip(logits.split(rows), peak.split(rows), uniforms.split(rows), strict=True)
-    choices = [_chosen(*part, settings) for part in parts]
-    return Choice(
-        tokens=torch.cat([choice.tokens for choice in choices]),
-        logps=torch.cat([choice.logps for choice in choices]),
-    )
-
-
-def _chosen(
-    logits: Float[Tensor, "rows vocab"],
-    peak: Float[Tensor, " rows"],
-    uniforms: Float[Tensor, " rows"],
-    settings: SamplingSettings,
-) -> Choice:
-    weights = (logits - peak[:, None].to(uniforms.dtype)).div_(settings.temperature).exp_()
+    weights = (logits - peak[:, None]).to(torch.promote_types(logits.dtype, torch.float32))
+    weights = weights.div_(settings.temperature).exp_()
     if settings.top_k is not None and settings.top_k < weights.shape[-1]:
         weights.mul_(_likeliest(weights, settings.top_k))
     if settings.top_p < 1:
         weights.mul_(_nucleus(weights, settings.top_p))
     if settings.min_p > 0:
         weights.mul_(weights >= settings.min_p)  # the largest weight is 1
-    cumulative = weights.cumsum(dim=-1)
-    total = cumulative[:, -1:]
-    tokens = torch.searchsorted(cumulative, uniforms[:, None] * total, right=True)
-    logps = (weights.gather(-1, tokens) / total).log()
-    return Choice(tokens=tokens[:, 0], logps=logps[:, 0])
+    return _drawn(weights, uniforms)
+
+
+def _drawn(weights: Float[Tensor, "rows vocab"], uniforms: Float[Tensor, " rows"]) -> Choice:
+    """The token at a share of all weights: first the block in which it is, then the token.
+
+    Sums are as precise as the uniform numbers. A block is found by a sum that is larger than that of the blocks before
+    it, and so is the token in it, so that no token of weight 0 is ever taken.
+    """
+    missing = -weights.shape[-1] % _BLOCK
+    blocks = (nn.functional.pad(weights, (0, missing)) if missing else weights).unflatten(-1, (-1, _BLOCK))
+    ends = blocks.sum(dim=-1, dtype=uniforms.dtype).cumsum(dim=-1)
+    total = ends[:, -1:]
+    share = torch.minimum(uniforms[:, None] * total, total.nextafter(torch.zeros_like(total)))
+    block = torch.searchsorted(ends, share, right=True)
+    before = nn.functional.pad(ends, (1, 0)).gather(-1, block)
+    within = blocks[torch.arange(len(blocks), device=blocks.device), block[:, 0]]
+    cumulative = within.cumsum(dim=-1, dtype=uniforms.dtype)
+    last = cumulative.argmax(dim=-1, keepdim=True)  # of equal sums the first: the last token that has any weight
+    token = torch.searchsorted(cumulative, share - before, right=True).minimum(last)
+    logps = (within.gather(-1, token).to(total.dtype) / total).log()
+    return Choice(tokens=(block * _BLOCK + token)[:, 0], logps=logps[:, 0])
 
 
 def penalised(
@@ -92,6 +97,14 @@ def penalised(
     return torch.where(held, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
 
 
+def held_by(sequences: Sequence[Sequence[int]], logits: Float[Tensor, "any vocab"]) -> Bool[Tensor, "rows vocab"]:
+    """Which tokens of the vocabulary each sequence has."""
+    held = torch.zeros(len(sequences), logits.shape[-1], dtype=torch.bool, device=logits.device)
+    for row, sequence in enumerate(sequences):
+        held[row, torch.tensor(sequence, device=held.device)] = True
+    return held
+
+
 def _likeliest(weights: Float[Tensor, "rows vocab"], top_k: int) -> Bool[Tensor, "rows vocab"]:
     """The largest weights, top_k of them; of equal weights the lower id first."""
     smallest = weights.topk(top_k, dim=-1).values[:, -1:]
@@ -100,12 +113,15 @@ def _likeliest(weights: Float[Tensor, "rows vocab"], top_k: int) -> Bool[Tensor,
 
 def _nucleus(weights: Float[Tensor, "rows vocab"], top_p: float) -> Bool[Tensor, "rows vocab"]:
     """The smallest set of largest weights whose share reaches top_p; of equal weights the lower id first."""
-    wanted = top_p * weights.sum(dim=-1, keepdim=True)
-    largest = weights.topk(min(_LIKELY_TOKENS, weights.shape[-1]), dim=-1).values
-    kept, smallest = _edge(largest, wanted)
-    wide = (largest.sum(dim=-1, keepdim=True) < wanted)[:, 0]
-    if bool(wide.any()):
-        kept[wide], smallest[wide] = _edge(weights[wide].sort(dim=-1, descending=True).values, wanted[wide])
+    wide = widest(weights.device)
+    wanted = top_p * weights.sum(dim=-1, keepdim=True, dtype=wide)
+    kept, smallest = wanted.new_zeros(wanted.shape, dtype=torch.long), torch.zeros_like(weights[:, :1])
+    rows = torch.arange(len(weights), device=weights.device)
+    for likely in (*_LIKELY_TOKENS, weights.shape[-1]):
+        if len(rows):
+            largest = weights[rows].topk(min(likely, weights.shape[-1]), dim=-1).values
+            kept[rows], smallest[rows] = _edge(largest, wanted[rows])
+            rows = rows[largest.sum(dim=-1, dtype=wide) < wanted[rows, 0]]
     return _down_to(weights, smallest, kept)
 
 
@@ -124,6 +140,6 @@ def _edge(
     largest: Float[Tensor, "rows likely"], wanted: Float[Tensor, "rows 1"]
 ) -> tuple[Int[Tensor, "rows 1"], Float[Tensor, "rows 1"]]:
     """How many of the falling weights are needed for what is wanted, and the last of them."""
-    before = largest.cumsum(dim=-1) - largest
+    before = largest.cumsum(dim=-1, dtype=wanted.dtype) - largest
     kept = (before < wanted).sum(dim=-1, keepdim=True)
     return kept, largest.gather(-1, kept - 1)

@@ -1,6 +1,8 @@
 """Which answers are to be drawn, and with which random numbers: a function of the recipe alone."""
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+
+import numpy as np
 
 from prefloop.records import seed_for
 from prefloop.sampling.protocol import Draw
@@ -44,3 +46,17 @@ def together(draws: Iterable[Draw], key: Iterable[Hashable]) -> list[tuple[Draw,
     for draw, name in zip(draws, key, strict=True):
         of_key.setdefault(name, []).append(draw)
     return [tuple(members) for members in of_key.values()]
+
+
+def parts_of(draws: Sequence[Draw], rows: int) -> Iterator[tuple[Draw, ...]]:
+    """Draws of one prompt each, the longest prompts first; parted only if they alone are more than the rows."""
+    prompts = together(draws, key=[draw.prompt_ids for draw in draws])
+    prompts.sort(key=lambda of_prompt: -len(of_prompt[0].prompt_ids))
+    for of_prompt in prompts:
+        for start in range(0, len(of_prompt), rows):
+            yield of_prompt[start : start + rows]
+
+
+def uniforms_of(seed: int, count: int) -> np.ndarray:
+    """The random numbers of a draw, one a position, in [0, 1); a longer answer has the same ones first."""
+    return np.random.Generator(np.random.Philox(key=seed)).random(count)

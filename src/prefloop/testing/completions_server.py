@@ -25,6 +25,9 @@ LACKING = frozenset(
 )
 """What a server can be made to ignore, as real ones do: it answers 200 all the same."""
 
+_ONE_AT_A_TIME = threading.Lock()
+"""Servers may share a model, and another attention is put under it while answers grow."""
+
 
 @dataclass(frozen=True)
 class Faults:
@@ -72,7 +75,7 @@ class CompletionsServer:
     """The Authorization header of every completion's request."""
 
     def __post_init__(self) -> None:
-        self.model_lock = threading.Lock()
+        self._counting = threading.Lock()
         self._at_once = 0
 
     @contextmanager
@@ -97,7 +100,7 @@ class CompletionsServer:
     @contextmanager
     def counted(self) -> Generator[int, None, None]:
         """A request is under way; gives its number."""
-        with self.model_lock:
+        with self._counting:
             number = self.requests
             self.requests += 1
             self._at_once += 1
@@ -105,7 +108,7 @@ class CompletionsServer:
         try:
             yield number
         finally:
-            with self.model_lock:
+            with self._counting:
                 self._at_once -= 1
 
     def completion(self, asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,7 +130,7 @@ class CompletionsServer:
         )
         seed = body.get("seed", self.requests)
         draws = [Draw("asked", index, seed_for(seed, index), ids) for index in range(body.get("n", 1))]
-        with self.model_lock, LocalPolicies(self.bench).serving(self._named(body["model"])) as serving:
+        with _ONE_AT_A_TIME, LocalPolicies(self.bench).serving(self._named(body["model"])) as serving:
             choices = [
                 self._choice(ids, answer.token_ids, answer.finish_reason, answer.draw.index, body)
                 for answer in serving.sample(draws, settings)
