@@ -341,6 +341,55 @@ def verify(
 
 
 @evaluate.command(
+    "run",
+    epilog="Example: prefloop evaluate run --suite everyday --model builtin:tiny --judge vader --against mine.jsonl",
+)
+def evaluate_run(  # noqa: PLR0913, PLR0917  an option each
+    suite: Annotated[
+        str, typer.Option(help="everyday, mt_bench, arena_hard, alpaca_eval, a suite file (.yaml) or a prompt set.")
+    ],
+    model: Annotated[str, typer.Option(help="A model directory, builtin:NAME or org/name@revision.")],
+    judge: Annotated[
+        str | None,
+        typer.Option(help="A judge's type, or its settings: '{type: vader, unit: text}'. Default: the suite's."),
+    ] = None,
+    prompts: Annotated[str | None, typer.Option(help="The questions, where the suite leaves them to you.")] = None,
+    references: Annotated[
+        str | None, typer.Option(help="Reference answers by the questions' ids, for judges that read gold answers.")
+    ] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="An opponent: a file of answers (ours, AlpacaEval's, Arena-Hard's, FastChat's) or a model, which "
+            "answers once; NAME=... names it. May be given again.",
+            metavar="[NAME=]ANSWERS|MODEL",
+        ),
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Another value of the suite, KEY=VALUE: num_samples=2, count=20, temperature=0.7."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder. Default: runs/SUITE-MODEL.")] = None,
+    bootstrap: Annotated[int, typer.Option(min=100, help="Resamples of the bootstrap.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the answers and of the bootstrap.")] = 0,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: one a core.")] = None,
+    plot: PlotFile = None,
+    json_file: JsonFile = None,
+) -> None:
+    """A model answers a suite of questions, a judge compares. The same command again resumes."""
+    from prefloop.cli.evaluate import write_plot
+    from prefloop.cli.evaluate_run import RunOptions, evaluate_run_command
+
+    with human_text(json_file):
+        options = RunOptions(
+            suite, model, judge, prompts, references, against or (), changes or (), out, bootstrap, seed, threads
+        )
+        result = evaluate_run_command(options)
+    write_plot(plot, result)
+    write_json(json_file, result)
+
+
+@evaluate.command(
     "alpaca-eval", epilog="Example: prefloop evaluate alpaca-eval mine.jsonl --difficulty d.csv --gamed g.csv"
 )
 def evaluate_alpaca_eval(  # noqa: PLR0913, PLR0917  an option each

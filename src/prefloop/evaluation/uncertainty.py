@@ -3,6 +3,7 @@
 from math import isfinite
 
 INTERVAL = "95 %, BCa bootstrap over prompts"
+ANALYTIC = "95 %, Student's t, clustered by prompt"
 
 
 def finite(value: float) -> float | None:

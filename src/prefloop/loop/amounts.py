@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import ceil
 
-from prefloop.config import DataStep, JudgeStep, PairStep, PromptsStep, Recipe, SampleStep, TrainStep
+from prefloop.config import DataStep, JudgeStep, NextTurnStep, PairStep, PromptsStep, Recipe, SampleStep, TrainStep
 from prefloop.loop.artifact import Artifact
 from prefloop.loop.data_set import survey
 from prefloop.loop.prompt_set import prompts_at
@@ -15,6 +15,7 @@ Counts = Mapping[str, int]
 
 JOURNALED = {
     "prompts": {"prompts": "prompts"},
+    "next_turn": {"prompts": "prompts"},
     "data": {"given_pairs": "pairs"},
     "sample": {"answers": "responses", "tokens": "tokens"},
     "judge": {"judge_calls": "judgments"},
@@ -95,6 +96,8 @@ class Ledger:
                 }
             case JudgeStep():
                 amounts = {"judge_calls": read("responses", "answers")}
+            case NextTurnStep():
+                amounts = {"prompts": read("responses", "answers")}
             case PairStep():
                 amounts = {"pairs": self._pairs(artifact, settings, read, measured=measured)}
             case TrainStep():

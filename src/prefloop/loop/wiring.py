@@ -39,10 +39,8 @@ from prefloop.training import not_mixed, require_measurable
 REHEARSED_ROUNDS = 10
 """After three rounds every name means the same kind of thing as before; numbers by round may still change."""
 
-OPTIONAL_SLOTS = {
-    "train": {"previous"},
-    "evaluate": {"previous", "previous_judgments", "initial_truth", "truth", "previous_truth"},
-}
+OPTIONAL_ENDINGS = {"train": ("previous",), "evaluate": ("previous", "previous_judgments", "truth")}
+"""How the slots are called, by type of step, that may be empty."""
 
 
 class Rehearsal:
@@ -68,7 +66,7 @@ class Rehearsal:
             raise type(error)(str(error) if str(error).startswith(self.where) else f"{place}: {error}") from error
         if artifact.step_type != "close":
             for slot, artifacts in artifact.inputs.items():
-                if not artifacts and slot not in OPTIONAL_SLOTS.get(artifact.step_type, ()):
+                if not artifacts and not slot.endswith(OPTIONAL_ENDINGS.get(artifact.step_type, ("not optional",))):
                     raise RecipeError(
                         f"{place}: it reads {slot}, but no step before it makes them. "
                         f"Add one before it, or name one in {name}.reads."

@@ -8,6 +8,19 @@ from prefloop.pairing.ensemble import ensemble
 from prefloop.pairing.given import given
 from prefloop.pairing.goals import goal_labelled
 from prefloop.pairing.groups import finished, member, pair, scores
+from prefloop.pairing.judge_forms import (
+    NO_RATING,
+    REFERENCE_CATEGORIES,
+    VERDICTS,
+    grading_messages,
+    judge_prompt_name,
+    pair_messages,
+    pair_winner,
+    preference_messages,
+    rating,
+    verdict,
+    verdict_messages,
+)
 from prefloop.pairing.kept_pairs import clear_pairs, not_outdone
 from prefloop.pairing.length_corrected import dice, length_corrected
 from prefloop.pairing.online import iid, max_max, max_min, max_min_length, max_random
@@ -25,6 +38,9 @@ from prefloop.pairing.win_rates import win_rates
 from prefloop.pairing.worst_of_k import worst_of_k
 
 __all__ = [
+    "NO_RATING",
+    "REFERENCE_CATEGORIES",
+    "VERDICTS",
     "Dropped",
     "Rule",
     "SetConstant",
@@ -41,8 +57,10 @@ __all__ = [
     "first_bad_steps",
     "given",
     "goal_labelled",
+    "grading_messages",
     "iid",
     "instructed",
+    "judge_prompt_name",
     "length_corrected",
     "max_max",
     "max_min",
@@ -52,8 +70,12 @@ __all__ = [
     "not_outdone",
     "own_answer",
     "pair",
+    "pair_messages",
+    "pair_winner",
+    "preference_messages",
     "prompted",
     "ranking",
+    "rating",
     "rule",
     "rules",
     "scores",
@@ -63,6 +85,8 @@ __all__ = [
     "threshold_labels",
     "tournament",
     "unpaired",
+    "verdict",
+    "verdict_messages",
     "win_rates",
     "worst_of_k",
     "wrong_choices",

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from prefloop.loop.steps.close import CLOSE
 from prefloop.loop.steps.evaluate import EVALUATE
 from prefloop.loop.steps.judge import JUDGE
+from prefloop.loop.steps.next_turn import NEXT_TURN
 from prefloop.loop.steps.pair import PAIR
 from prefloop.loop.steps.prompts import DATA, PROMPTS
 from prefloop.loop.steps.sample import SAMPLE
@@ -17,6 +18,7 @@ STEP_TYPES: Mapping[str, StepType] = {
     "data": DATA,
     "sample": SAMPLE,
     "judge": JUDGE,
+    "next_turn": NEXT_TURN,
     "pair": PAIR,
     "tokens": TOKENS,
     "train": TRAIN,
