@@ -68,7 +68,9 @@ def prompts_of_suite(settings: dict[str, Any]) -> dict[str, Any]:
 
 def pool_of_suite(settings: dict[str, Any], name: str) -> dict[str, Any]:
     """The steps that read and judge the answers of fixed opponents."""
-    pool = settings.get("pool") or {}
+    pool: Any = settings.get("pool") or None
+    if pool is None:
+        return {}
     if not is_mapping(pool):
         raise RecipeError(f"{name}.pool is {pool!r}, expected names with their files of answers.")
     steps: dict[str, Any] = {}
@@ -129,18 +131,26 @@ def answers_of_suite(
 
 def _with_defaults(full: dict[str, Any], name: str) -> dict[str, Any]:
     """What the suite says where the evaluation does not, and the loop's own steps where neither does."""
-    suite = of_step(read_suite(str(full[name]["suite"])))
-    taken = loop_defaults({**full, name: {**suite, **full[name]}}, name)
-    return {**{key: value for key, (_, value) in taken.items()}, **suite, **full[name]}
+    return {
+        **{key: value for key, (_, value) in loop_defaults(full, name).items()},
+        **suite_defaults(full[name]),
+        **{key: value for key, value in full[name].items() if value is not None},
+    }
+
+
+def suite_defaults(settings: dict[str, Any]) -> dict[str, Any]:
+    """What the suite of an evaluation says; nothing where it names none."""
+    return of_step(read_suite(str(settings["suite"]))) if settings.get("suite") is not None else {}
 
 
 def loop_defaults(full: dict[str, Any], name: str) -> dict[str, tuple[str, Any]]:
     """Settings that an evaluation takes from the loop's own steps, each with the step that it is of.
 
-    A judge of its own is not held to the budget of the loop's.
+    What its suite says is not taken from the loop. A judge of its own is not held to the budget of the loop's.
     """
+    own = {**suite_defaults(full[name]), **full[name]}
     taken = [("judge", "judge"), ("sample", "max_new_tokens")]
-    taken += [("judge", key) for key in BUDGET] * ("judge" not in full[name])
+    taken += [("judge", key) for key in BUDGET] * ("judge" not in own)
     defaults: dict[str, tuple[str, Any]] = {}
     for step in full.get("block", ()):
         settings = full.get(step, {})

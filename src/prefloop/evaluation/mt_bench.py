@@ -169,7 +169,7 @@ def _totals(rows: Sequence[tuple[str, float]], questions: NDArray[Any]) -> NDArr
 
 
 def _mean(rows: Sequence[Rated]) -> float | None:
-    return float(np.mean([one.value for one in rows])) if rows else None
+    return float(np.mean([one.value for one in rows if one.value is not None])) if rows else None
 
 
 def _interval(rows: Sequence[Rated], *, draws: int, seed: int) -> list[float] | None:

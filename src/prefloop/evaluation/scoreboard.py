@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from prefloop.errors import DataError
 from prefloop.evaluation.text import distinct_2
-from prefloop.evaluation.uncertainty import ANALYTIC, INTERVAL, finite, interval_or_none
+from prefloop.evaluation.uncertainty import ANALYTIC, INTERVAL, PERCENTILE, finite, interval_or_none
 from prefloop.records import Judgment, Response, read_folder, seed_for
 from prefloop.statistics import (
     ClusteredEstimate,
-    bca_bootstrap,
+    cluster_bootstrap,
     clustered_mean,
     clustered_share,
     kl_estimate,
@@ -125,7 +125,7 @@ def duel(ours: Answers, theirs: Answers, judge: str, *, seed: int, resamples: in
     controlled = length_controlled(met.preferences, met.theirs_length, met.ours_length)
     raw = clustered_share(met.preferences, met.prompts, seed=seed, draws=resamples)
     statistic = length_controlled_statistic(met.preferences, met.theirs_length, met.ours_length)
-    lc = bca_bootstrap(statistic, met.prompts, seed=seed, draws=resamples)
+    lc = cluster_bootstrap(statistic, met.prompts, seed=seed, draws=resamples)
     raw_interval = (100 * raw.interval[0], 100 * raw.interval[1])
     one_sided = raw.clusters > 1 and raw.value in {0.0, 1.0}  # resamples cannot vary: Wilson's, for both
     return {
@@ -136,6 +136,7 @@ def duel(ours: Answers, theirs: Answers, judge: str, *, seed: int, resamples: in
         "lc_standard_error": finite(lc.standard_error),
         "lc_interval": interval_or_none(raw_interval if one_sided else lc.interval),
         "interval_method": INTERVAL,
+        "lc_interval_method": PERCENTILE,
         "n": plain.n_total,
         "clusters": raw.clusters,
         "n_wins": plain.n_wins,
