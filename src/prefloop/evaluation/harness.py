@@ -49,9 +49,9 @@ def run_harness(model: str, settings: HarnessSettings) -> dict[str, Any]:
         DataError: a task is not known.
     """
     try:
-        import lm_eval  # noqa: PLC0415  an extra
-        from lm_eval.models.huggingface import HFLM  # noqa: PLC0415
-        from lm_eval.tasks import TaskManager  # noqa: PLC0415
+        import lm_eval  # noqa: PLC0415  # pyright: ignore[reportMissingImports]
+        from lm_eval.models.huggingface import HFLM  # noqa: PLC0415  # pyright: ignore[reportMissingImports]
+        from lm_eval.tasks import TaskManager  # noqa: PLC0415  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ModelError(
             "lm-eval: lm-evaluation-harness is not installed. Install it: pip install 'prefloop[harness]'."
