@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from prefloop.pairing import corrupted_numbers, edited, wrong_choices
 from prefloop.pairing.corrupted import NUMBER, corrupted_number, edit_distance, relative_edit_distance
 from prefloop.pairing.edits import diff_masks, spans_of
-from prefloop.pairing.segments import ReplayBuffer, moving_average, segment_range, splice
+from prefloop.pairing.segments import ReplayBuffer, segment_range, splice
 from prefloop.records import Example, Group, Judgment
 
 Build = Callable[..., Group]
@@ -96,12 +96,6 @@ def test_a_splice_keeps_what_stands_in_front_and_behind(tokens: list[int], data:
     ended = splice(tokens, start, 9, [*generated, 2, 5], eos=2)
     assert ended == [*tokens[:start], *generated, 2]
     assert splice(tokens, start, 0, [], eos=2) == tokens
-
-
-def test_a_moving_average_follows_or_stays() -> None:
-    assert moving_average([1.0, 2.0], [3.0, 4.0], 0.0) == [3.0, 4.0]
-    assert moving_average([1.0, 2.0], [3.0, 4.0], 1.0) == [1.0, 2.0]
-    assert moving_average([1.0], [3.0], 0.75) == [1.5]
 
 
 @all_of(st.integers(0, 3), st.lists(st.sampled_from("abcdef"), max_size=9))

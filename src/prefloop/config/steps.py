@@ -390,6 +390,9 @@ class TrainStep(TokenSettings):
     one dimension, do not decay; embeddings, matrices and adapters do."""
     lora: LoraConfig | None = None
     """None trains all weights."""
+    ema_decay: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Beside the policy a moving average of its weights is kept, under the policy's name with `.ema`: after every
+    optimiser step it is this much of itself and the rest of the weights. It goes on over blocks and rounds."""
     precision: Precision = "float32"
     """Of the model's layers, for policy and references alike. `bfloat16` is several times faster on GPUs made for it;
     weights, their gradients, the head and all log-probabilities stay float32. It changes results on every device, so

@@ -80,10 +80,11 @@ class Appraiser:
             adapters = [step.lora for step in self.trained]
             for number, lora in enumerate(adapters):
                 if lora not in adapters[:number]:
-                    facts, count = self.facts(lora), adapters.count(lora)
-                    parts.append(policies(facts, description_bytes=described, count=count))
+                    facts = self.facts(lora)
                     steps = [step for step in self.trained if step.lora == lora]
-                    moments = max(MOMENTS[step.optimizer] for step in steps)
+                    count = len(steps) + sum(step.ema_decay is not None for step in steps)
+                    parts.append(policies(facts, description_bytes=described, count=count))
+                    moments = max(MOMENTS[step.optimizer] + (step.ema_decay is not None) for step in steps)
                     best = any(step.metric_for_best_model is not None for step in steps)
                     at_once = self.recipe.machine.keep_last + 1 + best
                     parts.append(checkpoints(facts, moments=moments, at_once=at_once))
@@ -142,6 +143,7 @@ class Appraiser:
             shape,
             settings.optimizer,
             live=self._beside(artifact, settings),
+            average=settings.ema_decay is not None,
             precision=settings.precision,
         )
         training = needed()

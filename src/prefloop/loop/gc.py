@@ -19,7 +19,7 @@ from pathlib import Path
 from prefloop.loop.journal import SUPERSEDED, Journal
 from prefloop.loop.stage import MAKING, SCRATCH
 from prefloop.records import RoundSummary, content_of
-from prefloop.training import SCORE_CACHE
+from prefloop.training import EMA, SCORE_CACHE
 
 ID_CHARS = 16
 """Characters of an identity in the names of folders."""
@@ -109,7 +109,8 @@ def _weights_and_states(run: Path, journal: Journal) -> Iterator[tuple[Path, str
         if summary.policies["current"] not in identities:
             continue  # it sums up another policy than lies here, so it does not close this round
         for policy in policies:
-            if summary.decision == "rolled_back" and (policy / "model").is_dir():
-                yield policy / "model", "weights of a round that was rolled back"
+            for weights in (policy / "model", policy / EMA):
+                if summary.decision == "rolled_back" and weights.is_dir():
+                    yield weights, "weights of a round that was rolled back"
             for state in sorted(policy.glob("checkpoint-*")):
                 yield state, "optimiser state of a closed round"

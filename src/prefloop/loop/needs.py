@@ -110,6 +110,7 @@ def training_need(
     optimizer: str,
     *,
     live: Beside = "none",
+    average: bool = False,
     precision: Precision = "float32",
     recompute: bool = False,
 ) -> Need:
@@ -121,6 +122,7 @@ def training_need(
         batch: the largest pass.
         optimizer: whose moments are held.
         live: the reference that stays loaded, if any.
+        average: a moving average of the trained weights is kept.
         precision: of the layers. Activations in bfloat16 are counted as float32: an upper bound.
         recompute: layers are computed again going backward.
     """
@@ -135,6 +137,7 @@ def training_need(
         *((bfloat16_copies(facts),) if precision == "bfloat16" else ()),
         gradients(facts),
         optimizer_state(facts, optimizer),
+        *((replace(gradients(facts), name="moving average"),) if average else ()),
         *micro_batch(facts, batch, recompute=recompute),
         *((live_reference(facts, batch),) if live != "none" else ()),
     )
@@ -153,7 +156,10 @@ def policies(facts: ModelFacts, *, description_bytes: int, count: int) -> Part:
 
 
 def checkpoints(facts: ModelFacts, *, moments: int, at_once: int) -> Part:
-    """Weights and moments of what is trained: the checkpoints that are kept, and one that is being written."""
+    """Weights and moments of what is trained: the checkpoints that are kept, and one that is being written.
+
+    A moving average counts as a moment.
+    """
     return Part(
         "checkpoints",
         at_once * 4 * (1 + moments) * facts.num_trained,

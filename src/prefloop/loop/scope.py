@@ -1,11 +1,13 @@
 """From the names that a recipe uses to the artifacts and policies that they mean at this point of the run."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from prefloop.config import Recipe
+from prefloop.config import Recipe, TrainStep
 from prefloop.errors import RecipeError, did_you_mean
 from prefloop.loop.artifact import Artifact, Place
+from prefloop.records import AVERAGED
+from prefloop.training import EMA
 
 POLICY_NAMES = ("initial", "round_start", "current")
 EARLIER = re.compile(r"((?P<all>all)|previous(-(?P<back>[1-9]\d*))?)\.(?P<step>.+)")
@@ -109,8 +111,25 @@ class Scope:
             raise RecipeError(f"'{name}' has not been made when it is read. {did_you_mean(name, known)}")
         return (found,)
 
+    def begun_average(self, start: Artifact) -> tuple[Artifact, ...]:
+        """The moving average that training from a policy goes on with; none where the policy keeps none."""
+        kept = start.step_type == "train" and self._keeps_average(start.step, start.place.round)
+        return (_average_of(start),) if kept else ()
+
+    def _keeps_average(self, step: str, round_number: int | None) -> bool:
+        settings = self.recipe.step(step, round_number or 0) if step in self.recipe.names() else None
+        return isinstance(settings, TrainStep) and settings.ema_decay is not None
+
+    def _average(self, name: str, policy: Artifact) -> Artifact:
+        """The average that a policy keeps: before it was ever trained, the policy itself."""
+        is_trained = policy.step_type == "train"
+        keeper, place = (policy.step, policy.place) if is_trained else (self.loop_policy, self.place)
+        if not self._keeps_average(keeper, place.round):
+            raise RecipeError(f"'{name}': {keeper} keeps no average of its weights. Give it ema_decay, such as 0.99.")
+        return _average_of(policy) if is_trained else policy
+
     def policy(self, name: str) -> Artifact:
-        """The policy that a name means: initial, round_start, current, a train step, or what one started from.
+        """The policy that a name means: initial, round_start, current, a train step; what one started from, its average.
 
         Raises:
             RecipeError: there is no such policy here.
@@ -124,6 +143,8 @@ class Scope:
                 return self.current
             case _:
                 stem, dot, origin = name.rpartition(".")
+                if dot and origin == EMA:
+                    return self._average(name, self.policy(stem))
                 is_origin = dot and origin in {"start", "ref"}
                 found = self.policy(stem).inputs.get(origin, ()) if is_origin else self.find(name)
                 if is_origin and len(found) > 1:
@@ -131,3 +152,13 @@ class Scope:
                 if not found or found[0].step_type not in {"train", "model"}:
                     raise RecipeError(f"'{name}' is no policy here. Name {', '.join(POLICY_NAMES)} or a train step.")
                 return found[0]
+
+
+def _average_of(policy: Artifact) -> Artifact:
+    """The moving average that lies in a train step's folder, as a policy of its own."""
+    return replace(
+        policy,
+        identity=f"{policy.identity}{AVERAGED}",
+        path=f"{policy.path}/{EMA}",
+        open=lambda: policy.open() / EMA,
+    )

@@ -17,6 +17,7 @@ from prefloop.loop.journal import SUPERSEDED, Entry, Journal, MadeFrom
 from prefloop.loop.steps import STEP_TYPES
 from prefloop.pairing import Dropped, find_rule, finished
 from prefloop.records import (
+    AVERAGED,
     Example,
     Group,
     Judgment,
@@ -28,7 +29,7 @@ from prefloop.records import (
     read_folder,
     shards_in,
 )
-from prefloop.training import left_out
+from prefloop.training import EMA, left_out
 
 R = TypeVar("R", bound=Record)
 NEAREST = 3
@@ -135,7 +136,7 @@ class _Made:
             )
         self.pairs = [entry for entry in self.steps if _type(entry) == "pair"]
         self.start_models = {
-            identity
+            identity.removesuffix(AVERAGED)
             for entry in self.steps
             if _type(entry) == "sample" and not _from(entry)["round"]
             for identity in _from(entry)["inputs"]["policy"]
@@ -216,13 +217,15 @@ class _Made:
     def _sampler(self, policy: str) -> Sampler:
         if not policy:
             return Sampler(policy, "data set", None)
-        if policy in self.known:
-            return Sampler(policy, self.known[policy].path, _from(self.known[policy])["round"])
+        if (trained := self.known.get(policy.removesuffix(AVERAGED))) is not None:
+            path = f"{trained.path}/{EMA}" if policy.endswith(AVERAGED) else trained.path
+            return Sampler(policy, path, _from(trained)["round"])
         return Sampler(policy, "start model" if policy in self.start_models else "a policy that was removed", None)
 
     def _present(self, step: Entry) -> bool:
         """Whether everything that it is of, near or far, lies in place."""
-        read = {identity for slot in _from(step)["inputs"].values() for identity in slot} - self.start_models
+        slots = _from(step)["inputs"].values()
+        read = {identity.removesuffix(AVERAGED) for slot in slots for identity in slot} - self.start_models
         entries = [self.known.get(identity) for identity in read]
         return all(
             entry is not None and not entry.path.startswith(f"{SUPERSEDED}/") and self._present(entry)

@@ -40,11 +40,6 @@ def splice(response: Sequence[int], start: int, segment_length: int, generated: 
     return [*begun, *generated, *response[start + segment_length :]]
 
 
-def moving_average(average: Sequence[float], policy: Sequence[float], decay: float) -> list[float]:
-    """(1 - decay) * policy + decay * average, weight by weight."""
-    return [(1 - decay) * new + decay * old for old, new in zip(average, policy, strict=True)]
-
-
 @dataclass
 class ReplayBuffer:
     """First in, first out; what was drawn less often is likelier to be drawn."""

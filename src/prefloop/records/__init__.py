@@ -3,6 +3,7 @@
 from prefloop.records.group import Group, grouped
 from prefloop.records.identity import canonical, content_of, digest, file_digest, seed_for
 from prefloop.records.nouns import (
+    AVERAGED,
     Alert,
     Estimate,
     Example,
@@ -33,6 +34,7 @@ from prefloop.records.shards import (
 )
 
 __all__ = [
+    "AVERAGED",
     "PROMPTS_PER_SHARD",
     "Alert",
     "Estimate",

@@ -189,6 +189,10 @@ ReferenceOfPolicy = str | tuple[str, ...] | MixedPolicies
 """The identity of a policy, those of several, or a mixture of several."""
 
 
+AVERAGED = ".ema"
+"""After the identity of a policy: the moving average of its weights, which its step keeps beside it."""
+
+
 class PolicyCard(Record):
     """What a train step made, and from what."""
 

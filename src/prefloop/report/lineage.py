@@ -11,7 +11,7 @@ from typing import Any
 
 from prefloop.config import Recipe, as_known_now, load_recipe
 from prefloop.errors import RecipeError
-from prefloop.records import RoundSummary
+from prefloop.records import AVERAGED, RoundSummary
 from prefloop.report.view import Stage
 
 
@@ -57,7 +57,7 @@ def _stale_artifacts(recipe: Recipe, stages: Sequence[Stage]) -> Iterator[str]:
 def _read_by(stage: Stage) -> Iterator[str]:
     """Identities of what it was made from; those that the journal does not know are models."""
     for identities in (stage.made_from or {}).get("inputs", {}).values():
-        yield from identities
+        yield from (identity.removesuffix(AVERAGED) for identity in identities)
 
 
 def _as_told(recipe: Recipe, made_from: Mapping[str, Any] | None) -> bool:

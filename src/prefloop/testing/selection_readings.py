@@ -6,6 +6,7 @@ from math import isnan
 from typing import Any
 
 import numpy as np
+import torch
 
 from prefloop.errors import DataError
 from prefloop.pairing.combination import Combine, combined, extremes
@@ -25,7 +26,7 @@ from prefloop.pairing.prompted import gap_mixture, gap_schedule
 from prefloop.pairing.rated_text import best_and_worst_said
 from prefloop.pairing.recommendation import Recommendation, self_play_rows
 from prefloop.pairing.replay import offline_and_generated
-from prefloop.pairing.segments import ReplayBuffer, moving_average, segment_range, splice
+from prefloop.pairing.segments import ReplayBuffer, segment_range, splice
 from prefloop.pairing.selection import filter_by_epoch, highest, joint_evidence, learnability
 from prefloop.pairing.steps import Continuation, better_steps, first_bad_step, split_at_step, wrong_answers
 from prefloop.pairing.teacher import teacher_pairs
@@ -37,6 +38,7 @@ from prefloop.records import Message
 from prefloop.statistics import best_of_n_kl, best_of_n_mean
 from prefloop.testing.cases import Compute, Fields, VectorCase
 from prefloop.testing.games import prompted_optimum, self_play_optimum, soft_policy_iteration
+from prefloop.training.average import MovingAverage
 
 Values = Mapping[str, Any]
 Read = Callable[[Values, Values], Any]
@@ -334,10 +336,10 @@ def _spliced(hyper: Values, inputs: Values) -> list[int]:
 
 
 def _averaged(hyper: Values, inputs: Values) -> list[float]:
-    average: list[float] = inputs["ema"]
+    average = MovingAverage({"": torch.tensor(inputs["ema"], dtype=torch.float64)}, hyper["decay"])
     for policy in inputs["policy_steps"]:
-        average = moving_average(average, policy, hyper["decay"])
-    return average
+        average.take({"": torch.tensor(policy, dtype=torch.float64)})
+    return average.weights[""].tolist()
 
 
 def _buffered(hyper: Values, inputs: Values) -> Fields:

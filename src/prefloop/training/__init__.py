@@ -15,10 +15,11 @@ from prefloop.training.schedule import learning_rate_at
 from prefloop.training.score_cache import SCORE_CACHE
 from prefloop.training.scoring import frozen_scores
 from prefloop.training.tokens import TokensOnDisk, left_out, write_tokens
-from prefloop.training.train import train
+from prefloop.training.train import EMA, train
 from prefloop.training.validation import VALIDATED
 
 __all__ = [
+    "EMA",
     "ROWS",
     "SCORE_CACHE",
     "TREES",

@@ -18,6 +18,8 @@ STATE = "state.safetensors"
 PROGRESS = "progress.json"
 OBJECTIVE = "objective"
 """Before the names of an objective's running statistics."""
+AVERAGE = "average"
+"""Before the names of weights in their moving average."""
 MARGINS = "margins"
 """The name under which the margins of examples are kept."""
 
@@ -82,7 +84,7 @@ def restore(path: Path, parameters: Mapping[str, torch.nn.Parameter], optimizer:
     tensors.pop(MARGINS, None)
     for key_and_name, tensor in tensors.items():
         key, name = key_and_name.split("/", 1)
-        if key == OBJECTIVE:
+        if key in {OBJECTIVE, AVERAGE}:
             continue
         optimizer.state[parameters[name]][key] = tensor.to(parameters[name].device if moved or key != "step" else "cpu")
 

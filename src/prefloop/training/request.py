@@ -60,6 +60,8 @@ class TrainRequest:
     layout: Layout = ROWS
     recompute: bool = False
     """Layers are computed again going backward (gradient checkpointing)."""
+    average: PolicyFiles | None = None
+    """The moving average that training goes on with; None: one begins at the start policy, if any is wanted."""
     validation: Sequence[TokenExample] = ()
     """Examples that are only measured, before and after."""
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from prefloop.errors import DataError
 from prefloop.policy import PolicyFiles, Workbench
 from prefloop.records import in_pieces
+from prefloop.training.average import MovingAverage, average_at_start
 from prefloop.training.best import MEASURED, best_step, is_given_up, is_measured_after, require_measurable
 from prefloop.training.checkpoint import (
     MARGINS,
@@ -36,11 +37,16 @@ from prefloop.training.schedule import Schedule
 from prefloop.training.skipped import keep_skipped, step_or_skip
 from prefloop.training.validation import Validation
 
+EMA = "ema"
+"""The folder of the policy whose weights are the average of those of the steps."""
+
 
 def train(
     request: TrainRequest, bench: Workbench, out: Path, progress: Progress, notice: Notice = lambda _text: None
 ) -> list[Metrics]:
     """Trains and writes the policy as a Hugging Face directory to `out`; returns the metrics of each step.
+
+    A moving average of it, if wanted, is written under the same name to the folder `ema` beside it.
 
     Beside it, where examples are pairs, stands how far each chosen answer was ahead when last seen, and of the worst
     also before and after; and what was measured on the validation examples, where there are any. Where validation
@@ -59,6 +65,7 @@ def train(
     _require_soft_labels(request, loss)
     held_plan = list(in_pieces(range(len(request.validation)), settings.batch_size))
     held_loss = _loss(request, request.validation, held_plan, weights, bench, progress) if held_plan else None
+    averaged = average_at_start(request, bench)
     with bench.for_training(
         request.start,
         settings.lora,
@@ -79,11 +86,13 @@ def train(
             notice,
         )
         validation = Validation.of(engine, held_loss, request.validation, held_plan)
-        metrics = _begun(request, engine, plan[0])
+        decay = settings.ema_decay
+        average = None if decay is None else MovingAverage(averaged or trainable.parameters(), decay)
+        metrics = _begun(request, engine, average, plan[0])
         before = validation.before(engine.state, request.scratch)
         schedule = _schedule(request, len(plan))
-        _take_steps(request, engine, validation, plan, schedule, metrics, progress)
-        step = _at_best(request, engine, metrics)
+        _take_steps(request, engine, average, validation, plan, schedule, metrics, progress)
+        step = _at_best(request, engine, average, metrics)
         measured = {name: value for name, value in metrics[step - 1].items() if name.startswith(MEASURED)}
         after = {name.removeprefix(MEASURED): value for name, value in measured.items()}
         validation.write(out.parent, before, after or validation.measured(engine.state), step)
@@ -92,6 +101,8 @@ def train(
         keep_skipped(request.scratch, out.parent)
         if not request.block.is_last:
             save_checkpoint(out.parent, schedule.begun + step, [], _held(engine))
+        if average is not None:
+            average.save(trainable, out.parent / EMA / out.name)
     started = margins_before(request, engine, list(margins), bench)
     write_margins(out.parent, [one.example_id for one in request.examples], engine.margins, started, margins)
     return metrics
@@ -100,6 +111,7 @@ def train(
 def _take_steps(
     request: TrainRequest,
     engine: Engine,
+    average: MovingAverage | None,
     validation: Validation,
     plan: Sequence[Sequence[int]],
     schedule: Schedule,
@@ -114,23 +126,27 @@ def _take_steps(
         step, rate = number + 1, schedule.rate(number)
         done = step_or_skip(engine, plan[number], rate, metrics, request.scratch)
         line: Metrics = {"step": step, **done, "learning_rate": rate, "examples": len(plan[number])}
+        if average is not None:
+            line["ema_distance"] = average.take(engine.trainable.parameters())
         if is_measured_after(step, len(plan), settings):
             line |= {f"{MEASURED}{name}": value for name, value in validation.measured(engine.state).items()}
         metrics.append(line)
         progress("train", step, len(plan))
         best = best_step(settings, metrics)
         if (step % request.checkpoint_steps == 0 or step == best) and step < len(plan):
-            tensors = {**_held(engine), MARGINS: engine.margins}
+            tensors = {**_held(engine), MARGINS: engine.margins, **({} if average is None else average.tensors())}
             save_checkpoint(request.scratch, step, metrics, tensors, request.keep_last, best)
 
 
-def _at_best(request: TrainRequest, engine: Engine, metrics: Sequence[Metrics]) -> int:
+def _at_best(request: TrainRequest, engine: Engine, average: MovingAverage | None, metrics: Sequence[Metrics]) -> int:
     """Puts an engine back to the best step where that is not the last; returns which one it stands at."""
     step = best_step(request.settings, metrics) or len(metrics)
     if step < len(metrics):
         state = checkpoint_at(request.scratch, step) / STATE
         restore(state, engine.trainable.parameters(), engine.optimizer)
         engine.state = restored_state(state, engine.state)
+        if average is not None:
+            average.restore(state)
     return step
 
 
@@ -139,7 +155,9 @@ def _held(engine: Engine) -> dict[str, Tensor]:
     return {**optimizer_tensors(engine.trainable.parameters(), engine.optimizer), **state_tensors(engine.state)}
 
 
-def _begun(request: TrainRequest, engine: Engine, first_step: Sequence[int]) -> list[Metrics]:
+def _begun(
+    request: TrainRequest, engine: Engine, average: MovingAverage | None, first_step: Sequence[int]
+) -> list[Metrics]:
     """Puts an engine where training goes on: at the newest checkpoint, or where the block before ended.
 
     Returns:
@@ -151,6 +169,8 @@ def _begun(request: TrainRequest, engine: Engine, first_step: Sequence[int]) -> 
         restore(state, parameters, optimizer)
         engine.state = restored_state(state, engine.state)
         engine.margins = restored_margins(state)
+        if average is not None:
+            average.restore(state)
         return metrics
     engine.check_start(first_step, same_as_start(request))
     if request.block.optimizer_state is not None:

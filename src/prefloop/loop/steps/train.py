@@ -82,6 +82,7 @@ def make_policy(work: Work) -> Mapping[str, float]:
         examples=examples,
         validation=TokensOnDisk(held, objective.roles) if held.is_dir() else (),
         start=work.policy("start"),
+        average=work.policy("average") if "average" in work.artifact.inputs else None,
         references={slot: _reference(work, slot, of) for slot, of in settings.references.items()},
         seed=seed_for(work.recipe.seed, work.artifact.step, work.turn),
         block=_block(work),
@@ -210,7 +211,7 @@ def _block(work: Work) -> BlockOfRound:
     state: Path | None = None
     start = work.artifact.inputs["start"][0]
     if number > 0 and start.step == work.artifact.step and start.place.round == work.artifact.place.round:
-        (state,) = work.path("start").glob("checkpoint-*/state.safetensors")
+        state = next(work.path("start").glob("checkpoint-*/state.safetensors"), None)  # an average has none
     return BlockOfRound(number, work.recipe.blocks, state)
 
 
@@ -237,7 +238,14 @@ def _inputs(name: str, settings: StepConfig, scope: Scope) -> Inputs:
     references = {slot: tuple(map(scope.policy, policies_of(of))) for slot, of in settings.references.items()}
     start = scope.policy(settings.start)
     tokens = scope.find(name + SUFFIX)
-    read = {"examples": tokens[0].inputs["examples"], "tokens": tokens, "start": (start,), **references}
+    read: dict[str, tuple[Artifact, ...]] = {
+        "examples": tokens[0].inputs["examples"],
+        "tokens": tokens,
+        "start": (start,),
+        **references,
+    }
+    if settings.ema_decay is not None and (average := scope.begun_average(start)):
+        read["average"] = average
     return {**read, **_held_inputs(name, start, scope)} if any(_held(settings)) else read
 
 
