@@ -19,8 +19,8 @@ from prefloop.evaluation import (
     markdown_counts,
     read_battles,
     read_style,
-    verdict,
 )
+from prefloop.pairing import verdict
 from prefloop.statistics import Battles, bradley_terry, resampled
 
 RUNNER = CliRunner()

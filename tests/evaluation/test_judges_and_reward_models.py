@@ -10,8 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from prefloop.cli.app import app
-from prefloop.errors import DataError, PrefloopError
-from prefloop.evaluation import final_number, is_right, verified_accuracy
+from prefloop.cli.evaluate import write_plot
+from prefloop.errors import DataError, PrefloopError, RecipeError
+from prefloop.evaluation import evaluate_agreement, evaluate_reward_bench, final_number, is_right, verified_accuracy
 from prefloop.evaluation.reward_bench import EXAMPLE_COUNTS, SECTIONS
 from prefloop.statistics import wilson_interval
 
@@ -191,3 +192,18 @@ def test_accuracy_by_rule_is_over_prompts() -> None:
     assert math.isnan(verified_accuracy(answers[:2], ["A: 1"] * 2, ["p", "p"]).interval[0])
     with pytest.raises(ValueError, match="reference 2 has no number behind 'A:'"):
         verified_accuracy(answers[:2], ["A: 1", "B: 1"], ["p", "p"])
+
+
+def test_judges_and_reward_models_are_drawn_with_their_intervals(tmp_path: Path) -> None:
+    run = {"gold": [1, 2, 1, 1], "order_ab": [1, 2, 2, 1], "order_ba": [1, 2, 1, 1]}
+    judged = {"runs": {"s|judge": {"acc_both": 0.75, "intervals": {"acc_both": [0.3, 0.95]}}}}
+    write_plot(tmp_path / "judges.svg", judged)
+    assert "s|judge" in (tmp_path / "judges.svg").read_text()
+    (tmp_path / "run.jsonl").write_text(json.dumps({"subset": "s", "evaluator": "e", **run}) + "\n")
+    write_plot(tmp_path / "real.svg", evaluate_agreement(tmp_path / "run.jsonl"))
+    assert (tmp_path / "real.svg").read_text().count("<circle") == 1
+    (tmp_path / "pairs.jsonl").write_text('{"subset": "math-prm", "chosen": 2, "rejected": 1}\n')
+    write_plot(tmp_path / "pairs.svg", evaluate_reward_bench(tmp_path / "pairs.jsonl"))
+    assert "math-prm" in (tmp_path / "pairs.svg").read_text()
+    with pytest.raises(RecipeError, match="no model has a value to draw"):
+        write_plot(tmp_path / "none.svg", {"cases": [{}]})

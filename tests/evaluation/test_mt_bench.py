@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from prefloop.cli.app import app
 from prefloop.errors import DataError, PrefloopError, RecipeError
-from prefloop.evaluation import grading_messages, judge_prompt_name, pair_winner, rating, vote_agreement
+from prefloop.evaluation import vote_agreement
+from prefloop.pairing import grading_messages, judge_prompt_name, pair_winner, rating
 
 RUNNER = CliRunner()
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"

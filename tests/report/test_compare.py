@@ -440,8 +440,8 @@ def test_answers_of_a_refused_round_may_be_gone(tmp_path: Path) -> None:
 
 
 def test_a_length_controlled_rate_that_could_be_anything_is_said_to_be(tmp_path: Path) -> None:
-    initial = one(*((20, 0.5 + 0.01 * number, 0.5) for number in range(20)))
-    longer = one(*((40 + number, 0.9 if number else 0.1, 0.5) for number in range(20)))
+    initial = one(*((20, 0.5 + 0.001 * number, 0.5) for number in range(60)))
+    longer = one(*((40 + number, 0.9 if number else 0.1, 0.5) for number in range(60)))
 
     (arm,) = (comparison := compared(tmp_path, Made(initial, [longer]))).arms
 

@@ -357,6 +357,82 @@ def verify(
 
 
 @evaluate.command(
+    "run",
+    epilog="Example: prefloop evaluate run --suite everyday --model builtin:tiny --judge vader --against mine.jsonl",
+)
+def evaluate_run(  # noqa: PLR0913, PLR0917  an option each
+    suite: Annotated[
+        str, typer.Option(help="everyday, mt_bench, arena_hard, alpaca_eval, a suite file (.yaml) or a prompt set.")
+    ],
+    model: Annotated[str, typer.Option(help="A model directory, builtin:NAME or org/name@revision.")],
+    judge: Annotated[
+        str | None,
+        typer.Option(help="A judge's type, or its settings: '{type: vader, unit: text}'. Default: the suite's."),
+    ] = None,
+    prompts: Annotated[str | None, typer.Option(help="The questions, where the suite leaves them to you.")] = None,
+    references: Annotated[
+        str | None, typer.Option(help="Reference answers by the questions' ids, for judges that read gold answers.")
+    ] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="An opponent: a file of answers (ours, AlpacaEval's, Arena-Hard's, FastChat's) or a model, which "
+            "answers once; NAME=... names it. May be given again.",
+            metavar="[NAME=]ANSWERS|MODEL",
+        ),
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Another value of the suite, KEY=VALUE: num_samples=2, count=20, temperature=0.7."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder. Default: runs/SUITE-MODEL.")] = None,
+    bootstrap: Annotated[int, typer.Option(min=100, help="Resamples of the bootstrap.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the answers and of the bootstrap.")] = 0,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: one a core.")] = None,
+    plot: PlotFile = None,
+    json_file: JsonFile = None,
+) -> None:
+    """A model answers a suite of questions, a judge compares. The same command again resumes."""
+    from prefloop.cli.evaluate import write_plot
+    from prefloop.cli.evaluate_run import RunOptions, evaluate_run_command
+
+    with human_text(json_file):
+        options = RunOptions(
+            suite, model, judge, prompts, references, against or (), changes or (), out, bootstrap, seed, threads
+        )
+        result = evaluate_run_command(options)
+    write_plot(plot, result)
+    write_json(json_file, result)
+
+
+@evaluate.command(
+    "lm-eval",
+    epilog="Example: prefloop evaluate lm-eval --model runs/a/export --task my_task --folder tasks --json a.json",
+)
+def evaluate_lm_eval(
+    model: Annotated[str, typer.Option(help="A model directory, builtin:NAME or org/name@revision.")],
+    task: Annotated[
+        list[str], typer.Option(help="A task of the harness or of --folder, open_llm_v1 or open_llm_v2 (network).")
+    ],
+    folder: Annotated[Path | None, typer.Option(help="Folder with task files of your own (YAML).")] = None,
+    num_fewshot: Annotated[int | None, typer.Option(min=0, help="Examples shown. Default: as the task says.")] = None,
+    chat_template: Annotated[bool, typer.Option("--chat-template", help="Ask through the chat template.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Items of each task. Default: all.")] = None,
+    before: Annotated[Path | None, typer.Option(help="An earlier --json of the same tasks: what was lost?")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the examples shown.")] = 0,
+    json_file: JsonFile = None,
+) -> None:
+    """lm-evaluation-harness in process (pip install 'prefloop[harness]'): what alignment cost elsewhere."""
+    from prefloop.cli.evaluate_harness import lm_eval_command
+    from prefloop.evaluation.harness import HarnessSettings
+
+    with human_text(json_file):
+        settings = HarnessSettings(tuple(task), folder, num_fewshot, chat_template, limit, seed)
+        result = lm_eval_command(model, settings, before)
+    write_json(json_file, result)
+
+
+@evaluate.command(
     "alpaca-eval", epilog="Example: prefloop evaluate alpaca-eval mine.jsonl --difficulty d.csv --gamed g.csv"
 )
 def evaluate_alpaca_eval(  # noqa: PLR0913, PLR0917  an option each
@@ -475,26 +551,30 @@ def evaluate_mt_bench(
 @evaluate.command("agreement", epilog="Example: prefloop evaluate agreement judges.jsonl")
 def evaluate_agreement(
     file: Annotated[Path, typer.Argument(help="Verdicts in both orders beside labels (LLMBar's form).")],
+    plot: PlotFile = None,
     json_file: JsonFile = None,
 ) -> None:
     """Judges against labels and against themselves: accuracy, kappa, position consistency, failures."""
-    from prefloop.cli.evaluate import agreement_command
+    from prefloop.cli.evaluate import agreement_command, write_plot
 
     with human_text(json_file):
         result = agreement_command(file)
+    write_plot(plot, result)
     write_json(json_file, result)
 
 
 @evaluate.command("reward-bench", epilog="Example: prefloop evaluate reward-bench scores.jsonl")
 def evaluate_reward_bench(
     file: Annotated[Path, typer.Argument(help="Scores of chosen and rejected answers, best-of-4 and Ties.")],
+    plot: PlotFile = None,
     json_file: JsonFile = None,
 ) -> None:
     """RewardBench: subsets, sections, best of four, Ties, calibration."""
-    from prefloop.cli.evaluate import reward_bench_command
+    from prefloop.cli.evaluate import reward_bench_command, write_plot
 
     with human_text(json_file):
         result = reward_bench_command(file)
+    write_plot(plot, result)
     write_json(json_file, result)
 
 

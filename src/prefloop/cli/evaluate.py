@@ -247,17 +247,48 @@ def write_plot(file: Path | None, result: Mapping[str, Any]) -> None:
         return
     from prefloop.report import NamedValue, interval_plot
 
-    models: dict[str, dict[str, Any]] = result["models"]
+    axis, reference, values = _drawn(result)
+    rows = [
+        NamedValue(name, value, None if interval is None else (interval[0], interval[1]))
+        for name, value, interval in values
+        if value is not None
+    ]
+    if not rows:
+        raise RecipeError(f"--plot {file}: no model has a value to draw.")
+    file.write_text(interval_plot(rows, axis, reference=reference), encoding="utf-8")
+
+
+Drawn = list[tuple[str, float | None, Sequence[float] | None]]
+"""Names with their values and intervals."""
+
+
+def _drawn(result: Mapping[str, Any]) -> tuple[str, float | None, Drawn]:
+    """The axis, where nobody is ahead, and what is drawn."""
+    if "runs" in result:
+        runs: Mapping[str, Any] = result["runs"]
+        values: Drawn = [(name, one["acc_both"], one["intervals"]["acc_both"]) for name, one in runs.items()]
+        return "share right in both orders", None, values
+    if "cases" in result:
+        cases = list(enumerate(result["cases"], start=1))
+        return (
+            "accuracy",
+            0.5,
+            [
+                (f"{number}: {name}" if len(cases) > 1 else name, value, case["subset_intervals"][name])
+                for number, case in cases
+                for name, value in case.get("expected_subset_accuracy", {}).items()
+            ],
+        )
+    models: Mapping[str, Any] = result.get("models") or {
+        f"{name}, {judge}" if judge else name: duel
+        for name, one in result.get("against", {}).items()
+        for judge, duel in ({"": one} if "win_rate" in one else one).items()
+    }
     key = next((key for key in PLOTTED if any(one.get(key) is not None for one in models.values())), None)
     if key is None:
-        raise RecipeError(f"--plot {file}: no model has a value to draw.")
+        return "", None, []
     where, axis, reference = PLOTTED[key]
-    rows: list[NamedValue] = []
-    for name, one in models.items():
-        interval = one.get("intervals", one).get(where)
-        if one[key] is not None:
-            rows.append(NamedValue(name, one[key], None if interval is None else (interval[0], interval[1])))
-    file.write_text(interval_plot(rows, axis, reference=reference), encoding="utf-8")
+    return axis, reference, [(name, one[key], one.get("intervals", one).get(where)) for name, one in models.items()]
 
 
 def _inverse_penalty(text: str) -> float | Literal["search"]:

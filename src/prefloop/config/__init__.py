@@ -31,7 +31,15 @@ from prefloop.config.judges import (
     ShorterJudge,
     VaderJudge,
 )
-from prefloop.config.load import Composition, LoadedRecipe, compose_recipe, load_recipe, recipe_layers, shipped_recipes
+from prefloop.config.load import (
+    Composition,
+    LoadedRecipe,
+    compose_recipe,
+    load_recipe,
+    recipe_layers,
+    recipe_of,
+    shipped_recipes,
+)
 from prefloop.config.provenance import Difference, Sourced, as_yaml, differences, sourced
 from prefloop.config.recipe import MachineConfig, ModelConfig, Recipe, at_round
 from prefloop.config.references import GeometricMixture, HarmonicMixture, mixture_of, policies_of
@@ -44,6 +52,7 @@ from prefloop.config.steps import (
     LocalSamplerConfig,
     LoraConfig,
     MixStep,
+    NextTurnStep,
     ObjectiveConfig,
     PairStep,
     Precision,
@@ -60,9 +69,12 @@ from prefloop.config.steps import (
     ValidationSource,
     as_known_now,
 )
+from prefloop.config.suite import TURN_2, answers_of_suite, in_pool, pool_of_suite, prompts_of_suite
+from prefloop.config.suite_file import JudgeForm, SuiteFile, of_step, read_suite, shipped_suites, suite_with
 
 __all__ = [
     "STEP_CLASSES",
+    "TURN_2",
     "AgainstDesign",
     "AllPairsDesign",
     "ArithmeticStepsJudge",
@@ -85,6 +97,7 @@ __all__ = [
     "ImplicitRewardJudge",
     "JointDesign",
     "JudgeConfig",
+    "JudgeForm",
     "JudgeServer",
     "JudgeStep",
     "LengthHeld",
@@ -100,6 +113,7 @@ __all__ = [
     "MixStep",
     "ModelConfig",
     "MonitorsConfig",
+    "NextTurnStep",
     "ObjectiveConfig",
     "Options",
     "PairStep",
@@ -120,24 +134,34 @@ __all__ = [
     "SourceConfig",
     "Sourced",
     "StepConfig",
+    "SuiteFile",
     "TokensStep",
     "TournamentDesign",
     "TrainStep",
     "VaderJudge",
     "ValidationShare",
     "ValidationSource",
+    "answers_of_suite",
     "as_known_now",
     "as_yaml",
     "at_round",
     "check_options",
     "compose_recipe",
     "differences",
+    "in_pool",
     "is_mapping",
     "load_recipe",
     "mixture_of",
+    "of_step",
     "options_class",
     "policies_of",
+    "pool_of_suite",
+    "prompts_of_suite",
+    "read_suite",
     "recipe_layers",
+    "recipe_of",
     "shipped_recipes",
+    "shipped_suites",
     "sourced",
+    "suite_with",
 ]

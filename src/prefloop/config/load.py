@@ -87,6 +87,16 @@ def load_recipe(spec: str, overrides: Sequence[str] = ()) -> LoadedRecipe:
     return LoadedRecipe(recipe=recipe, raw=made.raw, where=made.where, notes=tuple(notes))
 
 
+def recipe_of(raw: Raw, where: str) -> LoadedRecipe:
+    """A recipe that the program itself wrote, step by step; checked like any other.
+
+    Raises:
+        RecipeError: a value in it is wrong.
+    """
+    checked = _checked_steps(spelled_out(raw), where)
+    return LoadedRecipe(recipe=_validated(checked, where), raw=checked, where=where, notes=())
+
+
 def compose_recipe(spec: str, overrides: Sequence[str] = ()) -> Composition:
     """A recipe put together from its files and overrides; its keys are checked, its values are not.
 

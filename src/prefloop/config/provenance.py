@@ -13,7 +13,7 @@ from prefloop.config.load import SET, TOP_LEVEL, Composition
 from prefloop.config.margin import GAMMA, RATIO
 from prefloop.config.recipe import SAME_NUMBER, Recipe
 from prefloop.config.steps import STEP_CLASSES
-from prefloop.config.suite import loop_defaults
+from prefloop.config.suite import loop_defaults, suite_defaults
 
 DEFAULT = "default"
 """Where a value comes from that nobody gave."""
@@ -33,7 +33,8 @@ class Sourced:
 
     values: Mapping[str, Any]
     origins: Mapping[str, str]
-    """`a.b.c` -> a recipe file, `--set`, `as STEP` for what an evaluation takes from the loop, or `default`."""
+    """`a.b.c` -> a recipe file, `--set`, `as STEP` and `suite NAME` for what an evaluation takes
+    from the loop and its suite, or `default`."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,11 @@ def sourced(recipe: Composition, options_of: OptionsOf) -> Sourced:
     evaluations = [name for name, value in steps.items() if value["type"] == "evaluate"]
     origins = dict(_given(recipe))
     for name in evaluations:
+        suite = {key: value for key, value in suite_defaults(steps[name]).items() if key not in steps[name]}
+        origins |= {
+            inner: f"suite {steps[name]['suite']}" for key in suite for inner, _ in leaves(suite[key], (name, key))
+        }
+        steps[name] = {**steps[name], **suite}
         taken = {key: found for key, found in loop_defaults(raw, name).items() if key not in steps[name]}
         steps[name] = {**steps[name], **{key: value for key, (_, value) in taken.items()}}
         for key, (step, value) in taken.items():

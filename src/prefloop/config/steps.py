@@ -10,6 +10,7 @@ from prefloop.config.designs import ComparingDesign, DesignConfig, EachDesign
 from prefloop.config.gate import GateConfig, MonitorsConfig
 from prefloop.config.judges import Address, JudgeConfig
 from prefloop.config.references import Reference
+from prefloop.config.suite_file import Turns
 
 
 class StepConfig(Config):
@@ -45,6 +46,8 @@ class PromptsStep(StepConfig):
     """Name of the format of its rows; None recognises it."""
     count: Annotated[int, Field(ge=1)] | None = None
     """Prompts a round; None takes all of them every round."""
+    references: str | None = None
+    """A file of answers that become the prompts' gold answers, by `question_id`, `uid` or the prompt's text."""
 
 
 class SourceConfig(Config):
@@ -183,6 +186,8 @@ class SampleStep(ReadingStep):
     """Responses a prompt (K)."""
     temperature: Annotated[float, Field(ge=0)] = 1.0
     """Softmax temperature. 1.0 samples from the policy itself, 0 takes the most likely token."""
+    temperatures: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict[str, float])
+    """Other temperatures for prompts of these categories (`category` in their rows)."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Smallest set of most likely tokens whose probability reaches this."""
     top_k: Annotated[int, Field(ge=1)] | None = None
@@ -249,6 +254,12 @@ class JudgeStep(ReadingStep):
         if self.max_cost is not None and not self.judge.price_of_a_call:
             raise ValueError("max_cost counts nothing, since the judge has no price: set judge.price, or max_calls")
         return self
+
+
+class NextTurnStep(ReadingStep):
+    """The next question of every conversation, after the answer that was given to the one before."""
+
+    type: Literal["next_turn"]
 
 
 class PairStep(ReadingStep):
@@ -478,7 +489,16 @@ class EvaluateStep(StepConfig):
     main: ClassVar[str | None] = "suite"
     type: Literal["evaluate"]
     suite: str
-    """A shipped suite (`everyday`) or a prompt file. Without it the step is left out."""
+    """A shipped suite (`everyday`, `mt_bench`, `arena_hard`, `alpaca_eval`), a suite file (.yaml) or a prompt set.
+    Without it the step is left out."""
+    prompts: str | None = None
+    """The suite's questions, where it leaves them to you: a file or directory of rows, or `org/name@revision`."""
+    format: str | None = None
+    """Name of the format of its rows; None recognises it."""
+    references: str | None = None
+    """A file of answers that judges take for good ones."""
+    turns: Turns = 1
+    """2: the second question of every row is asked after the policy's own answer to the first."""
     not_told: ClassVar[Mapping[str, Any]] = NOT_TOLD
     judge: JudgeConfig
     """Default: the judge of the loop."""
@@ -488,8 +508,15 @@ class EvaluateStep(StepConfig):
     """Likewise."""
     baseline: str = "initial"
     """The fixed opponent: initial, or the name of a policy that exists before the first round."""
+    pool: dict[str, str] = Field(default_factory=dict[str, str])
+    """More fixed opponents: name -> a file of its answers, as this program, AlpacaEval, Arena-Hard or FastChat write
+    them."""
     num_samples: Annotated[int, Field(ge=1)] = 1
-    """Answers a prompt, at temperature 1 and top-p 1, so that one set serves win rates and KL."""
+    """Answers a prompt."""
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    """Of all answers, at top-p 1. At 1 one set of answers serves win rates and KL; at others there is no KL."""
+    temperatures: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict[str, float])
+    """Other temperatures for questions of these categories."""
     max_new_tokens: Annotated[int, Field(ge=1)] = 1024
     """Default: that of the loop's sample step."""
     count: Annotated[int, Field(ge=1)] | None = None
@@ -511,6 +538,7 @@ STEP_CLASSES: Mapping[str, type[StepConfig]] = {
     "data": DataStep,
     "sample": SampleStep,
     "judge": JudgeStep,
+    "next_turn": NextTurnStep,
     "pair": PairStep,
     "mix": MixStep,
     "tokens": TokensStep,

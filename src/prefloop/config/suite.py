@@ -4,11 +4,14 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from prefloop.config.base import is_mapping
 from prefloop.config.judges import JudgeConfig
 from prefloop.config.steps import BUDGET
+from prefloop.config.suite_file import of_step, read_suite
+from prefloop.errors import RecipeError
 
-SUITES = {"everyday": "everyday:heldout"}
-"""Shipped suites and their prompt sets."""
+TURN_2 = "-turn-2"
+"""Ending of the step that asks the second questions; `-2` is that of their answers."""
 
 
 def expand_evaluations(raw: dict[str, Any], notes: list[str]) -> dict[str, Any]:
@@ -32,28 +35,12 @@ def expand_evaluations(raw: dict[str, Any], notes: list[str]) -> dict[str, Any]:
 
 def _expand(full: dict[str, Any], name: str) -> dict[str, Any]:
     settings = _with_defaults(full, name)
-    sampling = {
-        "type": "sample",
-        "reads": [f"{name}-prompts"],
-        "temperature": 1.0,
-        "top_p": 1.0,
-        "num_samples": settings.get("num_samples", 1),
-        "max_new_tokens": settings.get("max_new_tokens", 1024),
+    setup = {
+        f"{name}-prompts": prompts_of_suite(settings),
+        **answers_of_suite(settings, f"{name}-initial", name, policy=settings.get("baseline", "initial")),
+        **pool_of_suite(settings, name),
     }
-    prompts = {"type": "prompts", "data": SUITES.get(settings["suite"], settings["suite"])}
-    if settings.get("count") is not None:
-        prompts["count"] = settings["count"]
-    setup: dict[str, Any] = {
-        f"{name}-prompts": prompts,
-        f"{name}-initial": {**sampling, "policy": settings.get("baseline", "initial")},
-    }
-    each_round: dict[str, Any] = {f"{name}-samples": {**sampling, "policy": "current"}}
-    for answers, steps in ((f"{name}-initial", setup), (f"{name}-samples", each_round)):
-        stem = answers.removesuffix("-samples")
-        budget = {key: settings[key] for key in BUDGET if settings.get(key) is not None}
-        steps[f"{stem}-judgments"] = {"type": "judge", "judge": settings.get("judge"), "reads": [answers], **budget}
-        if (truth := _truth(settings.get("judge"))) is not None:
-            steps[f"{stem}-truth"] = {"type": "judge", "judge": truth, "reads": [answers]}
+    each_round = answers_of_suite(settings, f"{name}-samples", name, policy="current", stem=name)
     position = full["round"].index(name)
     return {
         **full,
@@ -65,18 +52,105 @@ def _expand(full: dict[str, Any], name: str) -> dict[str, Any]:
     }
 
 
+def prompts_of_suite(settings: dict[str, Any]) -> dict[str, Any]:
+    """The step that reads a suite's questions.
+
+    Raises:
+        RecipeError: nobody says where they are.
+    """
+    if settings.get("prompts") is None:
+        raise RecipeError(
+            f"suite {settings['suite']}: leaves its questions to you. Name their file: `prompts` beside `suite`."
+        )
+    taken = {key: settings[key] for key in ("count", "format", "references") if settings.get(key) is not None}
+    return {"type": "prompts", "data": settings["prompts"], **taken}
+
+
+def pool_of_suite(settings: dict[str, Any], name: str) -> dict[str, Any]:
+    """The steps that read and judge the answers of fixed opponents."""
+    pool: Any = settings.get("pool") or None
+    if pool is None:
+        return {}
+    if not is_mapping(pool):
+        raise RecipeError(f"{name}.pool is {pool!r}, expected names with their files of answers.")
+    steps: dict[str, Any] = {}
+    for opponent, file in pool.items():
+        steps |= answers_of_suite(settings, in_pool(name, opponent), name, policy="initial", replayed=str(file))
+    return steps
+
+
+def in_pool(name: str, opponent: str) -> str:
+    """The step with an opponent's answers."""
+    return f"{name}-pool-{opponent}"
+
+
+def answers_of_suite(
+    settings: dict[str, Any],
+    answers: str,
+    name: str,
+    *,
+    policy: str,
+    stem: str | None = None,
+    replayed: str | None = None,
+) -> dict[str, Any]:
+    """The steps in which one policy answers a suite and is judged.
+
+    Args:
+        settings: of the evaluate step.
+        answers: name of the step with the answers to the first questions.
+        name: of the evaluate step.
+        policy: who answers.
+        stem: what the names of judgments begin with; None: as the answers'.
+        replayed: the file of answers that are read instead of sampled.
+    """
+    stem = answers if stem is None else stem
+    sampling = {
+        "type": "sample",
+        "policy": policy,
+        "temperature": settings.get("temperature", 1.0),
+        "temperatures": settings.get("temperatures", {}),
+        "top_p": 1.0,
+        "num_samples": settings.get("num_samples", 1),
+        "max_new_tokens": settings.get("max_new_tokens", 1024),
+    }
+    if replayed is not None:
+        sampling["sampler"] = {"type": "replay", "file": replayed}
+    steps: dict[str, Any] = {answers: {**sampling, "reads": [f"{name}-prompts"]}}
+    if settings.get("turns", 1) == 2:
+        steps[f"{answers}{TURN_2}"] = {"type": "next_turn", "reads": [f"{name}-prompts", answers]}
+        steps[f"{answers}-2"] = {**sampling, "num_samples": 1, "reads": [f"{answers}{TURN_2}"]}
+    if (judge := settings.get("judge")) is None:
+        return steps
+    budget = {key: settings[key] for key in BUDGET if settings.get(key) is not None}
+    read = [step for step, made in steps.items() if made["type"] == "sample"]
+    steps[f"{stem}-judgments"] = {"type": "judge", "judge": judge, "reads": read, **budget}
+    if (truth := _truth(judge)) is not None:
+        steps[f"{stem}-truth"] = {"type": "judge", "judge": truth, "reads": read}
+    return steps
+
+
 def _with_defaults(full: dict[str, Any], name: str) -> dict[str, Any]:
-    """What the loop's own steps say, where the evaluation does not."""
-    return {**{key: value for key, (_, value) in loop_defaults(full, name).items()}, **full[name]}
+    """What the suite says where the evaluation does not, and the loop's own steps where neither does."""
+    return {
+        **{key: value for key, (_, value) in loop_defaults(full, name).items()},
+        **suite_defaults(full[name]),
+        **{key: value for key, value in full[name].items() if value is not None},
+    }
+
+
+def suite_defaults(settings: dict[str, Any]) -> dict[str, Any]:
+    """What the suite of an evaluation says; nothing where it names none."""
+    return of_step(read_suite(str(settings["suite"]))) if settings.get("suite") is not None else {}
 
 
 def loop_defaults(full: dict[str, Any], name: str) -> dict[str, tuple[str, Any]]:
     """Settings that an evaluation takes from the loop's own steps, each with the step that it is of.
 
-    A judge of its own is not held to the budget of the loop's.
+    What its suite says is not taken from the loop. A judge of its own is not held to the budget of the loop's.
     """
+    own = {**suite_defaults(full[name]), **full[name]}
     taken = [("judge", "judge"), ("sample", "max_new_tokens")]
-    taken += [("judge", key) for key in BUDGET] * ("judge" not in full[name])
+    taken += [("judge", key) for key in BUDGET] * ("judge" not in own)
     defaults: dict[str, tuple[str, Any]] = {}
     for step in full.get("block", ()):
         settings = full.get(step, {})

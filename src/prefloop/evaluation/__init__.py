@@ -11,6 +11,14 @@ from prefloop.evaluation.alpaca_files import (
     write_leaderboard,
 )
 from prefloop.evaluation.alpaca_protocol import is_switched, preference_of, prob_first
+from prefloop.evaluation.answer_files import (
+    Conversation,
+    conversations,
+    file_name,
+    write_alpaca_eval,
+    write_arena_hard,
+    write_fastchat,
+)
 from prefloop.evaluation.arena_hard import (
     ArenaSettings,
     Battle,
@@ -19,34 +27,32 @@ from prefloop.evaluation.arena_hard import (
     markdown_counts,
     read_battles,
     read_style,
-    verdict,
 )
 from prefloop.evaluation.judge_agreement import evaluate_agreement
+from prefloop.evaluation.judge_requests import judge_requests
 from prefloop.evaluation.labelled import LabelledPair, against_labels, labelled_pairs
-from prefloop.evaluation.mt_bench import (
-    evaluate_mt_bench,
-    grading_messages,
-    judge_prompt_name,
-    pair_winner,
-    rating,
-    read_categories,
-    vote_agreement,
-)
+from prefloop.evaluation.mt_bench import evaluate_mt_bench, read_categories, vote_agreement
 from prefloop.evaluation.reward_bench import evaluate_reward_bench
-from prefloop.evaluation.scoreboard import Answers, Meeting, duel, meet, scoreboard
+from prefloop.evaluation.scoreboard import Answers, Meeting, Question, duel, meet, read_scores, scoreboard
+from prefloop.evaluation.suite_tables import Answered, battles_of, suite_result
 from prefloop.evaluation.text import distinct_2
 from prefloop.evaluation.verified import Verified, final_number, is_right, verified_accuracy
 
 __all__ = [
+    "Answered",
     "Answers",
     "ArenaSettings",
     "Battle",
+    "Conversation",
     "LabelledPair",
     "Meeting",
+    "Question",
     "Settings",
     "Verified",
     "against_labels",
+    "battles_of",
     "battles_of_games",
+    "conversations",
     "distinct_2",
     "duel",
     "evaluate_agreement",
@@ -54,30 +60,32 @@ __all__ = [
     "evaluate_arena",
     "evaluate_mt_bench",
     "evaluate_reward_bench",
+    "file_name",
     "final_number",
-    "grading_messages",
     "is_right",
     "is_switched",
-    "judge_prompt_name",
+    "judge_requests",
     "labelled_pairs",
     "leaderboard_row",
     "markdown_counts",
     "meet",
-    "pair_winner",
     "preference_of",
     "prob_first",
-    "rating",
     "read_annotations",
     "read_battles",
     "read_categories",
     "read_difficulties",
     "read_gamed",
     "read_leaderboard",
+    "read_scores",
     "read_style",
     "scoreboard",
-    "verdict",
+    "suite_result",
     "verified_accuracy",
     "vote_agreement",
+    "write_alpaca_eval",
     "write_annotations",
+    "write_arena_hard",
+    "write_fastchat",
     "write_leaderboard",
 ]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from prefloop.errors import DataError
 from prefloop.evaluation.lines import Line, read_lines
 from prefloop.evaluation.uncertainty import interval_or_none
+from prefloop.pairing import VERDICTS, verdict
 from prefloop.statistics import (
     Battles,
     BradleyTerry,
@@ -30,28 +31,16 @@ from prefloop.statistics import (
     wilson_interval,
 )
 
-VERDICTS: Mapping[str, tuple[float, int]] = {
-    "A>>B": (1.0, 3),
-    "A>B": (1.0, 1),
-    "A=B": (0.5, 1),
-    "B=A": (0.5, 1),
-    "A<B": (0.0, 1),
-    "B>A": (0.0, 1),
-    "A<<B": (0.0, 3),
-    "B>>A": (0.0, 3),
-    "B<A": (1.0, 1),
-    "B<<A": (1.0, 3),
-}
-"""What a verdict says: outcome for the answer shown as A, and how many battles it counts as."""
-
 Z95 = 1.959963984540054
 """The normal distribution's quantile at 97.5 %."""
 
-_DOUBLE, _SINGLE = re.compile(r"\[\[([AB<>=]+)\]\]"), re.compile(r"\[([AB<>=]+)\]")
 _FENCE = re.compile(r"```.*?```", re.DOTALL)
 _HEADER = re.compile(r"^#{1,6}\s", re.MULTILINE)
 _LIST = re.compile(r"^\s*(?:\d+\.\s|[-*+]\s)", re.MULTILINE)
 _BOLD = re.compile(r"\*\*[^*\n]+\*\*|__[^_\n]+__")
+_HEADER_MARKS = re.compile(r"^(#{1,6})\s", re.MULTILINE)
+_ORDERED, _UNORDERED = (re.compile(rf"^\s*{mark}\s", re.MULTILINE) for mark in (r"\d+\.", "[-*+]"))
+_STARS, _LINES = re.compile(r"\*\*[^*\n]+\*\*"), re.compile(r"__[^_\n]+__")
 
 
 @dataclass(frozen=True)
@@ -65,16 +54,6 @@ class Battle:
     """1 where the first won, 0.5 for a tie."""
     weight: float
     place: str = ""
-
-
-def verdict(text: str) -> str | None:
-    """The last label in double square brackets of a judge's text, else the last in single ones; None without either.
-
-    Case does not matter. A label that is none of the ten, such as `[[A>]]`, is not one.
-    """
-    upper = text.upper()
-    found = _DOUBLE.findall(upper) or _SINGLE.findall(upper)
-    return found[-1] if found and found[-1] in VERDICTS else None
 
 
 def battles_of_games(prompt: str, baseline: str, model: str, games: Sequence[str | None], *, form: str) -> list[Battle]:
@@ -104,6 +83,17 @@ def markdown_counts(text: str) -> dict[str, int]:
         "header": len(_HEADER.findall(outside)),
         "list": len(_LIST.findall(outside)),
         "bold": len(_BOLD.findall(outside)),
+    }
+
+
+def markdown_metadata(text: str) -> dict[str, dict[str, int]]:
+    """The same counts by kind, as Arena-Hard's files of answers hold them."""
+    outside = _FENCE.sub("", text)
+    levels = [len(marks) for marks in _HEADER_MARKS.findall(outside)]
+    return {
+        "header_count": {f"h{level}": levels.count(level) for level in range(1, 7)},
+        "list_count": {"ordered": len(_ORDERED.findall(outside)), "unordered": len(_UNORDERED.findall(outside))},
+        "bold_count": {"**": len(_STARS.findall(outside)), "__": len(_LINES.findall(outside))},
     }
 
 
@@ -153,8 +143,16 @@ def _games(line: Line, baseline: str | None) -> list[Battle]:
     games: Any = line.given("games")
     if not isinstance(games, list) or not all(isinstance(game, Mapping) and "score" in game for game in games):
         raise line.wrong("games", "a list of objects with a score")
-    scores: list[str | None] = [None if game["score"] is None else str(game["score"]).upper() for game in games]
+    scores = [_game_verdict(game) for game in games]
     return battles_of_games(str(line.given(prompt)), baseline, line.text("model"), scores, form=form)
+
+
+def _game_verdict(game: Mapping[str, Any]) -> str | None:
+    """As it is stored; where nothing is, from the judge's text."""
+    if game["score"] is not None:
+        return str(game["score"]).upper()
+    text = game.get("judgment")
+    return verdict(text) if isinstance(text, str) else None
 
 
 def read_style(path: Path, columns: Sequence[str] | None) -> tuple[dict[tuple[str, str], list[float]], tuple[str, ...]]:

@@ -1,6 +1,5 @@
 """MT-Bench (arXiv:2306.05685): which prompt grades what, ratings and verdicts of judges' texts, and tables of them."""
 
-import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from prefloop.errors import DataError
 from prefloop.evaluation.lines import Line, read_lines
 from prefloop.evaluation.uncertainty import INTERVAL, interval_or_none
+from prefloop.pairing import NO_RATING, judge_prompt_name, pair_winner, rating
 from prefloop.statistics import (
     bca_bootstrap,
     clustered_share,
@@ -19,17 +19,6 @@ from prefloop.statistics import (
     detectable_difference,
     totals_by_cluster,
 )
-
-REFERENCE_CATEGORIES = frozenset({"math", "reasoning", "coding"})
-"""Their answers are graded beside a reference answer."""
-
-NO_RATING = -1
-
-_DOUBLE, _SINGLE = re.compile(r"\[\[(\d+\.?\d*)\]\]"), re.compile(r"\[(\d+\.?\d*)\]")
-_SCORES = re.compile(r"\[\[(\d+\.?\d*),\s*(\d+\.?\d*)\]\]")
-_CLOSE = 0.1  # two scores no further apart than this are a tie
-
-Winner = Literal["A", "B", "tie"]
 
 
 @dataclass(frozen=True)
@@ -44,30 +33,16 @@ class PairGame:
     """Of either game "model_1", "model_2", "tie" or "error"; in the first game model 1 was shown first."""
 
 
-def judge_prompt_name(category: str, turn: int, *, pairwise: bool = False) -> str:
-    """FastChat's name of the prompt for a question's category and turn, 1 or 2."""
-    reference = "-math" if category in REFERENCE_CATEGORIES else ""
-    return f"{'pair' if pairwise else 'single'}{reference}-v1{'-multi-turn' if turn == 2 else ''}"
+@dataclass(frozen=True)
+class Rated:
+    """One judged answer."""
 
-
-def rating(text: str) -> int | float:
-    """The first number in double square brackets, else the first in single ones, as it is; -1 without either."""
-    found = _DOUBLE.search(text) or _SINGLE.search(text)
-    if found is None:
-        return NO_RATING
-    return float(found[1]) if "." in found[1] else int(found[1])
-
-
-def pair_winner(text: str) -> Winner | None:
-    """Who won a game, by what is in double square brackets: A, B, C for a tie, or two scores; None without any."""
-    labels: dict[str, Winner] = {"[[A]]": "A", "[[B]]": "B", "[[C]]": "tie"}
-    for label, winner in labels.items():
-        if label in text:
-            return winner
-    if (scores := _SCORES.search(text)) is None:
-        return None
-    gap = float(scores[1]) - float(scores[2])
-    return "tie" if abs(gap) <= _CLOSE + 1e-12 else "A" if gap > 0 else "B"
+    model: str
+    question: str
+    turn: int
+    value: float | None
+    """None where the judge gave no rating."""
+    category: str | None = None
 
 
 def evaluate_mt_bench(
@@ -105,49 +80,66 @@ def read_categories(path: Path) -> dict[str, str]:
 
 def _single(lines: Sequence[Line], categories: Mapping[str, str] | None, *, draws: int, seed: int) -> dict[str, Any]:
     ratings = [rating(line.text("judgment")) if line.given("judgment") is not None else NO_RATING for line in lines]
-    by_model: dict[str, list[tuple[Line, float]]] = {}
-    for line, given in zip(lines, ratings, strict=True):
-        if line.whole("turn") not in {1, 2}:
-            raise line.wrong("turn", "1 or 2")
-        by_model.setdefault(line.text("model"), []).append((line, float(given)))
+    rated = [_rated(line, given, categories) for line, given in zip(lines, ratings, strict=True)]
     return {
         "ratings": ratings,
-        "models": {name: _model(rows, categories, draws=draws, seed=seed) for name, rows in sorted(by_model.items())},
-        "paired": list(_compared(by_model, draws=draws, seed=seed)),
-        "interval_method": INTERVAL,
+        **rating_tables(rated, draws=draws, seed=seed),
         "warnings": list(_wrong_prompts(lines, categories or {})),
     }
 
 
-def _model(
-    rows: Sequence[tuple[Line, float]], categories: Mapping[str, str] | None, *, draws: int, seed: int
-) -> dict[str, Any]:
-    kept = [(line, value) for line, value in rows if value != NO_RATING]
-    parts: dict[str, list[tuple[Line, float]]] = {
-        "turn1": [one for one in kept if one[0].whole("turn") == 1],
-        "turn2": [one for one in kept if one[0].whole("turn") == 2],
+def _rated(line: Line, given: float, categories: Mapping[str, str] | None) -> Rated:
+    if (turn := line.whole("turn")) not in {1, 2}:
+        raise line.wrong("turn", "1 or 2")
+    category = None if categories is None else _category(line, categories)
+    value = None if given == NO_RATING else float(given)
+    return Rated(line.text("model"), str(line.given("question_id")), turn, value, category)
+
+
+def rating_tables(rated: Sequence[Rated], *, draws: int, seed: int) -> dict[str, Any]:
+    """Mean ratings of every model by turn and category with their intervals; all models compared with the first.
+
+    Args:
+        rated: One judged answer each; several runs of a model are averaged over.
+        draws: Of the bootstrap.
+        seed: Of the bootstrap.
+    """
+    by_model: dict[str, list[Rated]] = {}
+    for one in rated:
+        by_model.setdefault(one.model, []).append(one)
+    return {
+        "models": {name: _model(rows, draws=draws, seed=seed) for name, rows in sorted(by_model.items())},
+        "paired": list(_compared(by_model, draws=draws, seed=seed)),
+        "interval_method": INTERVAL,
+    }
+
+
+def _model(rows: Sequence[Rated], *, draws: int, seed: int) -> dict[str, Any]:
+    kept = [one for one in rows if one.value is not None]
+    parts = {
+        "turn1": [one for one in kept if one.turn == 1],
+        "turn2": [one for one in kept if one.turn == 2],
         "average": kept,
     }
     found: dict[str, Any] = {name: _mean(part) for name, part in parts.items()}
     found |= {"unparsed": len(rows) - len(kept), "n": len(kept)}
     found["intervals"] = {name: _interval(part, draws=draws, seed=seed) for name, part in parts.items()}
-    if categories is not None:
-        known: dict[str, list[tuple[Line, float]]] = {}
-        for line, value in kept:
-            known.setdefault(_category(line, categories), []).append((line, value))
-        found["categories"] = {name: _mean(part) for name, part in sorted(known.items())}
+    known: dict[str, list[Rated]] = {}
+    for one in kept:
+        if one.category is not None:
+            known.setdefault(one.category, []).append(one)
+    if known:
+        ordered = sorted(known.items())
+        found["categories"] = {name: _mean(part) for name, part in ordered}
+        found["category_intervals"] = {name: _interval(part, draws=draws, seed=seed) for name, part in ordered}
+        found["category_n"] = {name: len(part) for name, part in ordered}
     return found
 
 
-def _compared(
-    by_model: Mapping[str, Sequence[tuple[Line, float]]], *, draws: int, seed: int
-) -> Iterable[dict[str, Any]]:
+def _compared(by_model: Mapping[str, Sequence[Rated]], *, draws: int, seed: int) -> Iterable[dict[str, Any]]:
     """Difference of mean ratings to the first model's, on the questions that both were rated on."""
     names = sorted(by_model)
-    columns = {
-        name: [(str(line.given("question_id")), value) for line, value in by_model[name] if value >= 0]
-        for name in names
-    }
+    columns = {name: [(one.question, one.value) for one in by_model[name] if one.value is not None] for name in names}
     for name in names[1:]:
         shared = np.array(sorted({key for key, _ in columns[names[0]]} & {key for key, _ in columns[name]}))
         if shared.size < 2:
@@ -176,15 +168,15 @@ def _totals(rows: Sequence[tuple[str, float]], questions: NDArray[Any]) -> NDArr
     return totals_by_cluster(np.column_stack([values, np.ones(len(values))]), np.array(keys), questions)
 
 
-def _mean(rows: Sequence[tuple[Line, float]]) -> float | None:
-    return float(np.mean([value for _, value in rows])) if rows else None
+def _mean(rows: Sequence[Rated]) -> float | None:
+    return float(np.mean([one.value for one in rows if one.value is not None])) if rows else None
 
 
-def _interval(rows: Sequence[tuple[Line, float]], *, draws: int, seed: int) -> list[float] | None:
+def _interval(rows: Sequence[Rated], *, draws: int, seed: int) -> list[float] | None:
     if not rows:
         return None
-    values = np.array([value for _, value in rows])
-    questions = np.array([str(line.given("question_id")) for line, _ in rows])
+    values = np.array([one.value for one in rows], np.float64)
+    questions = np.array([one.question for one in rows])
     estimate = bca_bootstrap(lambda weights: weights @ values / weights.sum(-1), questions, seed=seed, draws=draws)
     return interval_or_none(estimate.interval)
 
@@ -299,67 +291,3 @@ def vote_agreement(
                 matches += first == second
                 total += 1
     return (matches / total if total else float("nan")), total
-
-
-_SINGLE_REQUEST = (
-    "You are an impartial judge. Grade the quality of the assistant's answer to the user's question{part} below: is it "
-    "helpful, relevant, accurate, deep, creative, detailed enough? Begin with a short explanation and be as objective "
-    "as possible. Then give a rating from 1 to 10 in exactly this form: [[rating]], for example: Rating: [[5]]."
-)
-_REFERENCE_REQUEST = (
-    "You are an impartial judge. Grade the assistant's answer to the user's question{part} below for correctness and "
-    "helpfulness. A reference answer is given: compare the assistant's answer with it, find every mistake and correct "
-    "it. Be as objective as possible. Then give a rating from 1 to 10 in exactly this form: [[rating]], for example: "
-    "Rating: [[5]]."
-)
-
-
-def grading_messages(
-    questions: Sequence[str], answers: Sequence[str], references: Sequence[str] | None, *, category: str
-) -> list[dict[str, str]]:
-    """The messages that ask a judge for a rating of the last answer.
-
-    Args:
-        questions: The first question, or both.
-        answers: As many.
-        references: Good answers to the same questions; exactly for math, reasoning and coding.
-        category: Of the question.
-
-    Returns:
-        A system and a user message. With one question the request stands before the question; with two it is the
-        system message, and the user message is the conversation.
-
-    Raises:
-        ValueError: there are not as many answers as questions, or references where none belong or the other way.
-    """
-    if len(questions) not in {1, 2} or len(answers) != len(questions):
-        raise ValueError(f"{len(questions)} questions and {len(answers)} answers, expected one or two of each")
-    if (references is not None) != (category in REFERENCE_CATEGORIES) or len(references or questions) != len(questions):
-        raise ValueError(f"references belong to {', '.join(sorted(REFERENCE_CATEGORIES))}, one a question")
-    request = _SINGLE_REQUEST if references is None else _REFERENCE_REQUEST
-    parts: list[str] = []
-    if len(questions) == 1:
-        parts = [request.format(part=""), f"[Question]\n{questions[0]}"]
-        if references is not None:
-            parts.append(_between("Reference Answer", references[0]))
-        parts.append(_between("Assistant's Answer", answers[0]))
-        return _messages("You are a helpful assistant.", "\n\n".join(parts))
-    if references is not None:
-        parts.append(_between("Reference Conversation", _talk(questions, references, "Reference answer")))
-    parts.append(_between("Conversation with Assistant", _talk(questions, answers, "Assistant")))
-    part = "s; the rating is of the answer to the second question, and so is your attention"
-    return _messages(request.format(part=part), "\n\n".join(parts))
-
-
-def _messages(system: str, user: str) -> list[dict[str, str]]:
-    return [{"role": "system", "content": system}, {"role": "user", "content": user}]
-
-
-def _between(title: str, text: str) -> str:
-    return f"[The Start of {title}]\n{text}\n[The End of {title}]"
-
-
-def _talk(questions: Sequence[str], answers: Sequence[str], who: str) -> str:
-    return "\n\n".join(
-        f"### User:\n{question}\n\n### {who}:\n{answer}" for question, answer in zip(questions, answers, strict=True)
-    )

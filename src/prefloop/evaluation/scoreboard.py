@@ -1,7 +1,8 @@
 """A policy's answers against an opponent's on the same prompts: win rates with intervals, length, KL."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,13 @@ from numpy.typing import NDArray
 
 from prefloop.errors import DataError
 from prefloop.evaluation.text import distinct_2
-from prefloop.evaluation.uncertainty import finite, interval_or_none
-from prefloop.records import Response, seed_for
+from prefloop.evaluation.uncertainty import ANALYTIC, INTERVAL, PERCENTILE, finite, interval_or_none
+from prefloop.records import Judgment, Response, read_folder, seed_for
 from prefloop.statistics import (
     ClusteredEstimate,
     cluster_bootstrap,
     clustered_mean,
+    clustered_share,
     kl_estimate,
     length_controlled,
     length_controlled_statistic,
@@ -26,18 +28,53 @@ Scores = Mapping[str, float]
 
 
 @dataclass(frozen=True)
+class Question:
+    """What an answer answers, whoever gave it: second turns follow other first answers, and are the same question."""
+
+    prompt: str
+    """The first turn's prompt. Answers to all turns of it vary together."""
+    turn: int
+
+
+@dataclass(frozen=True)
 class Answers:
     """One policy's answers to a suite, and what each judge made of them ("judge", "truth")."""
 
     responses: tuple[Response, ...]
     scores: Mapping[str, Scores]
+    turns: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Turn by response id, of answers that are not to the first one."""
 
-    def by_prompt(self) -> dict[str, list[Response]]:
-        """Answers to each prompt, in the order of their index."""
-        found: dict[str, list[Response]] = {}
+    def question(self, response: Response) -> Question:
+        """What one of the answers answers."""
+        turn = self.turns.get(response.response_id, 1)
+        return Question(response.prompt_id if turn == 1 else response.root_id, turn)
+
+    def by_question(self) -> dict[Question, list[Response]]:
+        """Answers to each question, in the order of their index."""
+        found: dict[Question, list[Response]] = {}
         for response in self.responses:
-            found.setdefault(response.prompt_id, []).append(response)
+            found.setdefault(self.question(response), []).append(response)
         return found
+
+
+def together(members: Iterable[Answers]) -> Answers:
+    """The answers of several policies as those of one opponent."""
+    listed = list(members)
+    return Answers(
+        tuple(response for one in listed for response in one.responses),
+        {judge: {k: v for one in listed for k, v in one.scores[judge].items()} for judge in listed[0].scores},
+        {k: v for one in listed for k, v in one.turns.items()},
+    )
+
+
+def read_scores(folder: Path) -> dict[str, float]:
+    """Score by response id from a judge step's folder; invalid judgments are left out."""
+    return {
+        judgment.subjects[0]: judgment.values[0]
+        for judgment in read_folder(folder, Judgment)
+        if judgment.values[0] is not None
+    }
 
 
 @dataclass(frozen=True)
@@ -58,16 +95,16 @@ def meet(ours: Answers, theirs: Answers, judge: str) -> Meeting:
     Raises:
         DataError: no answer met another.
     """
-    ours_scores, theirs_scores, opponents = ours.scores[judge], theirs.scores[judge], theirs.by_prompt()
+    ours_scores, theirs_scores, opponents = ours.scores[judge], theirs.scores[judge], theirs.by_question()
     rows = [
         (
             0.5 + 0.5 * float(np.sign(ours_scores[our.response_id] - theirs_scores[their.response_id])),
             float(len(our.text)),
             float(len(their.text)),
-            our.prompt_id,
+            ours.question(our).prompt,
         )
         for our in ours.responses
-        for their in opponents.get(our.prompt_id, ())
+        for their in opponents.get(ours.question(our), ())
         if our.response_id in ours_scores and their.response_id in theirs_scores
     ]
     if not rows:
@@ -86,24 +123,22 @@ def duel(ours: Answers, theirs: Answers, judge: str, *, seed: int, resamples: in
     met = meet(ours, theirs, judge)
     plain = win_rate(met.preferences)
     controlled = length_controlled(met.preferences, met.theirs_length, met.ours_length)
-    raw_interval = cluster_bootstrap(
-        lambda weights: 100 * (weights @ met.preferences) / weights.sum(-1), met.prompts, seed=seed, draws=resamples
-    )
-    lc_interval = cluster_bootstrap(
-        length_controlled_statistic(met.preferences, met.theirs_length, met.ours_length),
-        met.prompts,
-        seed=seed,
-        draws=resamples,
-    )
+    raw = clustered_share(met.preferences, met.prompts, seed=seed, draws=resamples)
+    statistic = length_controlled_statistic(met.preferences, met.theirs_length, met.ours_length)
+    lc = cluster_bootstrap(statistic, met.prompts, seed=seed, draws=resamples)
+    raw_interval = (100 * raw.interval[0], 100 * raw.interval[1])
+    one_sided = raw.clusters > 1 and raw.value in {0.0, 1.0}  # resamples cannot vary: Wilson's, for both
     return {
         "win_rate": plain.win_rate,
-        "standard_error": finite(raw_interval.standard_error),
-        "interval": interval_or_none(raw_interval.interval),
+        "standard_error": finite(100 * raw.standard_error),
+        "interval": interval_or_none(raw_interval),
         "length_controlled_winrate": controlled.length_controlled_winrate,
-        "lc_standard_error": finite(lc_interval.standard_error),
-        "lc_interval": interval_or_none(lc_interval.interval),
+        "lc_standard_error": finite(lc.standard_error),
+        "lc_interval": interval_or_none(raw_interval if one_sided else lc.interval),
+        "interval_method": INTERVAL,
+        "lc_interval_method": PERCENTILE,
         "n": plain.n_total,
-        "clusters": raw_interval.clusters,
+        "clusters": raw.clusters,
         "n_wins": plain.n_wins,
         "n_wins_base": plain.n_wins_base,
         "n_draws": plain.n_draws,
@@ -114,8 +149,9 @@ def duel(ours: Answers, theirs: Answers, judge: str, *, seed: int, resamples: in
 def scoreboard(
     ours: Answers,
     opponents: Mapping[str, Answers],
-    log_ratios: Sequence[float],
+    log_ratios: Sequence[float] | None,
     *,
+    pool: Mapping[str, Answers] | None = None,
     seed: int,
     resamples: int,
 ) -> dict[str, Any]:
@@ -124,22 +160,31 @@ def scoreboard(
     Args:
         ours: this round's answers.
         opponents: `initial` and others.
-        log_ratios: log pi(y|x) - log pi_initial(y|x) of our answers, in their order, nats.
+        log_ratios: log pi(y|x) - log pi_initial(y|x) of our answers, in their order, nats; None where they are no
+            samples of the policy itself.
+        pool: more opponents by name: together they are the opponent `pool`, whose `members` are listed one by one.
         seed: of the bootstrap.
         resamples: of the bootstrap.
     """
     initial = opponents["initial"]
     lengths, length = _lengths(ours)
     initial_length = float(_lengths(initial)[0].mean())
-    kl = kl_estimate(np.array(log_ratios), np.array([response.prompt_id for response in ours.responses])).k1
+
+    def duels(opponent: str, answers: Answers) -> dict[str, Any]:
+        return {
+            judge: duel(ours, answers, judge, seed=seed_for(seed, opponent, judge), resamples=resamples)
+            for judge in ours.scores
+        }
+
+    against = {opponent: duels(opponent, answers) for opponent, answers in opponents.items()}
+    if pool:
+        members = {name: duels(f"pool {name}", answers) for name, answers in pool.items()}
+        against["pool"] = {
+            judge: {**one, "members": {name: member[judge] for name, member in members.items()}}
+            for judge, one in duels("pool", together(pool.values())).items()
+        }
     return {
-        "against": {
-            opponent: {
-                judge: duel(ours, answers, judge, seed=seed_for(seed, opponent, judge), resamples=resamples)
-                for judge in ours.scores
-            }
-            for opponent, answers in opponents.items()
-        },
+        "against": against,
         "length": {
             "mean": length.value,
             **_uncertainty(length),
@@ -147,28 +192,38 @@ def scoreboard(
             "initial": initial_length,
             "ratio": float(lengths.mean()) / initial_length,
         },
-        "finish_rate": {"value": _finish_rate(ours), "initial": _finish_rate(initial)},
+        "finish_rate": {"value": finish_rate(ours), "initial": finish_rate(initial)},
         "distinct_2": {
             "value": distinct_2(response.text for response in ours.responses),
             "initial": distinct_2(response.text for response in initial.responses),
         },
-        "kl": {"value": kl.value, **_uncertainty(kl), "unit": "nats", "per_token": kl.value / float(lengths.mean())},
+        "kl": None if log_ratios is None else _kl(ours, log_ratios, float(lengths.mean())),
         "score": {
             judge: {"mean": _mean_score(ours, judge), "initial": _mean_score(initial, judge)} for judge in ours.scores
         },
     }
 
 
+def _kl(ours: Answers, log_ratios: Sequence[float], length: float) -> dict[str, Any]:
+    kl = kl_estimate(np.array(log_ratios), _clusters(ours)).k1
+    return {"value": kl.value, **_uncertainty(kl), "unit": "nats", "per_token": kl.value / length}
+
+
+def _clusters(answers: Answers) -> NDArray[np.str_]:
+    return np.array([answers.question(response).prompt for response in answers.responses])
+
+
 def _lengths(answers: Answers) -> tuple[NDArray[np.float64], ClusteredEstimate]:
     lengths = np.array([float(response.num_tokens) for response in answers.responses])
-    return lengths, clustered_mean(lengths, np.array([response.prompt_id for response in answers.responses]))
+    return lengths, clustered_mean(lengths, _clusters(answers))
 
 
 def _mean_score(answers: Answers, judge: str) -> float:
     return float(np.mean(list(answers.scores[judge].values())))
 
 
-def _finish_rate(answers: Answers) -> float:
+def finish_rate(answers: Answers) -> float:
+    """Share of answers that were not cut by the length limit."""
     return float(np.mean([response.finish_reason != "length" for response in answers.responses]))
 
 
@@ -176,5 +231,6 @@ def _uncertainty(estimate: ClusteredEstimate) -> dict[str, Any]:
     return {
         "standard_error": finite(estimate.standard_error),
         "interval": interval_or_none(estimate.interval),
+        "interval_method": ANALYTIC,
         "n": estimate.n,
     }

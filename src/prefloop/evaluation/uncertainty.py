@@ -3,6 +3,9 @@
 from math import isfinite
 
 INTERVAL = "95 %, BCa bootstrap over prompts"
+PERCENTILE = "95 %, percentile bootstrap over prompts"
+"""For fits that length may separate: bias correction would cut the side on which nothing is known."""
+ANALYTIC = "95 %, Student's t, clustered by prompt"
 
 
 def finite(value: float) -> float | None:

@@ -4,7 +4,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import ceil
 
-from prefloop.config import DataStep, JudgeStep, MixStep, PairStep, PromptsStep, Recipe, SampleStep, TrainStep
+from prefloop.config import (
+    DataStep,
+    JudgeStep,
+    MixStep,
+    NextTurnStep,
+    PairStep,
+    PromptsStep,
+    Recipe,
+    SampleStep,
+    TrainStep,
+)
 from prefloop.judging import most_calls
 from prefloop.loop.artifact import Artifact
 from prefloop.loop.data_set import survey
@@ -19,6 +29,7 @@ Counts = Mapping[str, int]
 
 JOURNALED = {
     "prompts": {"prompts": "prompts"},
+    "next_turn": {"prompts": "prompts"},
     "data": {"given_pairs": "pairs"},
     "sample": {"answers": "responses", "tokens": "tokens"},
     "judge": {"judge_calls": "calls"},
@@ -102,6 +113,8 @@ class Ledger:
                 }
             case JudgeStep():
                 amounts = {"judge_calls": _judge_calls(settings, read)}
+            case NextTurnStep():
+                amounts = {"prompts": read("responses", "answers")}
             case PairStep():
                 makes = "pairs" if find_rule(settings.rule, "rule").writes is Example else "prompts"
                 amounts = {makes: self._made(artifact, settings, read, measured=measured)}

@@ -172,7 +172,7 @@ class Appraiser:
         return "same base" if reference.identity == self.models.model.identity else "other weights"
 
     def _evaluation(self, artifact: Artifact) -> Need:
-        (samples,) = artifact.inputs["samples"]
+        samples, *_ = artifact.inputs["samples"]
         settings = self.recipe.step(samples.step, samples.place.round or 0)
         assert isinstance(settings, SampleStep)
         longest = self._longest_prompt(artifact.inputs["prompts"]) + settings.max_new_tokens

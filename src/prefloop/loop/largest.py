@@ -5,7 +5,7 @@ from heapq import nlargest
 from itertools import chain, cycle
 from typing import cast
 
-from prefloop.config import DataStep, PairStep, PromptsStep, Recipe, SampleStep, TrainStep
+from prefloop.config import DataStep, NextTurnStep, PairStep, PromptsStep, Recipe, SampleStep, TrainStep
 from prefloop.data import GivenGroup
 from prefloop.loop.artifact import Artifact, unmixed
 from prefloop.loop.data_set import LONGEST, survey
@@ -14,7 +14,7 @@ from prefloop.loop.steps.tokens import encoding_settings
 from prefloop.loop.steps.train import budget_of, layout_of
 from prefloop.objectives import REPEATED_ROLES, find_objective
 from prefloop.policy import ChatCodec, ModelFacts, TokenRow
-from prefloop.records import Example, Member, Prompt, Response, Role
+from prefloop.records import Example, Member, Message, Prompt, Response, Role
 from prefloop.training import MISMATCHED, largest_pass, tokenised
 
 
@@ -29,7 +29,22 @@ def longest_prompts(artifacts: Iterable[Artifact], recipe: Recipe) -> list[Promp
             prompts = chain(prompts, longest_prompts(artifact.inputs["prompts"], recipe))
         elif isinstance(settings, DataStep):
             prompts = chain(prompts, survey(artifact.step, settings, recipe).longest_prompts)
+        elif isinstance(settings, NextTurnStep):
+            prompts = chain(prompts, _after_longest_answers(artifact, recipe))
     return nlargest(LONGEST, prompts, key=_characters)
+
+
+def _after_longest_answers(artifact: Artifact, recipe: Recipe) -> list[Prompt]:
+    """Second questions after answers as long as they may become, a word a token."""
+    found: list[Prompt] = []
+    for answered in artifact.inputs["responses"]:
+        settings = recipe.step(answered.step, answered.place.round or 0)
+        longest = settings.max_new_tokens if isinstance(settings, SampleStep) else 0
+        said = Message(role="assistant", content=" a" * longest)
+        for prompt in longest_prompts(artifact.inputs["prompts"], recipe):
+            asked = tuple(Message(role="user", content=turn.content) for turn in (prompt.later or ())[:1])
+            found.append(Prompt.of((*prompt.messages, said, *asked)))
+    return found
 
 
 def largest_of(artifact: Artifact, recipe: Recipe, codec: ChatCodec, facts: ModelFacts) -> list[TokenRow]:

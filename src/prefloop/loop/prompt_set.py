@@ -5,7 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prefloop.config import PromptsStep, Recipe
-from prefloop.data import LintReport, UniquePrompts, find_source, prompts_of_turn, require_rows
+from prefloop.data import (
+    LintReport,
+    UniquePrompts,
+    find_source,
+    prompts_of_turn,
+    read_answers,
+    require_rows,
+    with_references,
+)
 from prefloop.loop.artifact import Artifact, turn_at
 from prefloop.loop.reading import held_out, reading_of
 from prefloop.loop.remembered import Remembered
@@ -48,8 +56,12 @@ def prompt_set(step: str, settings: PromptsStep, recipe: Recipe, quarantine: Pat
 
 
 def prompts_at(artifact: Artifact, settings: PromptsStep, recipe: Recipe) -> Sequence[Prompt]:
-    """The prompts of a step's turn."""
+    """The prompts of a step's turn, with their reference answers where a file of them is named."""
     prompts = prompt_set(artifact.step, settings, recipe).prompts
-    return prompts_of_turn(
+    chosen = prompts_of_turn(
         prompts, settings.count, turn_at(artifact.place, recipe), seed_for(recipe.seed, artifact.step)
     )
+    if settings.references is None:
+        return chosen
+    references = read_answers(Path(settings.references))
+    return [with_references(prompt, references) for prompt in chosen]

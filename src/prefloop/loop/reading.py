@@ -5,12 +5,12 @@ from contextlib import closing
 from pathlib import Path
 
 from prefloop.config import DataStep, LoadedRecipe, PromptsStep, Recipe, StepConfig, TrainStep, ValidationSource
-from prefloop.data import Check, DataSource, Reading, Seen, find_source, leaks_of
+from prefloop.data import Check, DataSource, Reading, Seen, find_source, leaks_of, read_answers
 from prefloop.errors import CheckFailedError
 from prefloop.loop.remembered import Remembered
 from prefloop.policy import ChatCodec
 from prefloop.policy.token_checks import token_checks
-from prefloop.records import digest
+from prefloop.records import digest, file_digest
 
 
 def reading_of(
@@ -43,7 +43,11 @@ def external(step: str, settings: StepConfig, recipe: Recipe) -> Mapping[str, st
     assert isinstance(settings, PromptsStep | DataStep)
     identities = [find_source(source).identity for source, _ in sources_of(settings)]
     data = identities[0] if len(identities) == 1 else digest(identities)
-    return {"data": data, **left_out(step, settings, recipe)}
+    found = {"data": data, **left_out(step, settings, recipe)}
+    if isinstance(settings, PromptsStep) and settings.references is not None:
+        read_answers(Path(settings.references))  # before the run starts, so that a wrong file is said then
+        found["references"] = file_digest(Path(settings.references))
+    return found
 
 
 def left_out(step: str, settings: PromptsStep | DataStep, recipe: Recipe) -> Mapping[str, str]:

@@ -43,22 +43,23 @@ from prefloop.training import MISMATCHED, not_mixed, require_measurable
 REHEARSED_ROUNDS = 10
 """After three rounds every name means the same kind of thing as before; numbers by round may still change."""
 
-OF_EVALUATION = {"previous", "previous_judgments", "initial_truth", "truth", "previous_truth"}
+OF_EVALUATION = ("previous", "previous_judgments", "truth")
+"""How the slots are called that an evaluation does without."""
 
 
-def optional_slots(settings: StepConfig) -> set[str]:
-    """What a step reads where it is there, and does without where it is not."""
+def is_optional(slot: str, settings: StepConfig) -> bool:
+    """Whether a step does without what a slot holds where there is nothing."""
     match settings:
         case TrainStep():
-            return {"previous"}
+            return slot == "previous"
         case EvaluateStep():
-            return OF_EVALUATION
+            return slot.endswith(OF_EVALUATION)
         case MixStep():
-            return {slot for slot in map(earlier_slot, range(len(settings.reads)))}
+            return slot in map(earlier_slot, range(len(settings.reads)))
         case PairStep():
-            return {"responses", "judgments"} - {*find_rule(settings.rule, "rule").needs}
+            return slot in {"responses", "judgments"} - {*find_rule(settings.rule, "rule").needs}
         case _:
-            return set()
+            return False
 
 
 class Rehearsal:
@@ -84,7 +85,7 @@ class Rehearsal:
             raise type(error)(str(error) if str(error).startswith(self.where) else f"{place}: {error}") from error
         if artifact.step_type != "close":
             for slot, artifacts in artifact.inputs.items():
-                if not artifacts and slot not in optional_slots(settings):
+                if not artifacts and not is_optional(slot, settings):
                     raise RecipeError(
                         f"{place}: it reads {slot}, but no step before it makes them. "
                         f"Add one before it, or name one in {name}.reads."

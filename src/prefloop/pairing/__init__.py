@@ -10,6 +10,19 @@ from prefloop.pairing.explored import chance_to_win, explored
 from prefloop.pairing.given import given
 from prefloop.pairing.goals import goal_labelled
 from prefloop.pairing.groups import finished, member, pair, scores
+from prefloop.pairing.judge_forms import (
+    NO_RATING,
+    REFERENCE_CATEGORIES,
+    VERDICTS,
+    grading_messages,
+    judge_prompt_name,
+    pair_messages,
+    pair_winner,
+    preference_messages,
+    rating,
+    verdict,
+    verdict_messages,
+)
 from prefloop.pairing.kept_pairs import clear_pairs, not_outdone
 from prefloop.pairing.learnable import learnable
 from prefloop.pairing.length_corrected import dice, length_corrected
@@ -30,6 +43,9 @@ from prefloop.pairing.win_rates import win_rates
 from prefloop.pairing.worst_of_k import worst_of_k
 
 __all__ = [
+    "NO_RATING",
+    "REFERENCE_CATEGORIES",
+    "VERDICTS",
     "Dropped",
     "Rule",
     "SetConstant",
@@ -49,8 +65,10 @@ __all__ = [
     "first_bad_steps",
     "given",
     "goal_labelled",
+    "grading_messages",
     "iid",
     "instructed",
+    "judge_prompt_name",
     "learnable",
     "length_corrected",
     "max_max",
@@ -61,9 +79,13 @@ __all__ = [
     "not_outdone",
     "own_answer",
     "pair",
+    "pair_messages",
+    "pair_winner",
+    "preference_messages",
     "preferred",
     "prompted",
     "ranking",
+    "rating",
     "rollouts",
     "rule",
     "rules",
@@ -74,6 +96,8 @@ __all__ = [
     "threshold_labels",
     "tournament",
     "unpaired",
+    "verdict",
+    "verdict_messages",
     "win_rates",
     "worst_of_k",
     "wrong_choices",

@@ -29,6 +29,14 @@ class Message(Record):
     name: str | None = None
 
 
+class NextTurn(Record):
+    """What the user says once a prompt is answered."""
+
+    content: str
+    answer: str | None = None
+    """Gold answer to it."""
+
+
 class Prompt(Record):
     """Everything before an answer."""
 
@@ -47,6 +55,10 @@ class Prompt(Record):
     """Where it came from, as "file.jsonl:412"; never a path."""
     part: str = ""
     """Which of several sources that were mixed; empty where there is one."""
+    later: tuple[NextTurn, ...] | None = None
+    """The user's turns that follow, in questions of several turns."""
+    labels: dict[str, str] | None = None
+    """What a suite calls it: `question_id`, `category`, `dataset`."""
 
     @classmethod
     def of(

@@ -327,7 +327,7 @@ def _kl(sides: Sequence[_Side]) -> Estimate | None:
     if len(errors) < len(known):
         return Estimate(value=value)
     error = sum(errors) / len(errors)
-    prompts = min(len(side.initial.by_prompt()) for side in sides)
+    prompts = min(len(side.initial.by_question()) for side in sides)
     margin = float(stdtrit(prompts - 1, 0.975)) * error
     return Estimate(value=value, standard_error=error, interval=(value - margin, value + margin))
 

@@ -188,7 +188,9 @@ def _round(run: Path, folder: Path) -> RoundAnswers | None:
 
 def _answers(folder: Path, step: str, stem: str) -> Answers:
     """The answers of one policy; a judge that was not asked is absent."""
-    return Answers(tuple(read_folder(folder / step, Response)), scores_of(folder, stem))
+    second = tuple(read_folder(folder / f"{step}-2", Response))  # of a suite with two turns
+    turns = {response.response_id: 2 for response in second}
+    return Answers((*read_folder(folder / step, Response), *second), scores_of(folder, stem), turns)
 
 
 def _judge_name(run: Path, suffix: str) -> str:

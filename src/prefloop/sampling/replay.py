@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from prefloop.data import TURN, AnswersOnFile, is_foreign, read_answers
 from prefloop.errors import DataError
 from prefloop.records import Prompt, Response, content_of, digest, read_records, shards_in
 
@@ -15,6 +16,8 @@ class Replay:
     path: Path
     found: Mapping[tuple[str, int], tuple[Path, int]]
     """By prompt and index: the file, and where in it the line begins."""
+    foreign: AnswersOnFile | None = None
+    """The answers of another tool's file; `found` is empty then."""
 
     @classmethod
     def load(cls, file: str) -> "Replay":
@@ -24,6 +27,8 @@ class Replay:
             DataError: there are none, or one is not a response.
         """
         path = _existing(file)
+        if path.is_file() and is_foreign(path):
+            return cls(path, {}, read_answers(path))
         found: dict[tuple[str, int], tuple[Path, int]] = {}
         for part in shards_in(path) if path.is_dir() else [path]:
             begins = 0
@@ -46,6 +51,9 @@ class Replay:
         Raises:
             DataError: the file lacks an answer.
         """
+        if self.foreign is not None:
+            yield from _of_foreign(self.foreign, prompts, num_samples, step)
+            return
         for prompt in prompts:
             for index in range(num_samples):
                 if (prompt.prompt_id, index) not in self.found:
@@ -60,6 +68,29 @@ class Replay:
                     lines.seek(begins)
                     response = Response.model_validate_json(lines.readline())
                 yield response.model_copy(update={"step": step, "root_id": prompt.root_id})
+
+
+def _of_foreign(answers: AnswersOnFile, prompts: Sequence[Prompt], num_samples: int, step: str) -> Iterator[Response]:
+    for prompt in prompts:
+        turn = int((prompt.labels or {}).get(TURN, "1"))
+        texts = [turns[turn - 1] for turns in answers.of(prompt) if len(turns) >= turn]
+        if len(texts) < num_samples:
+            raise DataError(
+                f"sampler.file {answers.name}: has {len(texts)} answers to turn {turn} of "
+                f"{prompt.source or prompt.prompt_id}, expected {num_samples}. Name a file with answers to this suite."
+            )
+        for index, text in enumerate(texts[:num_samples]):
+            yield Response(
+                response_id=digest([prompt.prompt_id, answers.policy, index, text])[:16],
+                prompt_id=prompt.prompt_id,
+                root_id=prompt.root_id,
+                step=step,
+                text=text,
+                ids_from="text",
+                finish_reason="given",
+                policy=answers.policy,
+                index=index,
+            )
 
 
 def replay_identity(file: str) -> str:

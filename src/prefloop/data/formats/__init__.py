@@ -9,6 +9,7 @@ from prefloop.data.formats import (
     prompts,
     ranked,
     rated,
+    suites,
     trl,
     ultrafeedback,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "ranked",
     "rated",
     "register",
+    "suites",
     "trl",
     "ultrafeedback",
 ]

@@ -27,6 +27,8 @@ SCORES = (
 )
 """What data sets call the scores of the two answers: TRL's scripts and UltraFeedback, open-instruct, Tulu, Argilla."""
 MODELS = (("chosen_model", "rejected_model"), ("chosen-model", "rejected-model"))
+LABELS = frozenset({"question_id", "uid", "index", "category", "cluster", "dataset"})
+"""Columns by which suites call their questions and sort them."""
 ABOUT_PAIR = ABOUT_PROMPT.union({"weight", "margin", "prob_chosen_wins"}, *SCORES, *MODELS)
 """Columns that stand beside pairs."""
 
@@ -60,6 +62,12 @@ def prompt_of(messages: tuple[Message, ...], values: Values, place: str, field: 
         answer=gold_answer(values),
         tools=tools_of(values.get("tools")),
     )
+
+
+def labelled_prompt(prompt: Prompt, values: Values) -> Prompt:
+    """A prompt with what its row calls it."""
+    labels = {name: str(values[name]) for name in sorted(LABELS) if isinstance(values.get(name), str | int)}
+    return prompt.model_copy(update={"labels": labels}) if labels else prompt
 
 
 def given_pair(prompt: Prompt, chosen: str, rejected: str, values: Values, place: str) -> Given:

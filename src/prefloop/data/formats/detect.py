@@ -164,7 +164,8 @@ def _said(one: Format, found: Mapping[str, int]) -> Detected:
         )
     )
     with_extras = f" {'and' if ' with ' in one.says else 'with'} {_joined(extras)}" if extras else ""
-    unread = tuple(column for column in named if column not in one.columns and column not in one.optional)
+    known = one.columns.keys() | one.optional | one.labels
+    unread = tuple(column for column in named if column not in known)
     return Detected(one, one.says + with_extras, unread)
 
 

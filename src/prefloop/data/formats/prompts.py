@@ -1,17 +1,19 @@
 """Prompts alone, with or without gold answer and tools."""
 
-from prefloop.data.formats.assembly import judged_answers, prompt_of
+from prefloop.data.formats.assembly import LABELS, judged_answers, labelled_prompt, prompt_of
 from prefloop.data.formats.fields import ABOUT_PROMPT, Values, asked, required
 from prefloop.data.formats.registry import MESSAGES, NUMBER, TEXT, UNANSWERED, Format, register
 from prefloop.data.given import Given
 
 
 def _prompt(values: Values, place: str) -> Given:
-    return judged_answers(prompt_of(asked(values, "prompt"), values, place), [], {}, values, place)
+    prompt = prompt_of(asked(values, "prompt"), values, place)
+    return judged_answers(labelled_prompt(prompt, values), [], {}, values, place)
 
 
 def _messages(values: Values, place: str) -> Given:
-    return judged_answers(prompt_of(asked(values, "messages"), values, place, "messages"), [], {}, values, place)
+    prompt = prompt_of(asked(values, "messages"), values, place, "messages")
+    return judged_answers(labelled_prompt(prompt, values), [], {}, values, place)
 
 
 def _question(values: Values, place: str) -> Given:
@@ -27,6 +29,7 @@ register(
         ABOUT_PROMPT,
         _prompt,
         '{"prompt": "What is 2 + 3?", "ground_truth": "5"}',
+        labels=LABELS,
     )
 )
 register(
@@ -37,6 +40,7 @@ register(
         ABOUT_PROMPT,
         _messages,
         '{"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "How are you?"}]}',
+        labels=LABELS,
     )
 )
 register(

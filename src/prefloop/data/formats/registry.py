@@ -58,6 +58,8 @@ class Format:
     """One row as JSON, for the documentation; a test reads it."""
     also: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     """Other names of columns; `read` finds them under the first."""
+    labels: frozenset[str] = frozenset()
+    """Columns that are kept as the prompt's labels; many data sets have them, so that no format is known by them."""
 
 
 _REGISTRY: dict[str, Format] = {}

@@ -6,6 +6,7 @@ from prefloop.loop.steps.close import CLOSE
 from prefloop.loop.steps.evaluate import EVALUATE
 from prefloop.loop.steps.judge import JUDGE
 from prefloop.loop.steps.mix import MIX
+from prefloop.loop.steps.next_turn import NEXT_TURN
 from prefloop.loop.steps.pair import PAIR
 from prefloop.loop.steps.prompts import DATA, PROMPTS
 from prefloop.loop.steps.sample import SAMPLE
@@ -18,6 +19,7 @@ STEP_TYPES: Mapping[str, StepType] = {
     "data": DATA,
     "sample": SAMPLE,
     "judge": JUDGE,
+    "next_turn": NEXT_TURN,
     "pair": PAIR,
     "mix": MIX,
     "tokens": TOKENS,

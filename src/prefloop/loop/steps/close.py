@@ -60,7 +60,10 @@ def estimates(evaluation: Mapping[str, Any]) -> dict[str, Estimate]:
     found["length"] = Estimate(
         value=length["mean"], standard_error=length["standard_error"], interval=length["interval"], n=length["n"]
     )
-    found["kl"] = Estimate(value=kl["value"], standard_error=kl["standard_error"], interval=kl["interval"], n=kl["n"])
+    if kl is not None:
+        found["kl"] = Estimate(
+            value=kl["value"], standard_error=kl["standard_error"], interval=kl["interval"], n=kl["n"]
+        )
     for name in ("finish_rate", "distinct_2"):
         found[name] = Estimate(value=evaluation[name]["value"], n=length["n"])
     return found

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from statistics import fmean as mean
 
-from prefloop.config import EvaluateStep, StepConfig
+from prefloop.config import TURN_2, EvaluateStep, StepConfig, in_pool
 from prefloop.evaluation import Answers, scoreboard
 from prefloop.loop.artifact import Inputs
 from prefloop.loop.scope import Scope
@@ -13,10 +13,12 @@ from prefloop.policy import TokenRow, score_rows
 from prefloop.records import Judgment, Prompt, Response, seed_for
 
 KL_TOKENS_PER_BATCH = 4096
+POOL_SLOTS = ("", " judgments", " truth")
+"""Endings of the slots of an opponent's answers and what was made of them."""
 
 
 def make_evaluation(work: Work) -> Mapping[str, float]:
-    """This round's held-out answers against the baseline's and the last accepted round's."""
+    """This round's held-out answers against the baseline's, the last accepted round's and the pool's."""
     settings = work.settings
     assert isinstance(settings, EvaluateStep)
     ours = _answers(work, "samples", "judgments", "truth")
@@ -26,21 +28,28 @@ def make_evaluation(work: Work) -> Mapping[str, float]:
         opponents["previous"] = _answers(work, "previous", "previous_judgments", "previous_truth")
     elif _baseline(work) == work.artifact.inputs["round_start"][0].identity:
         opponents["previous"] = initial
+    pool = {name: _answers(work, *(f"pool {name}{slot}" for slot in POOL_SLOTS)) for name in settings.pool}
     board = scoreboard(
         ours,
         opponents,
-        _log_ratios(work, ours),
+        None if is_tempered(settings) else _log_ratios(work, ours),
+        pool=pool,
         seed=seed_for(work.recipe.seed, work.artifact.step, "bootstrap"),
         resamples=settings.resamples,
     )
     head = {
         "round": work.artifact.place.round,
         "suite": settings.suite,
-        "prompts": len(initial.by_prompt()),
+        "prompts": len({question.prompt for question in map(initial.question, initial.responses)}),
         "num_samples": settings.num_samples,
     }
     work.out.write_text(json.dumps({**head, **board}, indent=1) + "\n", encoding="utf-8")
     return {"answers": len(ours.responses)}
+
+
+def is_tempered(settings: EvaluateStep) -> bool:
+    """Whether answers are drawn from something else than the policy itself, so that they say nothing of its KL."""
+    return any(temperature != 1 for temperature in (settings.temperature, *settings.temperatures.values()))
 
 
 def _baseline(work: Work) -> str:
@@ -52,7 +61,9 @@ def _answers(work: Work, responses: str, judged: str, truth: str) -> Answers:
     scores = {"judge": _scores(work, judged)}
     if work.artifact.inputs[truth]:
         scores["truth"] = _scores(work, truth)
-    return Answers(tuple(work.records(responses, Response)), scores)
+    answers = tuple(work.records(responses, Response))
+    first = work.artifact.inputs[responses][0].step
+    return Answers(answers, scores, {one.response_id: 2 for one in answers if one.step != first})
 
 
 def _scores(work: Work, slot: str) -> dict[str, float]:
@@ -101,9 +112,18 @@ def _inputs(name: str, settings: StepConfig, scope: Scope) -> Inputs:
         "truth": f"{name}-truth",
         "previous_truth": f"previous.{name}-truth",
     }
+    for opponent in settings.pool:
+        step = in_pool(name, opponent)
+        steps |= {f"pool {opponent}": step, f"pool {opponent} judgments": f"{step}-judgments"}
+        truths[f"pool {opponent} truth"] = f"{step}-truth"
     slots = {slot: scope.find(step) for slot, step in steps.items()}
     slots |= {slot: scope.find(step) if has_truth else () for slot, step in truths.items()}
+    if settings.turns == 2:
+        slots["prompts"] += scope.find(f"{name}-samples{TURN_2}")
+        answered = [slot for slot, step in steps.items() if step.endswith(("-initial", "-samples"))]
+        for slot in (*answered, *(f"pool {opponent}" for opponent in settings.pool)):
+            slots[slot] += scope.find(f"{steps[slot]}-2")
     return {**slots, "policy_initial": (scope.initial,), "round_start": (scope.round_start,)}
 
 
-EVALUATE = StepType(make_evaluation, _inputs, suffix=".json")
+EVALUATE = StepType(make_evaluation, _inputs, suffix=".json", format=2)

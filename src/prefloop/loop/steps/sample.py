@@ -80,7 +80,10 @@ def _answering(work: Work, settings: SampleStep, stack: ExitStack) -> Answering:
     match settings.sampler:
         case ReplaySamplerConfig(file=file):
             replay = Replay.load(file)
-            return lambda prompts, _done: replay.of(prompts, settings.num_samples, work.artifact.step)
+            codec = work.resources.bench.codec
+            return lambda prompts, _done: (
+                _as_tokens(response, codec) for response in replay.of(prompts, settings.num_samples, work.artifact.step)
+            )
         case LocalSamplerConfig():
             rows = work.resources.machine.rows
             sampler: Sampler = LocalPolicies(work.resources.bench, DEFAULT_ROWS if rows == "auto" else rows)
@@ -100,26 +103,42 @@ def sampled(
     """Answers from a policy to some prompts, `total` being those of all prompts of the step."""
     codec = work.resources.bench.codec
     place = work.artifact.place
-    draws = [
-        draw
-        for prompt in prompts
-        for draw in draws_for(
-            prompt.prompt_id,
-            codec.prompt_ids(prompt),
-            num_samples=settings.num_samples,
-            recipe_seed=work.recipe.seed,
-            step=work.artifact.step,
-            round_number=-1 if place.round is None else place.round,
-            block=place.block or 0,
-        )
-    ]
     answers: dict[tuple[str, int], Answer] = {}
-    for answer in serving.sample(draws, drawing(settings)):
-        answers[answer.draw.prompt_id, answer.draw.index] = answer
-        work.report("answers", done + len(answers), total)
+    of_prompts = {prompt.prompt_id: of_category(settings, prompt) for prompt in prompts}
+    for temperature in dict.fromkeys(of_prompt.temperature for of_prompt in of_prompts.values()):
+        together = [prompt for prompt in prompts if of_prompts[prompt.prompt_id].temperature == temperature]
+        draws = [
+            draw
+            for prompt in together
+            for draw in draws_for(
+                prompt.prompt_id,
+                codec.prompt_ids(prompt),
+                num_samples=settings.num_samples,
+                recipe_seed=work.recipe.seed,
+                step=work.artifact.step,
+                round_number=-1 if place.round is None else place.round,
+                block=place.block or 0,
+            )
+        ]
+        for answer in serving.sample(draws, drawing(of_prompts[together[0].prompt_id])):
+            answers[answer.draw.prompt_id, answer.draw.index] = answer
+            work.report("answers", done + len(answers), total)
     for prompt in prompts:
         for index in range(settings.num_samples):
-            yield response_of(answers[prompt.prompt_id, index], prompt, work, settings, codec)
+            yield response_of(answers[prompt.prompt_id, index], prompt, work, of_prompts[prompt.prompt_id], codec)
+
+
+def of_category(settings: SampleStep, prompt: Prompt) -> SampleStep:
+    """The settings for one prompt: the temperature may be that of its category."""
+    temperature = settings.temperatures.get((prompt.labels or {}).get("category", ""))
+    return settings if temperature is None else settings.model_copy(update={"temperature": temperature})
+
+
+def _as_tokens(response: Response, codec: ChatCodec) -> Response:
+    """An answer that was a text, with the tokens that it has for the policy, so that lengths can be compared."""
+    if response.token_ids is not None:
+        return response
+    return response.model_copy(update={"token_ids": codec.response_ids(response.text, finished=True)})
 
 
 def drawing(settings: SampleStep) -> SamplingSettings:

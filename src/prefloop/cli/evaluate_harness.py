@@ -1,0 +1,40 @@
+"""`prefloop evaluate lm-eval`: lm-evaluation-harness in process, with what its results depend on."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from prefloop.cli.console import output, say
+from prefloop.cli.evaluate import number
+from prefloop.evaluation.harness import HarnessSettings, before_after, run_harness
+from prefloop.evaluation.lines import read_json
+
+
+def lm_eval_command(model: str, settings: HarnessSettings, before: Path | None) -> dict[str, Any]:
+    """Runs the tasks, and says what was lost since an earlier result.
+
+    Raises:
+        PrefloopError: of the kind that says how the process should end.
+    """
+    earlier = None if before is None else read_json(before)
+    found = json.loads(json.dumps(run_harness(model, settings)))
+    table = Table("task", "metric", "value", "standard error", "n-shot", box=None)
+    for task, metrics in found["results"].items():
+        for metric, one in metrics.items():
+            error = number(one["standard_error"], ".4f")
+            table.add_row(task, metric, f"{one['value']:.4f}", error, str(found["n-shot"].get(task, "-")))
+    output().print(table)
+    say(
+        [f"lm-evaluation-harness {found['lm_eval_version']}, chat template {'on' if settings.chat_template else 'off'}"]
+    )
+    say(found["warnings"])
+    if earlier is None:
+        return found
+    rows = before_after(earlier, found)
+    for row in rows:
+        flag = "; lost more than two standard errors" if row["lost"] else ""
+        error = number(row["standard_error"], ".4f")
+        say([f"{row['task']} {row['metric']}: {row['difference']:+.4f} with standard error {error}{flag}"])
+    return {**found, "before_after": rows}

@@ -1,0 +1,126 @@
+"""A suite run by itself: a model answers it, opponents and a judge as they are named; the same steps as in a loop."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prefloop.config import (
+    LoadedRecipe,
+    SuiteFile,
+    answers_of_suite,
+    in_pool,
+    of_step,
+    pool_of_suite,
+    prompts_of_suite,
+    recipe_of,
+)
+from prefloop.errors import RecipeError
+from prefloop.evaluation import Answered, Answers, read_scores
+from prefloop.loop.progress import Progress
+from prefloop.loop.run import run_recipe
+from prefloop.records import Prompt, Response, read_folder, write_records
+
+NAME = "suite"
+RUN = "run"
+"""Subfolder that is a run folder."""
+ANSWERS = "answers.jsonl"
+"""File of a folder with all answers of its model, as records: what other runs of the suite may name as an opponent."""
+
+
+@dataclass(frozen=True)
+class SuiteRun:
+    """What is to be run."""
+
+    name: str
+    """Of the suite, for messages."""
+    suite: SuiteFile
+    """With everything that the command line said instead."""
+    model: str
+    """A directory, `builtin:NAME` or `org/name@revision`."""
+    folder: Path
+    seed: int = 0
+    machine: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    step: str = f"{NAME}-samples"
+    """The step that samples."""
+
+
+@dataclass(frozen=True)
+class SuiteAnswers:
+    """What came out."""
+
+    prompts: Mapping[str, Prompt]
+    """Of first turns, by id, in the order of the suite."""
+    ours: Answered
+    opponents: tuple[Answered, ...]
+
+
+def run_suite(run: SuiteRun, progress: Progress) -> SuiteAnswers:
+    """Samples and judges a suite in a folder, or goes on with it; opponents that are models answer it once.
+
+    Raises:
+        PrefloopError: of the kind that says how the process should end.
+    """
+    pool = {name: _file_of(run, name, spec, progress) for name, spec in (run.suite.pool or {}).items()}
+    loaded = _recipe(run, pool)
+    last = loaded.recipe.setup[-1]
+    run_recipe(loaded, run.folder / RUN, progress, until=last)
+    made = {step: run.folder / RUN / "setup" / step for step in loaded.recipe.setup}
+    prompts = {one.prompt_id: one for one in read_folder(made[f"{NAME}-prompts"], Prompt)}
+    ours = _answered(made, short_name(run.model), run.step, NAME)
+    write_records(run.folder / ANSWERS, ours.answers.responses)
+    steps = {name: in_pool(NAME, name) for name in pool}
+    return SuiteAnswers(prompts, ours, tuple(_answered(made, name, step, step) for name, step in steps.items()))
+
+
+def short_name(model: str) -> str:
+    """What a model is called in tables: of a directory its last part."""
+    return Path(model).resolve().name if Path(model).is_dir() else model
+
+
+def _file_of(run: SuiteRun, name: str, spec: str, progress: Progress) -> str:
+    """The file with an opponent's answers; a model's are sampled now, in a folder of their own."""
+    path = Path(spec).expanduser()
+    if path.exists() and not (path / "config.json").is_file():
+        return os.fspath(path)
+    progress.note(f"opponent {name}: {spec}")
+    folder = run.folder / "opponents" / name
+    alone = run.suite.model_copy(update={"pool": None, "judge": None})
+    step = f"{NAME}-{name}"  # of another name, so that a model which meets itself answers anew
+    run_suite(SuiteRun(run.name, alone, spec, folder, run.seed, run.machine, step), progress)
+    return os.fspath(folder / ANSWERS)
+
+
+def _recipe(run: SuiteRun, pool: Mapping[str, str]) -> LoadedRecipe:
+    """The steps of an evaluation without a loop around them."""
+    settings = {**of_step(run.suite), "suite": run.name, "pool": dict(pool)}
+    for name in pool:
+        if not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
+            raise RecipeError(f"suite {run.name}: an opponent is called {name!r}. Use letters, digits, dots, hyphens.")
+    steps = {
+        f"{NAME}-prompts": prompts_of_suite(settings),
+        **answers_of_suite(settings, run.step, NAME, policy="initial", stem=NAME),
+        **pool_of_suite(settings, NAME),
+    }
+    raw = {
+        "name": NAME,
+        "model": run.model,
+        "seed": run.seed,
+        "rounds": 1,
+        "setup": list(steps),
+        "block": [],
+        "round": [],
+        "machine": dict(run.machine),
+        **steps,
+    }
+    return recipe_of(raw, f"suite {run.name}")
+
+
+def _answered(made: Mapping[str, Path], name: str, step: str, stem: str) -> Answered:
+    """A policy's answers and scores, of the steps that the present recipe has."""
+    first = tuple(read_folder(made[step], Response))
+    second = tuple(read_folder(made[again], Response)) if (again := f"{step}-2") in made else ()
+    endings = {"judge": f"{stem}-judgments", "truth": f"{stem}-truth"}
+    scores = {judge: read_scores(made[judged]) for judge, judged in endings.items() if judged in made}
+    return Answered(name, Answers((*first, *second), scores, {one.response_id: 2 for one in second}))

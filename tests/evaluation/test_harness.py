@@ -1,0 +1,88 @@
+"""lm-evaluation-harness on a local task: its accuracy is our own log-likelihoods' choice, and losses are flagged."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prefloop.errors import DataError
+from prefloop.evaluation.harness import HarnessSettings, before_after, run_harness
+
+TASK = """task: sums
+dataset_path: json
+dataset_kwargs: {data_files: {test: FILE}}
+output_type: multiple_choice
+test_split: test
+doc_to_text: "{{question}} A:"
+doc_to_choice: [" one", " two", " three"]
+target_delimiter: ""
+doc_to_target: "{{right}}"
+metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]
+metadata: {version: 1.0}
+"""
+ITEMS = [{"question": f"what is {a} and {b}?", "right": (a + b) % 3} for a in range(5) for b in range(4)]
+
+
+def result(value: float, error: float | None = 0.01, **changes: Any) -> dict[str, Any]:
+    told = {"versions": {"t": 1}, "n-shot": {"t": 0}, "chat_template": False, "limit": None, "seed": 0}
+    metrics = {"t": {"acc,none": {"value": value, "standard_error": error}}}
+    return {"results": metrics, "lm_eval_version": "0.4.13", **told, **changes}
+
+
+@pytest.mark.parametrize(
+    ("after", "lost"), [(0.46, True), (0.48, False), (0.5 - 2.01 * 0.0141422, True), (0.5 - 1.99 * 0.0141422, False)]
+)
+def test_a_loss_of_more_than_two_standard_errors_is_flagged(after: float, lost: bool) -> None:
+    (row,) = before_after(result(0.5), result(after))
+    assert row["lost"] is lost
+    assert row["standard_error"] == pytest.approx(0.0141421356)
+    assert before_after(result(0.5), result(after), ["acc"])[0]["lost"] is False
+
+
+def test_without_a_standard_error_nothing_is_flagged() -> None:
+    assert before_after(result(0.5, None), result(0.1))[0]["lost"] is False
+
+
+@pytest.mark.parametrize(
+    "change", [{"limit": 6}, {"chat_template": True}, {"n-shot": {"t": 5}}, {"versions": {"t": 2}}]
+)
+def test_results_that_were_made_in_another_way_are_not_compared(change: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match=f"differ in {next(iter(change))}"):
+        before_after(result(0.5), result(0.5, **change))
+
+
+@pytest.mark.peer
+@pytest.mark.filterwarnings("ignore")
+def test_its_accuracy_is_that_of_our_own_log_likelihoods(tmp_path: Path) -> None:
+    pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed: pip install 'prefloop[harness]'")
+    import torch  # noqa: PLC0415
+    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
+
+    from prefloop.policy import TokenRow, resolve_model, score_rows  # noqa: PLC0415
+
+    (tmp_path / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in ITEMS))
+    (tmp_path / "sums.yaml").write_text(TASK.replace("FILE", str(tmp_path / "items.jsonl")))
+    found = run_harness("builtin:tiny", HarnessSettings(("sums",), tmp_path))
+
+    directory = resolve_model("builtin:tiny").directory
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+    right = 0
+    for item in ITEMS:
+        context = f"{item['question']} A:"
+        asked = tokenizer(context, add_special_tokens=False).input_ids
+        rows = []
+        for choice in (" one", " two", " three"):
+            whole = tokenizer(context + choice, add_special_tokens=False).input_ids
+            answer = tuple(whole[len(asked) :])
+            rows.append(TokenRow(tuple(asked), answer, (True,) * len(answer)))
+        logps = list(score_rows(model, rows, 4096))
+        right += max(range(3), key=logps.__getitem__) == item["right"]
+    assert found["results"]["sums"]["acc,none"]["value"] == pytest.approx(right / len(ITEMS))
+    assert found["samples"]["sums"]["effective"] == len(ITEMS)
+    assert (found["versions"]["sums"], found["n-shot"]["sums"], found["limit"]) == (1.0, 0, None)
+    limited = run_harness("builtin:tiny", HarnessSettings(("sums",), tmp_path, limit=5))
+    assert limited["samples"]["sums"]["effective"] == 5
+    with pytest.raises(DataError, match="no task is called 'summs'"):
+        run_harness("builtin:tiny", HarnessSettings(("summs",), tmp_path))
