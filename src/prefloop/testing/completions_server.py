@@ -162,7 +162,7 @@ class CompletionsServer:
     def _likely(self, ids: tuple[int, ...], asked: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The likely first tokens of an answer."""
         model = self.bench.for_sampling(self._named(asked["model"]))
-        with self.model_lock, torch.inference_mode():
+        with _ONE_AT_A_TIME, torch.inference_mode():
             logits = model(input_ids=torch.tensor([ids])).logits[0, -1]
         tops = (logits.double().log_softmax(-1) * self.false_logps).topk(asked["top_logprobs"])
         return [
