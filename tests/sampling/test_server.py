@@ -300,13 +300,17 @@ def test_a_key_comes_from_the_environment(
     bench: Workbench, policy: PolicyFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(RecipeError, match="names the environment variable TINY_KEY, which is not set"):
-        authorization("TINY_KEY")
+        authorization("TINY_KEY", "samples.sampler.key")
     monkeypatch.setenv("TINY_KEY", "sk-secret")
-    assert authorization(None) == {}
+    assert authorization(None, "samples.sampler.key") == {}
     server = CompletionsServer(bench, policy)
     with server.running() as url, closing(KeptAnswers(tmp_path / "answers.sqlite")) as kept:
         sampler = ServerPolicies(
-            lambda: Pool([url], 1, QUICK, authorization("TINY_KEY")), "tiny", bench, kept, lambda _line: None
+            lambda: Pool([url], 1, QUICK, authorization("TINY_KEY", "samples.sampler.key")),
+            "tiny",
+            bench,
+            kept,
+            lambda _line: None,
         )
         with sampler.serving(policy):
             assert set(server.headers) == {"Bearer sk-secret"}

@@ -9,7 +9,11 @@ from pydantic import Field, field_validator, model_validator
 from prefloop.config.base import Config
 from prefloop.config.designs import Shown
 
-Address = Annotated[str, Field(pattern=r"^https?://")]
+Address = Annotated[
+    str,
+    Field(pattern=r"^https?://[^\s/?#@:]+(:\d{1,5})?(/[^\s?#]*)?$|^https?://\[[\da-fA-F:.]+\](:\d{1,5})?(/[^\s?#]*)?$"),
+]
+"""Scheme, host, port and path: no password and no query, which would be a secret in every message."""
 Says = Literal["score", "label"]
 """`score`: a number that rules compare; `label`: right or wrong, for rules about final answers (Step-DPO, KTO)."""
 

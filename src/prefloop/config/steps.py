@@ -157,6 +157,10 @@ class ServerSamplerConfig(Config):
     """Longest wait for one answer, in seconds."""
     deadline_s: Annotated[float, Field(gt=0)] = 600.0
     """How long one answer is tried for, in seconds, before the run stops and can go on later."""
+    restart: Annotated[str, Field(min_length=1)] | None = None
+    """A command that ends the servers, starts them in the background with the weights in the directory that it is given
+    as its last argument (of a LoRA adapter the model's, then the adapter's), and ends. None: servers take new weights
+    while they run, or you restart them."""
 
     @property
     def urls(self) -> tuple[str, ...]:

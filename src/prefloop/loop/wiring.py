@@ -152,10 +152,10 @@ def check_judgments(name: str, settings: StepConfig, place: str, recipe: Recipe)
 
 def check_sample(name: str, settings: StepConfig, place: str, recipe: Recipe) -> None:
     """The key of a server is there."""
-    del name, place, recipe
+    del name, recipe
     assert isinstance(settings, SampleStep)
     if settings.sampler.type == "server":
-        authorization(settings.sampler.key)
+        authorization(settings.sampler.key, f"{place}.sampler.key")
 
 
 def check_pair(name: str, settings: StepConfig, place: str, recipe: Recipe) -> None:

@@ -6,6 +6,7 @@ from prefloop.sampling.endpoints import Patience, Pool, authorization
 from prefloop.sampling.kept_answers import KeptAnswers
 from prefloop.sampling.local import DEFAULT_ROWS, LocalPolicies, LocalSampler
 from prefloop.sampling.protocol import Answer, Draw, Sampler, SamplingSettings, Serving
+from prefloop.sampling.publication import Restart
 from prefloop.sampling.replay import Replay, replay_identity
 from prefloop.sampling.server import PROBE_TOKENS, PROBES, ServerPolicies
 from prefloop.sampling.together import PASSED_AT_ONCE
@@ -23,6 +24,7 @@ __all__ = [
     "Patience",
     "Pool",
     "Replay",
+    "Restart",
     "Sampler",
     "SamplingSettings",
     "ServerPolicies",

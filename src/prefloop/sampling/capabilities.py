@@ -1,5 +1,6 @@
 """What a server can do, found out by what it does: a field that a 200 ignores counts as not supported."""
 
+import json
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -7,7 +8,7 @@ from typing import Any
 
 from prefloop.errors import RecipeError
 from prefloop.policy import ChatCodec
-from prefloop.sampling.completion import Completion, completions, prompt_tokens
+from prefloop.sampling.completion import Completion, completions, token_count
 from prefloop.sampling.endpoints import BadAnswerError, RefusedError
 from prefloop.sampling.protocol import SamplingSettings
 
@@ -22,6 +23,11 @@ _TOKENS = 12
 """Of an answer that is looked at."""
 _HOT = 2.0
 """A temperature at which a setting that is ignored shows."""
+_HOTTEST = 100.0
+"""A temperature at which all tokens are about equally likely."""
+_LIKELY = 0.8
+"""At that temperature a quarter of the sampled tokens should be of the likeliest quarter of all: where more than this
+share is, others are never sampled."""
 _SEEDS = (11, 12, 13)
 _HUGE_PENALTY = 50.0
 _UNKNOWN = frozenset({400, 422})
@@ -34,6 +40,7 @@ WITHOUT = {
     "by greedy answers alone",
     "token_ids": "gives no token ids that decode to its text: answers are tokenised again (ids_from: text)",
     "seed": "gives other answers to the same seed: they cannot be sampled again, only kept",
+    "all_tokens": f"takes no temperature of {_HOTTEST:g}, so that it was not seen whether it samples from all tokens",
 }
 """What becomes of a run where a server lacks something that is not in the recipe."""
 
@@ -47,15 +54,19 @@ class Capabilities:
     logps: bool
     token_ids: bool
     seed: bool
+    all_tokens: bool
+    """It was seen to sample from all tokens, and not from the likeliest alone."""
     ids_field: Mapping[str, bool]
     """The field that makes the server give token ids."""
+    neutral: Mapping[str, Any]
+    """Fields that undo an engine's or a model's own settings, which hold where a request leaves a field out."""
 
     def lacks(self) -> list[str]:
         """What is missing, as it is said aloud."""
         return [words for name, words in WITHOUT.items() if not getattr(self, name)]
 
     def common(self, other: "Capabilities") -> "Capabilities":
-        """What two servers of a pool both can do."""
+        """What two servers of a pool both can do; both have the same neutral fields."""
         both = {name: getattr(self, name) and getattr(other, name) for name in WITHOUT}
         both["token_ids"] = both["token_ids"] and self.ids_field == other.ids_field
         return replace(self, **both)
@@ -66,7 +77,20 @@ def prompt_field(ids: Sequence[int], codec: ChatCodec, *, as_ids: bool) -> list[
     return list(ids) if as_ids else str(codec.tokenizer.decode(list(ids), skip_special_tokens=False))
 
 
-async def probed(ask: Ask, prompt: Sequence[int], codec: ChatCodec, where: str) -> Capabilities:
+def neutral_fields(codec: ChatCodec) -> tuple[Mapping[str, Any], ...]:
+    """Fields that make engines sample from all tokens, one engine's after the other's; the last are none.
+
+    llama.cpp has top_k 40 and min_p 0.05 where a request says nothing, vLLM and SGLang what the model's
+    generation_config.json says. transformers takes that file's settings as a field, which then has to name EOS, and
+    takes the likeliest token at every temperature without `do_sample`.
+    """
+    config = {"do_sample": True, "top_k": 0, "eos_token_id": sorted(codec.eos_ids), "pad_token_id": min(codec.eos_ids)}
+    return {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}, {"generation_config": json.dumps(config)}, {}
+
+
+async def probed(
+    ask: Ask, prompt: Sequence[int], codec: ChatCodec, where: str, likely: Callable[[Sequence[int]], float]
+) -> Capabilities:
     """Finds out what a server can do.
 
     Args:
@@ -74,10 +98,11 @@ async def probed(ask: Ask, prompt: Sequence[int], codec: ChatCodec, where: str) 
         prompt: tokens of a prompt to try things on.
         codec: of the model that it is said to serve.
         where: its address.
+        likely: of the tokens of an answer to that prompt, the share that is of the likeliest quarter of all tokens.
 
     Raises:
         RefusedError: it refuses a plain completion.
-        RecipeError: it reads other tokens than those of the prompt.
+        RecipeError: it reads other tokens than those of the prompt, or never samples unlikely ones.
     """
     as_ids = await _reads(ask, prompt_field(prompt, codec, as_ids=True)) == len(prompt)
     if not as_ids:
@@ -89,24 +114,55 @@ async def probed(ask: Ask, prompt: Sequence[int], codec: ChatCodec, where: str) 
                 "tokenizer. Serve the recipe's model, without a BOS of the server's own."
             )
     plain = {"prompt": prompt_field(prompt, codec, as_ids=as_ids), "max_tokens": _TOKENS}
-    greedy = {**plain, "temperature": 0}
-    ids_field: Mapping[str, bool] = {}
-    token_ids = False
-    for ids_field in ({"return_token_ids": True}, {"return_tokens_as_token_ids": True}):
-        found = await _tried(ask, {**greedy, "logprobs": LISTED, **ids_field})
-        token_ids = found is not None and _decodes(found[0], codec)
-        if token_ids:
-            break
-    found = await _tried(ask, {**greedy, "logprobs": LISTED, **(ids_field if token_ids else {})})
+    ids_field = await _ids_field(ask, {**plain, "temperature": 0, "logprobs": LISTED}, codec)
+    with_ids = {} if ids_field is None else {"logprobs": LISTED, **ids_field}
+    neutral = await _neutral(ask, {**plain, **with_ids}, codec, where, likely)
+    plain |= neutral or {}
+    found = await _tried(ask, {**plain, "temperature": 0, "logprobs": LISTED, **(ids_field or {})})
     seeded = [await _tried(ask, {**plain, "temperature": 1, "seed": _SEEDS[0]}) for _ in range(2)]
     return Capabilities(
         prompt_ids=as_ids,
         n=await _tried(ask, {**plain, "temperature": 1, "n": 2}, count=2) is not None,
         logps=found is not None and _are_probabilities(found[0]),
-        token_ids=token_ids,
+        token_ids=ids_field is not None,
         seed=seeded[0] is not None and seeded[1] is not None and seeded[0][0].text == seeded[1][0].text,
-        ids_field=ids_field if token_ids else {},
+        all_tokens=neutral is not None,
+        ids_field=ids_field or {},
+        neutral=neutral or {},
     )
+
+
+async def _ids_field(ask: Ask, greedy: Mapping[str, Any], codec: ChatCodec) -> Mapping[str, bool] | None:
+    """What makes a server give ids that decode to its text; None where nothing does."""
+    for field in ({"return_token_ids": True}, {"return_tokens_as_token_ids": True}, {}):
+        found = await _tried(ask, {**greedy, **field})
+        if found is not None and _decodes(found[0], codec):
+            return field
+    return None
+
+
+async def _neutral(
+    ask: Ask, plain: Mapping[str, Any], codec: ChatCodec, where: str, likely: Callable[[Sequence[int]], float]
+) -> Mapping[str, Any] | None:
+    """The fields with which a server samples from all tokens; None where it takes no such temperature."""
+    is_seen = False
+    for fields in neutral_fields(codec):
+        hot = {**plain, **fields, "temperature": _HOTTEST}
+        tried = [await _tried(ask, {**hot, "seed": seed}) for seed in _SEEDS]
+        answers = [one[0] for one in tried if one is not None]
+        is_seen = is_seen or bool(answers)
+        said = [
+            codec.response_ids(one.text, finished=False) if one.token_ids is None else one.token_ids for one in answers
+        ]
+        counts = [len(ids) for ids in said]
+        if sum(counts) and sum(likely(ids) * len(ids) for ids in said) / sum(counts) <= _LIKELY:
+            return fields
+    if is_seen:
+        raise RecipeError(
+            f"{where}: samples the likeliest tokens alone, also at a temperature of {_HOTTEST:g}, so that its answers "
+            "are not the policy's. Serve the model without top_k, top_p, min_p or greedy decoding of the server's own."
+        )
+    return None
 
 
 async def require_settings(ask: Ask, plain: Mapping[str, Any], settings: SamplingSettings, where: str) -> None:
@@ -127,6 +183,11 @@ async def require_settings(ask: Ask, plain: Mapping[str, Any], settings: Samplin
         return
     body = {**plain, "max_tokens": _TOKENS, "temperature": 0}
     greedy: Completion = await ask(body, lambda answer: completions(answer, 1)[0])
+    if "stop" in told and greedy.token_ids is None and not greedy.says_stop:
+        raise RecipeError(
+            f"{where}: stop is {list(settings.stop)}, and the server says neither what ended an answer nor its tokens, "
+            "so that nobody knows which answers have an EOS. Leave it out, or use another server."
+        )
     for name, value in told.items():
         if not await _SETTING_PROBES[name](ask, body, greedy):
             shown = list(value) if isinstance(value, tuple) else value
@@ -182,7 +243,7 @@ async def _reads(ask: Ask, field: object) -> int | None:
 
 def _counted(answer: Any) -> int | None:
     completions(answer, 1)
-    return prompt_tokens(answer)
+    return token_count(answer, "prompt_tokens")
 
 
 async def _tried(ask: Ask, body: Mapping[str, Any], count: int = 1) -> tuple[Completion, ...] | None:
@@ -209,7 +270,7 @@ def _decodes(found: Completion, codec: ChatCodec) -> bool:
 
 
 def _are_probabilities(found: Completion) -> bool:
-    if found.logps is None:
+    if not found.logps:
         return False
     if found.token_ids is not None and len(found.token_ids) != len(found.logps):
         return False

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from prefloop.sampling.endpoints import BadAnswerError
 
@@ -27,6 +27,8 @@ class Completion:
     token_ids: tuple[int, ...] | None
     logps: tuple[float, ...] | None
     """Nats, one a token; None where the server gives none, or numbers that are none."""
+    model: str | None
+    """What the server says that answered."""
     top_probabilities: tuple[float, ...] = ()
     """At each position, the sum of the probabilities of the tokens that it lists."""
 
@@ -45,20 +47,21 @@ def completions(answer: Any, count: int) -> tuple[Completion, ...]:
         choices = sorted(answer["choices"], key=lambda choice: choice["index"])
         if [choice["index"] for choice in choices] != list(range(count)):
             raise BadAnswerError(f"answered with {len(choices)} choices, expected {count}")
-        return tuple(_completion(choice) for choice in choices)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        named = answer.get("model")
+        return tuple(_completion(choice, named if isinstance(named, str) else None) for choice in choices)
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         said = answer.get("error", answer) if isinstance(answer, dict) else answer
         raise BadAnswerError(f"answered with no completion: {str(said)[:200]}") from error
 
 
-def prompt_tokens(answer: Any) -> int | None:
-    """Tokens that the server read; None where it does not say."""
+def token_count(answer: Any, kind: Literal["prompt_tokens", "completion_tokens"]) -> int | None:
+    """Tokens that the server read, or wrote in all choices; None where it does not say."""
     usage = answer.get("usage") if isinstance(answer, dict) else None
-    count = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+    count = usage.get(kind) if isinstance(usage, dict) else None
     return count if isinstance(count, int) else None
 
 
-def _completion(choice: Mapping[str, Any]) -> Completion:
+def _completion(choice: Mapping[str, Any], model: str | None) -> Completion:
     text, ended = choice["text"], choice["finish_reason"]
     if not isinstance(text, str) or ended not in {"stop", "length"}:
         raise ValueError(choice)
@@ -76,15 +79,17 @@ def _completion(choice: Mapping[str, Any]) -> Completion:
         ids = [int(token.removeprefix(_AS_ID)) if token.startswith(_AS_ID) else None for token in written]
     if not all(math.isfinite(logp) and logp <= _ROUNDING for logp in logps or ()):
         logps = None
-    ids = choice.get("token_ids") or ids
-    known = [token for token in ids if isinstance(token, int)]
+    if not isinstance(given := choice.get("token_ids"), list):
+        given = None if entries is None and told.get("token_logprobs") is None else ids
+    known = [token for token in given or () if isinstance(token, int)]
     reason = choice.get("stop_reason", choice.get("matched_stop"))
     return Completion(
         text=text,
         is_cut=ended == "length",
         stop_text=reason if isinstance(reason, str) else None,
         says_stop="stop_reason" in choice or "matched_stop" in choice,
-        token_ids=tuple(known) if known and len(known) == len(ids) else None,
-        logps=logps if logps else None,
+        token_ids=tuple(known) if given is not None and len(known) == len(given) else None,
+        logps=logps,
+        model=model,
         top_probabilities=tuple(sum(math.exp(min(logp, 1.0)) for logp in top) for top in tops),
     )

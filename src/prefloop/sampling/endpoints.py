@@ -5,7 +5,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -19,9 +19,13 @@ from prefloop.errors import RecipeError, ResumableError
 T = TypeVar("T")
 
 _LARGEST_BODY = 32 * 2**20
-"""Bytes of an answer before it is taken for broken."""
+"""Bytes of an answer before it is taken for broken, where nobody knows better."""
+_LOADING = 503
+"""What a server says of itself while it loads its model."""
 _BUSY = frozenset({408, 425, 429, 503})
 """Statuses that say nothing against a server but that it has no time now."""
+_DOUBLINGS = 30
+"""Of a wait, at most: longer than any that is meant, and no overflow."""
 _SHOWN = 200
 """Characters of a server's own words in a message."""
 
@@ -46,14 +50,14 @@ class BadAnswerError(Exception):
 
 
 class RefusedError(RecipeError):
-    """A server will not do what it was asked, however often (4xx)."""
+    """A server will not do what it was asked, however often (3xx and 4xx)."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
 
 
-@dataclass
+@dataclass(eq=False)
 class Endpoint:
     """One server, and how it fared."""
 
@@ -65,6 +69,12 @@ class Endpoint:
     not_before: float = 0.0
     """`time.monotonic()` until which nothing is sent to it."""
     last_error: str = "has not answered"
+    lists: tuple[str, ...] = ()
+    """Models that it says it has."""
+    answers_as: str | None = None
+    """The model that its answers named when its weights were proved; an answer that names another is not usable."""
+    is_doubted: bool = False
+    """No connection to it could be made since its weights were proved: it may come back with others."""
 
     def at(self, path: str) -> str:
         """The address of a path below the URL, or at the server's root where it begins with a slash."""
@@ -79,7 +89,10 @@ class Pool:
     concurrency: int
     """Requests under way at each server."""
     patience: Patience = field(default_factory=Patience)
-    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    """Sent with every request: the servers' key."""
+    proves_again: Callable[[Endpoint], Coroutine[Any, Any, str | None]] | None = None
+    """Says why a server that was away is not what it was before; without it nobody asks."""
     named: str = "sampler"
     """The setting that names the servers."""
     endpoints: list[Endpoint] = field(init=False)
@@ -89,6 +102,7 @@ class Pool:
         self._client: httpx2.AsyncClient | None = None
         self._freed = asyncio.Event()
         self._random = random.Random()  # when to try again is no part of any result
+        self._returns: set[asyncio.Task[None]] = set()
 
     @property
     def room(self) -> int:
@@ -97,6 +111,9 @@ class Pool:
 
     async def close(self) -> None:
         """Closes all connections."""
+        for task in self._returns:
+            task.cancel()
+        await asyncio.gather(*self._returns, return_exceptions=True)
         if self._client is not None:
             await self._client.aclose()
 
@@ -108,6 +125,7 @@ class Pool:
         only: Endpoint | None = None,
         *,
         read: Callable[[bytes], Any] = json.loads,
+        most_bytes: int = _LARGEST_BODY,
     ) -> T:
         """What a server answers to a request, tried again until it is usable.
 
@@ -117,33 +135,43 @@ class Pool:
             accept: what is made of what was read; BadAnswerError where it is not usable.
             only: the server that is meant; None takes the one with the fewest failures and calls.
             read: how an answer is read; ValueError where it cannot be.
+            most_bytes: of an answer; a longer one is not read to its end.
 
         Raises:
-            RefusedError: a server refused for good.
+            RefusedError: every server that may answer refused for good.
             ResumableError: no usable answer came before the deadline.
         """
         until = time.monotonic() + self.patience.deadline_s
         attempt = 0
+        refused: list[Endpoint] = []
         while True:
-            endpoint = await self._free([only] if only is not None else self.endpoints, until)
+            among = [only] if only is not None else [one for one in self.endpoints if one not in refused]
+            endpoint = await self._free(among, until, doubted=only is not None)
             endpoint.in_flight += 1
             try:
                 async with asyncio.timeout(self.patience.timeout_s):
-                    answer = accept(await self._once(endpoint, path, body, read))
+                    found = await self._once(endpoint, path, body, read, most_bytes)
+                _require_model(endpoint, found)
+                answer = accept(found)
                 endpoint.failures = 0
                 return answer
             except _BusyError as busy:
                 endpoint.last_error = str(busy)
-                endpoint.not_before = max(endpoint.not_before, time.monotonic() + (busy.wait_s or 0))
-                wait = 0.0 if busy.wait_s is not None else self._jitter(attempt)
-            except (httpx2.TransportError, TimeoutError, BadAnswerError) as error:
+                endpoint.not_before = max(endpoint.not_before, time.monotonic() + busy.wait_s)
+            except RefusedError as error:
+                refused.append(endpoint)
+                if only is not None or all(one in refused for one in self.endpoints):
+                    raise
+                self._failed(endpoint, str(error))
+            except (httpx2.RequestError, TimeoutError, BadAnswerError) as error:
                 self._failed(endpoint, _why(error) or f"no answer within {self.patience.timeout_s:g} s")
-                wait = self._jitter(attempt)
+                if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
+                    self._doubt(endpoint)
             finally:
                 endpoint.in_flight -= 1
                 self._freed.set()
+            await asyncio.sleep(min(self._jitter(attempt), max(0.0, until - time.monotonic())))
             attempt += 1
-            await asyncio.sleep(min(wait, max(0.0, until - time.monotonic())))
 
     def _redacted(self, text: str) -> str:
         """Without the key, which some servers repeat when they refuse it."""
@@ -151,19 +179,47 @@ class Pool:
         return text.replace(key, "[the key]") if key else text
 
     def _jitter(self, attempt: int) -> float:
-        return self._random.uniform(0, min(self.patience.longest_wait_s, self.patience.first_wait_s * 2**attempt))
+        longest = min(self.patience.longest_wait_s, self.patience.first_wait_s * 2 ** min(attempt, _DOUBLINGS))
+        return self._random.uniform(0, longest)
 
     def _failed(self, endpoint: Endpoint, why: str) -> None:
         endpoint.failures += 1
-        endpoint.last_error = why
+        endpoint.last_error = self._redacted(why)
         beyond = endpoint.failures - self.patience.failures
         if beyond >= 0:
             endpoint.not_before = time.monotonic() + self._jitter(beyond)
 
-    async def _free(self, endpoints: Sequence[Endpoint], until: float) -> Endpoint:
-        """The best server that takes a call now; waits for one."""
+    def _doubt(self, endpoint: Endpoint) -> None:
+        """Leaves out a server that cannot be reached until it is there again and what it was."""
+        if self.proves_again is not None and not endpoint.is_doubted:
+            endpoint.is_doubted = True
+            self._returns.add(asyncio.create_task(self._returned(endpoint, self.proves_again)))
+
+    async def _returned(
+        self, endpoint: Endpoint, proves_again: Callable[[Endpoint], Coroutine[Any, Any, str | None]]
+    ) -> None:
+        attempt = 0
+        while not await self._is_there(endpoint):
+            await asyncio.sleep(self._jitter(attempt))
+            attempt += 1
+        try:
+            why = await proves_again(endpoint)
+        except (RefusedError, ResumableError) as error:
+            why = str(error)
+        if why is None:
+            endpoint.is_doubted = False
+            self._freed.set()
+        else:
+            endpoint.last_error = self._redacted(why)
+
+    async def _free(self, endpoints: Sequence[Endpoint], until: float, *, doubted: bool) -> Endpoint:
+        """The best server that takes a call now, a doubted one only where it is meant; waits for one."""
         while (now := time.monotonic()) < until:
-            free = [one for one in endpoints if one.not_before <= now and one.in_flight < self._room_of(one)]
+            free = [
+                one
+                for one in endpoints
+                if one.not_before <= now and one.in_flight < self._room_of(one) and (doubted or not one.is_doubted)
+            ]
             if free:
                 return min(free, key=lambda one: (one.failures, one.in_flight))
             waits = [one.not_before - now for one in endpoints if one.not_before > now]
@@ -184,27 +240,41 @@ class Pool:
         Raises:
             ResumableError: none came before the deadline.
         """
+        there = await self._wait(any)
+        for endpoint in (one for one, is_there in zip(self.endpoints, there, strict=True) if not is_there):
+            note(f"{endpoint.url} is left out of this step: {endpoint.last_error}")
+        self.endpoints = [one for one, is_there in zip(self.endpoints, there, strict=True) if is_there]
+
+    async def wait_for_all(self) -> None:
+        """Waits until every server answers (ResumableError where one does not before the deadline)."""
+        await self._wait(all)
+
+    async def _wait(self, enough: Callable[[Sequence[bool]], bool]) -> Sequence[bool]:
+        """Which servers are there, once enough are."""
         until = time.monotonic() + self.patience.deadline_s
         attempt = 0
         while True:
             there = await asyncio.gather(*(self._is_there(endpoint) for endpoint in self.endpoints))
-            if any(there):
-                for endpoint in (one for one, is_there in zip(self.endpoints, there, strict=True) if not is_there):
-                    note(f"{endpoint.url} is left out of this step: {endpoint.last_error}")
-                self.endpoints = [one for one, is_there in zip(self.endpoints, there, strict=True) if is_there]
-                return
+            if enough(there):
+                return there
             if time.monotonic() >= until:
-                raise self._away(self.endpoints)
+                raise self._away([one for one, is_there in zip(self.endpoints, there, strict=True) if not is_there])
             await asyncio.sleep(min(self._jitter(attempt), max(0.0, until - time.monotonic())))
             attempt += 1
 
     async def _is_there(self, endpoint: Endpoint) -> bool:
+        """Whether anything but a server that still loads its model answers; notes the models that it lists."""
         try:
             async with asyncio.timeout(self.patience.timeout_s):
-                await self._http.get(endpoint.at("models"))
-        except (httpx2.TransportError, TimeoutError) as error:
-            endpoint.last_error = _why(error) or f"no answer within {self.patience.timeout_s:g} s"
+                status, _, content = await self._read(endpoint, "GET", "models", None, _LARGEST_BODY)
+        except (httpx2.RequestError, TimeoutError, BadAnswerError) as error:
+            why = _why(error) or f"no answer within {self.patience.timeout_s:g} s"
+            endpoint.last_error = self._redacted(why)
             return False
+        if status == _LOADING:
+            endpoint.last_error = f"answered {status}: {self._said(content)}"
+            return False
+        endpoint.lists = _listed(content)
         return True
 
     def _away(self, endpoints: Sequence[Endpoint]) -> ResumableError:
@@ -221,26 +291,55 @@ class Pool:
             self._client = httpx2.AsyncClient(headers=dict(self.headers), timeout=None, limits=limits)
         return self._client
 
-    async def _once(self, endpoint: Endpoint, path: str, body: Mapping[str, Any], read: Callable[[bytes], Any]) -> Any:
+    async def _read(
+        self, endpoint: Endpoint, method: str, path: str, body: Mapping[str, Any] | None, most_bytes: int
+    ) -> tuple[int, str | None, bytes]:
+        """Status, Retry-After and content of what a server answers once."""
         content = bytearray()
-        async with self._http.stream("POST", endpoint.at(path), json=dict(body)) as response:
+        sent = None if body is None else dict(body)
+        async with self._http.stream(method, endpoint.at(path), json=sent) as response:
             async for chunk in response.aiter_bytes():
                 content += chunk
-                if len(content) > _LARGEST_BODY:
-                    raise BadAnswerError(f"an answer of more than {_LARGEST_BODY} bytes")
-        status = response.status_code
-        said = self._redacted(" ".join(bytes(content).decode(errors="replace").split()))[:_SHOWN]
+                if len(content) > most_bytes:
+                    raise BadAnswerError(f"an answer of more than {most_bytes} bytes")
+        return response.status_code, response.headers.get("retry-after"), bytes(content)
+
+    async def _once(
+        self, endpoint: Endpoint, path: str, body: Mapping[str, Any], read: Callable[[bytes], Any], most_bytes: int
+    ) -> Any:
+        status, retry_after, content = await self._read(endpoint, "POST", path, body, most_bytes)
+        said = self._said(content)
         if status in _BUSY:
-            raise _BusyError(f"answered {status}: {said}", _retry_after(response.headers.get("retry-after")))
+            raise _BusyError(f"answered {status}: {said}", _retry_after(retry_after))
         if status >= 500:
             raise BadAnswerError(f"answered {status}: {said}")
         if status >= 300:
             what = "redirects, which is not followed" if status < 400 else f"refused with {status}: {said}"
-            raise RefusedError(f"{endpoint.at(path)}: {what}. Check {self.named}.url, model and key.", status)
+            lists = f" It lists {', '.join(endpoint.lists)}." if status == 404 and endpoint.lists else ""
+            raise RefusedError(f"{endpoint.at(path)}: {what}.{lists} Check {self.named}.url, model and key.", status)
         try:
-            return read(bytes(content))
-        except ValueError as error:
+            return read(content)
+        except (ValueError, RecursionError) as error:
             raise BadAnswerError(f"answered {status} with no JSON: {said or 'an empty body'}") from error
+
+    def _said(self, content: bytes) -> str:
+        """The beginning of a server's own words, on one line."""
+        return self._redacted(" ".join(content.decode(errors="replace").split()))[:_SHOWN]
+
+
+def _require_model(endpoint: Endpoint, answer: Any) -> None:
+    """An answer names the model whose weights were proved, if it names any."""
+    named = answer.get("model") if isinstance(answer, dict) else None
+    if endpoint.answers_as is not None and named is not None and named != endpoint.answers_as:
+        raise BadAnswerError(f"answered as {str(named)[:_SHOWN]}, but was proved as {endpoint.answers_as}")
+
+
+def _listed(content: bytes) -> tuple[str, ...]:
+    """The models of `GET /models`; none where it says something else."""
+    try:
+        return tuple(str(one["id"]) for one in json.loads(content)["data"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ()
 
 
 def _why(error: Exception) -> str:
@@ -249,36 +348,38 @@ def _why(error: Exception) -> str:
 
 
 class _BusyError(Exception):
-    def __init__(self, message: str, wait_s: float | None) -> None:
+    def __init__(self, message: str, wait_s: float) -> None:
         super().__init__(message)
         self.wait_s = wait_s
 
 
-def _retry_after(value: str | None) -> float | None:
-    """Seconds that a Retry-After header asks for; None where there is none."""
+def _retry_after(value: str | None) -> float:
+    """Seconds that a Retry-After header asks for, in seconds or as a date (RFC 9110 section 10.2.3); 0 without one."""
     if value is None:
-        return None
-    if value.strip().isdigit():
+        return 0.0
+    if value.strip().isdecimal():
         return float(value)
     try:
         return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
     except (ValueError, TypeError):
-        return None
+        return 0.0
 
 
-def authorization(key: str | None, named: str = "sampler.key") -> dict[str, str]:
+def authorization(key: str | None, place: str) -> dict[str, str]:
     """The header that a server's key goes into.
 
     Args:
         key: name of the environment variable that holds it; None needs none.
-        named: the setting that says so.
+        place: of the recipe's field that names the variable.
 
     Raises:
-        RecipeError: the variable is not set.
+        RecipeError: the variable is not set, or holds what no header can.
     """
     if key is None:
         return {}
-    value = os.environ.get(key)
+    value = os.environ.get(key, "").strip()
     if not value:
-        raise RecipeError(f"{named} names the environment variable {key}, which is not set. Set it to the key.")
+        raise RecipeError(f"{place} names the environment variable {key}, which is not set. Set it to the key.")
+    if not (value.isascii() and value.isprintable()):
+        raise RecipeError(f"{place}: the environment variable {key} holds characters that no key has. Set it again.")
     return {"Authorization": f"Bearer {value}"}

@@ -3,32 +3,36 @@
 import asyncio
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from functools import partial, reduce
-from itertools import groupby
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property, partial, reduce
+from itertools import groupby, takewhile
+from typing import Any, Literal
 
-from prefloop.errors import ModelError, ResumableError
-from prefloop.policy import ChatCodec, PolicyFiles, TokenRow, Workbench, score_rows
+import torch
+
+from prefloop.errors import ModelError, RecipeError, ResumableError
+from prefloop.policy import ChatCodec, PolicyFiles, Workbench
 from prefloop.records import Message, Prompt, digest
 from prefloop.sampling.capabilities import Ask, Capabilities, probed, prompt_field, require_settings
-from prefloop.sampling.completion import Completion, completions
+from prefloop.sampling.completion import Completion, completions, token_count
 from prefloop.sampling.endpoints import BadAnswerError, Endpoint, Pool
 from prefloop.sampling.kept_answers import KeptAnswers
-from prefloop.sampling.local import LocalPolicies
+from prefloop.sampling.proof import NATS_A_TOKEN, NEARLY_EQUAL, Reading, is_nearer, reading
 from prefloop.sampling.protocol import Answer, Draw, SamplingSettings
-from prefloop.sampling.publication import PUBLICATIONS, Published
+from prefloop.sampling.publication import Published, Restart, ways
 
 PROBES = ("Tell me about your day.", "What is good about the sea?")
 """Questions that a policy answers greedily, to prove which weights answer."""
 PROBE_TOKENS = 16
-NATS_A_TOKEN = 0.05
-"""How far a server's log-probabilities of these answers may be from ours, on average: bfloat16 moves them by 0.03."""
 SAME_TOKENS = 4
-"""Where a server gives none: so many tokens of its greedy answers must be ours."""
-_PROOF_TOKENS_PER_BATCH = 4096
+"""So many tokens of its greedy answers a server that was away must begin with again."""
 _SEEDS = 2**31
 """Servers take seeds below it; llama.cpp's have 32 bits."""
+_BYTES = 2**16
+_BYTES_A_CHARACTER = 4
+"""Of UTF-8: a server may keep back the tokens of a character that was not finished."""
+_BYTES_A_TOKEN = 2**12
+"""What an answer may be as JSON: a token with its log-probability, its bytes and the likeliest others."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,10 @@ class ServerPolicies:
     kept: KeptAnswers
     note: Callable[[str], None]
     """Takes one line that is said aloud."""
+    restart: Restart | None = None
+    """Brings the servers up with other weights."""
+    before: PolicyFiles | None = None
+    """What the policy was trained from, which servers that took no new weights still serve."""
 
     @contextmanager
     def serving(self, policy: PolicyFiles) -> Generator["ServedPolicy", None, None]:
@@ -55,8 +63,12 @@ class ServerPolicies:
             pool = self.pool()
             try:
                 runner.run(pool.keep_those_there(self.note))
-                published, can = self._proved(runner, pool, policy)
-                served = ServedPolicy(runner, pool, published.name, policy.identity, can, self.bench.codec, self.kept)
+                published, proofs = self._proved(runner, pool, policy)
+                for words in proofs[0].can.lacks():
+                    self.note(f"{', '.join(endpoint.url for endpoint in pool.endpoints)} {words}")
+                pool.proves_again = partial(_differs, pool, published.name, {one.endpoint: one for one in proofs})
+                can, codec = proofs[0].can, self.bench.codec
+                served = ServedPolicy(runner, pool, published.name, policy.identity, can, codec, self.kept)
                 try:
                     yield served
                 finally:
@@ -65,25 +77,17 @@ class ServerPolicies:
             finally:
                 runner.run(pool.close())
 
-    def _proved(self, runner: asyncio.Runner, pool: Pool, policy: PolicyFiles) -> tuple[Published, Capabilities]:
+    def _proved(self, runner: asyncio.Runner, pool: Pool, policy: PolicyFiles) -> tuple[Published, list["Proof"]]:
         """Publishes in one way after another until every server is seen to serve the policy."""
         found: list[str] = []
-        for publish in PUBLICATIONS[self._kind(policy)]:
+        for publish in ways(self._kind(policy), self.restart):
             published = runner.run(publish(pool, self.model, policy))
             if isinstance(published, str):
                 found.append(published)
                 continue
-            can: list[Capabilities] = []
-            wrong: list[str] = []
-            for endpoint in pool.endpoints:
-                ask = partial(_ask, pool, published.name, endpoint)
-                can.append(runner.run(probed(ask, self._probes[0], self.bench.codec, endpoint.url)))
-                wrong += self._doubts(runner, ask, can[-1], policy, endpoint)
-            if not wrong:
-                common = reduce(Capabilities.common, can)
-                for words in common.lacks():
-                    self.note(f"{', '.join(endpoint.url for endpoint in pool.endpoints)} {words}")
-                return published, common
+            proofs = [self._proof(runner, pool, published.name, policy, endpoint) for endpoint in pool.endpoints]
+            if not (wrong := [doubt for proof in proofs for doubt in proof.doubts]):
+                return published, _alike(proofs)
             found += wrong
             runner.run(published.undo())
         weights = policy.adapter or policy.directory
@@ -91,51 +95,72 @@ class ServerPolicies:
             f"{'; '.join(found)}. Serve the weights in {weights} as {self.model} and give the same command again."
         )
 
-    def _kind(self, policy: PolicyFiles) -> str:
+    def _kind(self, policy: PolicyFiles) -> Literal["model", "adapter", "weights"]:
         if policy.adapter is not None:
             return "adapter"
         return "model" if policy.directory == self.bench.source.directory else "weights"
 
-    def _doubts(
-        self, runner: asyncio.Runner, ask: Ask, can: Capabilities, policy: PolicyFiles, endpoint: Endpoint
-    ) -> list[str]:
-        """Why a server seems to serve something else; nothing where its greedy answers are the policy's."""
-        codec = self.bench.codec
-        answers = [
-            runner.run(ask(_greedy(prompt, codec, can), lambda answer: completions(answer, 1)[0]))
-            for prompt in self._probes
-        ]
-        tokens = [_tokens(answer, codec) for answer in answers]
+    def _proof(self, runner: asyncio.Runner, pool: Pool, name: str, policy: PolicyFiles, endpoint: Endpoint) -> "Proof":
+        """What a server can do and how it answers the probes greedily, with why it seems to serve something else."""
+        codec, probes = self.bench.codec, self._probes
+        ask = partial(_ask, pool, name, endpoint)
+        likely = partial(self._likely, policy, probes[0])
+        endpoint.answers_as = None
+        can = runner.run(probed(ask, probes[0], codec, endpoint.url, likely))
+        asked = tuple(_greedy(prompt, codec, can) for prompt in probes)
+        answers = runner.run(_answered(ask, asked))
+        named = {answer.model for answer in answers}
+        if len(named) > 1:
+            models = ", ".join(sorted(str(one) for one in named))
+            return Proof(
+                endpoint, can, asked, answers, [f"{endpoint.url}: answers as one model and another ({models})"]
+            )
+        (endpoint.answers_as,) = named
+        return Proof(endpoint, can, asked, answers, self._doubts(policy, endpoint.url, answers, can))
+
+    def _doubts(self, policy: PolicyFiles, where: str, answers: Sequence[Completion], can: Capabilities) -> list[str]:
+        """Why a server seems to serve something else; nothing where its greedy answers are the policy's.
+
+        Both are held against it: tokens that our policy would not have taken, and log-probabilities that are not its.
+        """
+        tokens = [_tokens(answer, self.bench.codec, can) for answer in answers]
+        if not any(tokens):
+            return [f"{where}: answers nothing to {' and '.join(PROBES)}, so that nobody can tell what it serves"]
+        ours = self._reading(policy, tokens)
+        if ours.behind.max() > NEARLY_EQUAL:
+            return [
+                f"{where}: its greedy answers are not those of the policy: one token is {ours.behind.max():.2g} nats "
+                f"behind the likeliest (at most {NEARLY_EQUAL}), {_OTHERS}"
+            ]
         if not can.logps:
-            own = self._own_greedy(policy)
-            same = all(ours[:SAME_TOKENS] == theirs[:SAME_TOKENS] for ours, theirs in zip(own, tokens, strict=True))
-            return [] if same else [f"{endpoint.url}: its greedy answers are not those of {policy.identity[:16]}"]
-        theirs = sum(sum(answer.logps or ()) for answer in answers)
-        tokens = [ids[: len(answer.logps or ())] for ids, answer in zip(tokens, answers, strict=True)]
-        count = sum(len(ids) for ids in tokens)
-        off = abs(theirs - self._sum_logp(policy, tokens)) / count
+            return []
+        said = [(answer.logps or ())[: len(ids)] for answer, ids in zip(answers, tokens, strict=True)]
+        theirs = torch.tensor([logp for logps in said for logp in logps], dtype=torch.float64)
+        off = (theirs - ours.logps).abs().mean().item()
         if off > NATS_A_TOKEN:
             return [
-                f"{endpoint.url}: its log-probabilities of greedy answers are {off:.2g} nats a token from those of the "
-                f"policy (at most {NATS_A_TOKEN}), so it serves other weights, such as those of the round before"
+                f"{where}: its log-probabilities of greedy answers are {off:.2g} nats a token from those of the policy "
+                f"(at most {NATS_A_TOKEN}), {_OTHERS}"
             ]
         base = PolicyFiles(self.bench.source.identity, self.bench.source.directory)
-        if self._kind(policy) != "model" and abs(theirs - self._sum_logp(base, tokens)) / count < off:
-            return [f"{endpoint.url}: it serves the recipe's model without what was trained"]
+        others = {"the policy of the round before": self.before, "the recipe's model without what was trained": base}
+        for words, other in others.items():
+            if other is not None and other.identity != policy.identity:
+                verdict = is_nearer(theirs, ours.logps, self._reading(other, tokens).logps)
+                if verdict:
+                    return [f"{where}: still serves {words}"]
+                if verdict is None:
+                    self.note(f"{where}: two greedy answers do not tell the policy from {words}")
         return []
 
-    def _sum_logp(self, policy: PolicyFiles, answers: Sequence[tuple[int, ...]]) -> float:
-        rows = [
-            TokenRow(prompt, ids, (True,) * len(ids)) for prompt, ids in zip(self._probes, answers, strict=True) if ids
-        ]
+    def _reading(self, policy: PolicyFiles, answers: Sequence[Sequence[int]]) -> Reading:
         with self.bench.for_scoring(policy) as model:
-            return sum(score_rows(model, rows, _PROOF_TOKENS_PER_BATCH))
+            return reading(model, self._probes, answers)
 
-    def _own_greedy(self, policy: PolicyFiles) -> list[tuple[int, ...]]:
-        draws = [Draw(f"probe {number}", 0, 0, prompt) for number, prompt in enumerate(self._probes)]
-        with LocalPolicies(self.bench).serving(policy) as serving:
-            answers = list(serving.sample(draws, SamplingSettings(0.0, 1.0, PROBE_TOKENS)))
-        return [answer.token_ids for answer in sorted(answers, key=lambda answer: answer.draw.prompt_id)]
+    def _likely(self, policy: PolicyFiles, prompt: Sequence[int], answer: Sequence[int]) -> float:
+        """The share of an answer's tokens that is of the likeliest quarter of all tokens."""
+        with self.bench.for_scoring(policy) as model:
+            return (reading(model, [prompt], [answer]).likelier < 0.25).double().mean().item() if answer else 0.0
 
     @property
     def _probes(self) -> list[tuple[int, ...]]:
@@ -143,6 +168,57 @@ class ServerPolicies:
             Prompt(prompt_id=text, root_id=text, messages=(Message(role="user", content=text),)) for text in PROBES
         ]
         return [self.bench.codec.prompt_ids(prompt) for prompt in prompts]
+
+
+_OTHERS = "so it serves other weights, such as those of the round before"
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What a server showed of itself."""
+
+    endpoint: Endpoint
+    can: Capabilities
+    asked: tuple[Mapping[str, Any], ...]
+    """The requests for greedy answers."""
+    answers: tuple[Completion, ...]
+    doubts: list[str]
+    """Why it seems to serve other weights."""
+
+
+def _alike(proofs: Sequence[Proof]) -> list[Proof]:
+    """Proofs of a pool whose servers are asked in the same way, with what all of them can do."""
+    neutral = {digest(dict(proof.can.neutral)): proof.endpoint.url for proof in proofs}
+    if len(neutral) > 1:
+        raise RecipeError(
+            f"{' and '.join(neutral.values())}: need different fields to sample from all tokens. A pool is of servers "
+            "of one engine; name one of them."
+        )
+    can = reduce(Capabilities.common, (proof.can for proof in proofs))
+    return [replace(proof, can=can) for proof in proofs]
+
+
+async def _differs(pool: Pool, name: str, proofs: Mapping[Endpoint, Proof], endpoint: Endpoint) -> str | None:
+    """Why a server that was away is not what it was when it was proved; None where its greedy answers are the same."""
+    before = proofs[endpoint]
+    now = await _answered(partial(_ask, pool, name, endpoint), before.asked)
+    same = all(_alike_in_time(one, other) for one, other in zip(before.answers, now, strict=True))
+    return None if same else "was away, and came back with other weights"
+
+
+def _alike_in_time(before: Completion, now: Completion) -> bool:
+    """Whether two greedy answers are of the same weights; rounding may make them part, but not at once."""
+    has_ids = before.token_ids is not None and now.token_ids is not None
+    tokens = zip(before.token_ids or (), now.token_ids or (), strict=False)
+    pairs = tokens if has_ids else zip(before.text, now.text, strict=False)
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    logps = list(zip(before.logps or (), now.logps or (), strict=False))[: same if has_ids else None]
+    off = sum(abs(one - other) for one, other in logps) / max(1, len(logps))
+    return (before.text == now.text or same >= SAME_TOKENS) and off <= NATS_A_TOKEN
+
+
+async def _answered(ask: Ask, asked: Sequence[Mapping[str, Any]]) -> tuple[Completion, ...]:
+    return tuple([await ask(body, lambda answer: completions(answer, 1)[0]) for body in asked])
 
 
 @dataclass(frozen=True)
@@ -201,7 +277,10 @@ class ServedPolicy:
         plain = {"prompt": prompt_field(draw.prompt_ids, self.codec, as_ids=self.can.prompt_ids)}
         for endpoint in self.pool.endpoints:
             ask = partial(_ask, self.pool, self.name, endpoint)
-            self.runner.run(require_settings(ask, {**plain, **self.can.ids_field}, settings, endpoint.url))
+            fields = {**self.can.neutral, **self.can.ids_field}
+            if self.can.token_ids:
+                fields["logprobs"] = 1
+            self.runner.run(require_settings(ask, {**plain, **fields}, settings, endpoint.url))
         self._checked.add(settings)
 
     def _calls(self, draws: Sequence[Draw]) -> Iterator[tuple[Draw, ...]]:
@@ -231,9 +310,31 @@ class ServedPolicy:
 
         def accept(answer: Any) -> list[Answer]:
             found = completions(answer, len(draws))
+            self._require_room(draws, answer, found, settings)
             return [self._answer(draw, choice, settings) for draw, choice in zip(draws, found, strict=True)]
 
-        return await self.pool.post("completions", {"model": self.name, **body}, accept)
+        most = _BYTES + _BYTES_A_TOKEN * len(draws) * settings.max_new_tokens
+        return await self.pool.post("completions", {"model": self.name, **body}, accept, most_bytes=most)
+
+    def _require_room(
+        self, draws: Sequence[Draw], answer: Any, found: Sequence[Completion], settings: SamplingSettings
+    ) -> None:
+        """A server whose context is too small cuts prompts and answers without a word (RecipeError)."""
+        where, length = f"{draws[0].prompt_id}, answered by {self.name}", len(draws[0].prompt_ids)
+        read = token_count(answer, "prompt_tokens")
+        if read not in {None, length, length * len(draws)}:
+            raise RecipeError(
+                f"prompt {where}: the server read {read} tokens where there are {length}. It cuts prompts or adds to "
+                "them: give it a longer context, and no BOS of its own."
+            )
+        for one in found:
+            said = token_count(answer, "completion_tokens") if len(found) == 1 else None
+            count = len(one.token_ids) if self.can.token_ids and one.token_ids is not None else said
+            if one.is_cut and count is not None and count < settings.max_new_tokens - _BYTES_A_CHARACTER:
+                raise RecipeError(
+                    f"prompt {where}: an answer was cut after {count} tokens where {settings.max_new_tokens} were "
+                    "allowed. Give the server a longer context, or lower max_new_tokens."
+                )
 
     def _body(self, draws: tuple[Draw, ...], settings: SamplingSettings) -> dict[str, Any]:
         prompt = prompt_field(draws[0].prompt_ids, self.codec, as_ids=self.can.prompt_ids)
@@ -243,6 +344,7 @@ class ServedPolicy:
                 "Use a server that takes token ids."
             )
         body = {
+            **self.can.neutral,
             "prompt": prompt,
             "max_tokens": settings.max_new_tokens,
             "temperature": settings.temperature,
@@ -266,6 +368,8 @@ class ServedPolicy:
         if self.can.logps and found.logps is None:
             raise BadAnswerError("answered without the log-probabilities that it gave before")
         ids = found.token_ids if self.can.token_ids else None
+        if ids is not None and (bool(found.text.strip()) > bool(ids) or not all(0 <= one < self._ids for one in ids)):
+            raise BadAnswerError("answered tokens that the policy does not have, or none with a text")
         if ids is not None and len(ids) > settings.max_new_tokens:
             raise BadAnswerError(f"answered {len(ids)} tokens where at most {settings.max_new_tokens} were wanted")
         if ids is not None and self.can.logps and len(ids) != len(found.logps or ()):
@@ -281,6 +385,11 @@ class ServedPolicy:
                 ids, sum_logp = (*ids, self.codec.eos_id), None  # it ended, but the server kept EOS for itself
         return Answer(draw, ids, "length" if found.is_cut else "stop", sum_logp, source)
 
+    @cached_property
+    def _ids(self) -> int:
+        """Token ids are below it."""
+        return len(self.codec.tokenizer)
+
     def _key(self, draw: Draw, settings: SamplingSettings) -> str:
         """What decides an answer; neither the server's address nor its name for the policy."""
         return digest(["answer", self.identity, draw.prompt_ids, draw.seed, asdict(settings)])
@@ -295,14 +404,22 @@ def _greedy(prompt: Sequence[int], codec: ChatCodec, can: Capabilities) -> dict[
         "prompt": prompt_field(prompt, codec, as_ids=can.prompt_ids),
         "max_tokens": PROBE_TOKENS,
         "temperature": 0,
-        **({"logprobs": 1} if can.logps else {}),
+        **({"logprobs": 1} if can.logps or can.token_ids else {}),
+        **can.neutral,
         **can.ids_field,
     }
 
 
-def _tokens(found: Completion, codec: ChatCodec) -> tuple[int, ...]:
-    ids = found.token_ids
-    return codec.response_ids(found.text, finished=not found.is_cut) if ids is None else ids
+def _tokens(found: Completion, codec: ChatCodec, can: Capabilities) -> tuple[int, ...]:
+    """An answer's tokens that are held against the policy: those with log-probabilities, where the server gives any.
+
+    Of a text that was cut the last one is left out, which may have been part of another.
+    """
+    ids = found.token_ids if can.token_ids else None
+    if ids is None:
+        ids = codec.response_ids(found.text, finished=not found.is_cut)
+        ids = ids[:-1] if found.is_cut else ids
+    return ids[: len(found.logps or ())] if can.logps else ids
 
 
 def _kept_form(answer: Answer) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 import json
 import random
+import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,10 +20,14 @@ from prefloop.records import Message, Prompt, seed_for
 from prefloop.sampling import Draw, LocalPolicies, SamplingSettings
 
 _SLOW_S = 2.0
-"""How long the fault `slow` holds a request, before it cuts the connection."""
+"""How long the faults `slow` and `drip` hold a request, before they cut the connection."""
+_DRIPS = 40
+"""Bytes that `drip` sends in that time."""
+_HUGE = 10 * 2**20
+"""Bytes of the answer of the fault `huge`."""
 LACKING = frozenset(
     {"prompt_ids", "n", "logprobs", "return_token_ids", "seed", "top_k", "min_p", "repetition_penalty", "stop"}
-    | {"top_p", "stop_token_ids", "load_lora_adapter"}
+    | {"top_p", "temperature", "stop_token_ids", "load_lora_adapter", "update_weights_from_disk"}
 )
 """What a server can be made to ignore, as real ones do: it answers 200 all the same."""
 
@@ -35,8 +41,7 @@ class Faults:
 
     share: float = 0.0
     kinds: tuple[str, ...] = ()
-    """Of `too_many_requests`, `error`, `cut`, `slow`, `garbage`, `empty`, `error_object`, `missing_choice`, `redirect`,
-    `unauthorized`."""
+    """Names of `FAULTS`."""
     seed: int = 0
 
     def at(self, number: int) -> str | None:
@@ -52,7 +57,22 @@ class CompletionsServer:
     bench: Workbench
     policy: PolicyFiles
     """What it serves under every name that it was not told an adapter of."""
-    lacks: frozenset[str] = frozenset()
+    lacks: frozenset[str] = frozenset({"update_weights_from_disk"})
+    """Of `LACKING`."""
+    defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What it takes where a request leaves a field out, as llama.cpp has a top_k of 40 and vLLM what the model says."""
+    refuses: frozenset[str] = frozenset()
+    """Fields that it answers with 422."""
+    names: tuple[str, ...] = ()
+    """Models that it lists and knows; others get 404. Empty: it lists none and takes every name."""
+    context: int | None = None
+    """Tokens of prompt and answer that it has room for; it cuts both without a word."""
+    keeps_eos: bool = False
+    """EOS is neither among the tokens nor among the log-probabilities of an answer."""
+    keeps_weights: bool = False
+    """Says that it took new weights or an adapter, and goes on with those that it has."""
+    loading_s: float = 0.0
+    """After `restart` it answers 503 so long."""
     faults: Faults = field(default_factory=Faults)
     false_logps: float = 1.0
     """Factor on every log-probability."""
@@ -77,16 +97,22 @@ class CompletionsServer:
     def __post_init__(self) -> None:
         self._counting = threading.Lock()
         self._at_once = 0
+        self._loading_until = 0.0
+
+    @property
+    def is_loading(self) -> bool:
+        """It is there, and cannot answer yet."""
+        return time.monotonic() < self._loading_until
 
     @contextmanager
-    def running(self) -> Generator[str, None, None]:
-        """Serves on a free port of this machine; gives the URL."""
+    def running(self, port: int = 0) -> Generator[str, None, None]:
+        """Serves on a port of this machine, 0 being a free one; gives the URL."""
         owner = self
 
         class Handler(_Handler):
             server_of = owner
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
@@ -113,17 +139,22 @@ class CompletionsServer:
 
     def completion(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """The answer to a request's body, lacking fields ignored (LookupError for a prompt that is refused)."""
-        body = {name: value for name, value in asked.items() if name not in self.lacks}
+        body = {**self.defaults, **{name: value for name, value in asked.items() if name not in self.lacks}}
         codec, prompt = self.bench.codec, body["prompt"]
         if not isinstance(prompt, str) and "prompt_ids" in self.lacks:
             raise LookupError("prompt must be a string")
         ids = codec.ids_of_rendered([prompt])[0] if isinstance(prompt, str) else tuple(prompt)
+        room = body["max_tokens"]
+        if self.context is not None:
+            ids = ids[-self.context + 1 :]
+            room = min(room, self.context - len(ids))
+        top_k = body.get("top_k", -1)
         settings = SamplingSettings(
             temperature=float(body.get("temperature", 1)),
             top_p=float(body.get("top_p", 1)),
-            max_new_tokens=body["max_tokens"],
-            top_k=body.get("top_k"),
-            min_p=body.get("min_p", 0.0),
+            max_new_tokens=room,
+            top_k=None if top_k < 1 else top_k,
+            min_p=float(body.get("min_p", 0)),
             repetition_penalty=float(body.get("repetition_penalty", 1)),
             stop=tuple(body.get("stop", ())),
             stop_ids=tuple(body.get("stop_token_ids", ())),
@@ -135,7 +166,28 @@ class CompletionsServer:
                 self._choice(ids, answer.token_ids, answer.finish_reason, answer.draw.index, body)
                 for answer in serving.sample(draws, settings)
             ]
-        return {"object": "text_completion", "choices": choices, "usage": {"prompt_tokens": len(ids)}}
+        usage = {"prompt_tokens": len(ids)}
+        return {"object": "text_completion", "model": body["model"], "choices": choices, "usage": usage}
+
+    def takes(self, path: str, told: Mapping[str, Any]) -> bool:
+        """What a path below the root does to its weights; False where it has no such path."""
+        match path:
+            case "load_lora_adapter" if path not in self.lacks:
+                self.adapters[told["lora_name"]] = told["lora_path"]
+            case "unload_lora_adapter" if "load_lora_adapter" not in self.lacks:
+                del self.adapters[told["lora_name"]]
+            case "update_weights_from_disk" if path not in self.lacks:
+                self._serves(Path(told["model_path"]), None)
+            case "restart":
+                self._loading_until = time.monotonic() + self.loading_s
+                self._serves(Path(told["model_path"]), Path(told["lora_path"]) if "lora_path" in told else None)
+            case _:
+                return False
+        return True
+
+    def _serves(self, directory: Path, adapter: Path | None) -> None:
+        if not self.keeps_weights:
+            self.policy = PolicyFiles(f"served from {directory} and {adapter}", directory, adapter)
 
     def chat(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """The answer to a chat request's body: what the policy says behind its template, or what was planted."""
@@ -171,7 +223,7 @@ class CompletionsServer:
         ]
 
     def _named(self, model: str) -> PolicyFiles:
-        if model not in self.adapters:
+        if model not in self.adapters or self.keeps_weights:
             return self.policy
         return PolicyFiles(f"adapter {self.adapters[model]}", self.bench.source.directory, Path(self.adapters[model]))
 
@@ -179,6 +231,8 @@ class CompletionsServer:
         self, prompt: tuple[int, ...], ids: tuple[int, ...], reason: str, index: int, body: Mapping[str, Any]
     ) -> dict[str, Any]:
         codec = self.bench.codec
+        if self.keeps_eos and ids[-1:] and ids[-1] in codec.eos_ids:
+            ids = ids[:-1]
         choice: dict[str, Any] = {"index": index, "text": codec.text_of(ids), "finish_reason": reason}
         if body.get("return_token_ids"):
             choice["token_ids"] = list(ids)
@@ -205,29 +259,28 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """The list of models, which says only that the server is there."""
-        if not self.server_of.is_down:
-            self._send(200, b'{"data": []}')
-        self.close_connection = self.server_of.is_down
+        server = self.server_of
+        if not server.is_down:
+            listed = {"data": [{"id": name} for name in server.names]}
+            self._send(503 if server.is_loading else 200, json.dumps(listed).encode())
+        self.close_connection = server.is_down
 
     def do_POST(self) -> None:
         """Completions and adapters."""
         server = self.server_of
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        path = self.path.removeprefix("/v1/")
+        path = self.path.removeprefix("/v1").removeprefix("/")
         with server.counted() as number:
             if server.is_down:
                 self.close_connection = True
+            elif server.is_loading:
+                self._send(503, b"loading")
             elif path in {"completions", "chat/completions"}:
                 server.headers.append(self.headers.get("Authorization", ""))
                 time.sleep(server.latency_s)
                 self._complete(body, server.faults.at(number), is_chat=path == "chat/completions")
-            elif path in {"load_lora_adapter", "unload_lora_adapter"} and "load_lora_adapter" not in server.lacks:
-                told = json.loads(body)
-                if path == "load_lora_adapter":
-                    server.adapters[told["lora_name"]] = told["lora_path"]
-                else:
-                    del server.adapters[told["lora_name"]]
-                self._send(200, b"Success: the adapter was taken.")
+            elif server.takes(path, json.loads(body)):
+                self._send(200, b"Success: taken.")
             else:
                 self._send(404, b'{"error": "not found"}')
 
@@ -235,8 +288,14 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is not None:
             FAULTS[fault](self, body)
             return
+        asked = json.loads(body)
+        if self.server_of.names and asked["model"] not in self.server_of.names:
+            self._send(404, b'{"error": {"message": "no such model"}}')
+            return
+        if unknown := sorted(self.server_of.refuses & asked.keys()):
+            self._send(422, json.dumps({"detail": f"Unexpected fields in the request: {unknown}"}).encode())
+            return
         try:
-            asked = json.loads(body)
             answer = self.server_of.chat(asked) if is_chat else self.server_of.completion(asked)
         except LookupError as error:
             self._send(400, json.dumps({"error": {"message": str(error)}}).encode())
@@ -258,6 +317,44 @@ class _Handler(BaseHTTPRequestHandler):
         """Busy; says when to come again."""
         del body
         self._send(429, b"later", {"Retry-After": str(self.server_of.retry_after_s)})
+
+    def busy(self, body: bytes) -> None:
+        """Busy; does not say when to come again."""
+        del body
+        self._send(429, b"later")
+
+    def reset(self, body: bytes) -> None:
+        """The connection is reset within the answer."""
+        content = json.dumps(self.server_of.completion(json.loads(body))).encode()
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._send(200, content, cut=len(content) // 2)
+        self.connection.close()
+
+    def drip(self, body: bytes) -> None:
+        """The answer comes byte by byte, slower than a client of a test waits."""
+        content = json.dumps(self.server_of.completion(json.loads(body))).encode()
+        self._send(200, content, cut=len(content))
+        with suppress(OSError):
+            for byte in content[:_DRIPS]:
+                self.wfile.write(bytes([byte]))
+                time.sleep(_SLOW_S / _DRIPS)
+
+    def html(self, body: bytes) -> None:
+        """A page of a proxy under the name of success."""
+        del body
+        self._send(200, b"<!DOCTYPE html><html><body>Please sign in</body></html>", {"Content-Type": "text/html"})
+
+    def huge(self, body: bytes) -> None:
+        """An answer of 10 MiB."""
+        del body
+        choice = {"index": 0, "text": "a" * _HUGE, "finish_reason": "stop"}
+        with suppress(OSError):
+            self._send(200, json.dumps({"choices": [choice]}).encode())
+
+    def wrong_model(self, body: bytes) -> None:
+        """Another model answers, as behind a router that sends clients elsewhere."""
+        answer = self.server_of.completion(json.loads(body))
+        self._send(200, json.dumps({**answer, "model": "another"}).encode())
 
     def error(self, body: bytes) -> None:
         """Broken inside."""
@@ -310,14 +407,20 @@ class _Handler(BaseHTTPRequestHandler):
 
 FAULTS: Mapping[str, Callable[[_Handler, bytes], None]] = {
     "too_many_requests": _Handler.too_many_requests,
+    "busy": _Handler.busy,
     "error": _Handler.error,
     "cut": _Handler.cut,
+    "reset": _Handler.reset,
     "slow": _Handler.slow,
+    "drip": _Handler.drip,
     "garbage": _Handler.garbage,
+    "html": _Handler.html,
     "empty": _Handler.empty,
+    "huge": _Handler.huge,
     "error_object": _Handler.error_object,
     "missing_choice": _Handler.missing_choice,
+    "wrong_model": _Handler.wrong_model,
     "redirect": _Handler.redirect,
     "unauthorized": _Handler.unauthorized,
 }
-"""How a request can go wrong."""
+"""How a request can go wrong. The last two are refusals; after the others it is worth trying again."""

@@ -1,6 +1,7 @@
 """Step type `sample`: K answers a prompt from a policy, wave by wave."""
 
 import os
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import fields
@@ -19,7 +20,7 @@ from prefloop.config import (
 from prefloop.loop.artifact import Inputs
 from prefloop.loop.scope import Scope
 from prefloop.loop.steps.work import StepType, Work, nearest
-from prefloop.policy import ChatCodec
+from prefloop.policy import ChatCodec, PolicyFiles
 from prefloop.records import Prompt, Response, digest, in_pieces, read_records, shard_name, write_records
 from prefloop.sampling import (
     DEFAULT_ROWS,
@@ -29,6 +30,7 @@ from prefloop.sampling import (
     Patience,
     Pool,
     Replay,
+    Restart,
     Sampler,
     SamplingSettings,
     ServerPolicies,
@@ -40,6 +42,8 @@ from prefloop.sampling import (
 
 KEPT = "answers.sqlite"
 """File of a run folder with every answer that came from servers; no re-run and no `gc` removes it."""
+RESTARTS = "restart.log"
+"""File of a run folder with what servers and the command that restarts them say."""
 ALWAYS_SAID = ("temperature", "top_p", "max_new_tokens")
 """Settings that every response names; others where they are not at their defaults."""
 
@@ -89,12 +93,25 @@ def _answering(work: Work, settings: SampleStep, stack: ExitStack) -> Answering:
             sampler: Sampler = LocalPolicies(work.resources.bench, DEFAULT_ROWS if rows == "auto" else rows)
         case ServerSamplerConfig() as servers:
             patience = Patience(timeout_s=servers.timeout_s, deadline_s=servers.deadline_s)
-            headers = authorization(servers.key)
+            headers = authorization(servers.key, f"{work.artifact.step}.sampler.key")
             kept = stack.enter_context(closing(KeptAnswers(work.run / KEPT)))
             pool = partial(Pool, servers.urls, servers.concurrency, patience, headers)
-            sampler = ServerPolicies(pool, servers.model, work.resources.bench, kept, work.report.note)
+            restart = (
+                None if servers.restart is None else Restart(tuple(shlex.split(servers.restart)), work.run / RESTARTS)
+            )
+            sampler = ServerPolicies(
+                pool, servers.model, work.resources.bench, kept, work.report.note, restart, _trained_from(work)
+            )
     total = sum(1 for _ in work.records("prompts", Prompt)) * settings.num_samples
     return partial(sampled, stack.enter_context(sampler.serving(work.policy("policy"))), work, settings, total)
+
+
+def _trained_from(work: Work) -> PolicyFiles | None:
+    """The trained policy that the step's policy was trained from, where its files are still there."""
+    for start in work.artifact.inputs["policy"][0].inputs.get("start", ()):
+        if start.step_type == "train" and (work.run / start.path / "model").is_dir():
+            return work.policy_at(start, work.run / start.path)
+    return None
 
 
 def sampled(

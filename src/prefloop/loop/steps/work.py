@@ -101,7 +101,10 @@ class Work:
         return tuple(map(self._policy, self.artifact.inputs[slot]))
 
     def _policy(self, artifact: Artifact) -> PolicyFiles:
-        path = self.paths[artifact.identity]
+        return self.policy_at(artifact, self.paths[artifact.identity])
+
+    def policy_at(self, artifact: Artifact, path: Path) -> PolicyFiles:
+        """The policy whose files lie in a folder."""
         if artifact.step_type == "model":
             return PolicyFiles(artifact.identity, path)
         model, heads = path / "model", path / HEADS_FILE

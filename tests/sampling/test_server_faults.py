@@ -1,0 +1,306 @@
+"""Servers that sample from something else, serve other weights, or answer in every wrong way: none of it is silent."""
+
+import json
+import sys
+from collections.abc import Generator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from prefloop.config import ServerSamplerConfig
+from prefloop.errors import RecipeError, ResumableError
+from prefloop.policy import ChatCodec, PolicyFiles, Workbench, resolve_model
+from prefloop.records import Message, Prompt
+from prefloop.sampling import (
+    Draw,
+    KeptAnswers,
+    Patience,
+    Pool,
+    Restart,
+    SamplingSettings,
+    ServerPolicies,
+    authorization,
+    draws_for,
+)
+from prefloop.sampling.proof import is_nearer
+from prefloop.sampling.server import ServedPolicy
+from prefloop.testing import CompletionsServer, Faults
+
+QUICK = Patience(timeout_s=10.0, deadline_s=20.0, first_wait_s=0.002, longest_wait_s=0.02, failures=3)
+PLAIN = SamplingSettings(1.0, 1.0, 16)
+RESTART = """
+import json, sys, urllib.request
+names = ("model_path", "lora_path")
+body = json.dumps(dict(zip(names, sys.argv[2:]))).encode()
+urllib.request.urlopen(urllib.request.Request(sys.argv[1] + "/restart", body), timeout=10).read()
+print("restarted")
+"""
+
+
+@pytest.fixture(scope="module")
+def bench() -> Workbench:
+    source = resolve_model("builtin:tiny")
+    return Workbench(source, ChatCodec.load(source.directory, {}), torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def policy(bench: Workbench) -> PolicyFiles:
+    return PolicyFiles(bench.source.identity, bench.source.directory)
+
+
+@pytest.fixture(scope="module")
+def trained(bench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> PolicyFiles:
+    """The same model with a head of another temperature: other weights, by 0.1 nats a token or so."""
+    directory = tmp_path_factory.mktemp("trained")
+    model = bench.base(bench.source.directory)
+    head = model.get_output_embeddings()
+    assert isinstance(head, torch.nn.Linear)
+    with torch.no_grad():
+        head.weight.mul_(1.5)
+        model.save_pretrained(directory)
+        head.weight.div_(1.5)
+    for file in bench.source.directory.iterdir():
+        if not (directory / file.name).exists():
+            (directory / file.name).write_bytes(file.read_bytes())
+    return PolicyFiles("trained", directory)
+
+
+def draws(bench: Workbench, prompts: int = 2, num_samples: int = 2) -> list[Draw]:
+    wanted: list[Draw] = []
+    for number in range(prompts):
+        prompt = Prompt.of((Message(role="user", content=f"What is number {number}?"),))
+        ids = bench.codec.prompt_ids(prompt)
+        place = {"recipe_seed": 0, "step": "s", "round_number": 0, "block": 0}
+        wanted += draws_for(f"p{number}", ids, num_samples=num_samples, **place)
+    return wanted
+
+
+@contextmanager
+def served(
+    bench: Workbench,
+    policy: PolicyFiles,
+    folder: Path,
+    server: CompletionsServer,
+    *,
+    restart: bool = False,
+    patience: Patience = QUICK,
+    headers: dict[str, str] | None = None,
+    before: PolicyFiles | None = None,
+    notes: list[str] | None = None,
+) -> Generator[ServedPolicy, None, None]:
+    with ExitStack() as stack:
+        url = stack.enter_context(server.running())
+        kept = stack.enter_context(closing(KeptAnswers(folder / "answers.sqlite")))
+        command = (sys.executable, "-c", RESTART, url.removesuffix("/v1"))
+        sampler = ServerPolicies(
+            lambda: Pool([url], 4, patience, headers or {}),
+            "tiny",
+            bench,
+            kept,
+            (notes if notes is not None else []).append,
+            Restart(command, folder / "restart.log") if restart else None,
+            before,
+        )
+        yield stack.enter_context(sampler.serving(policy))
+
+
+def test_a_server_is_restarted_with_other_weights_and_waited_for_and_proved(
+    bench: Workbench, policy: PolicyFiles, trained: PolicyFiles, tmp_path: Path
+) -> None:
+    server = CompletionsServer(bench, policy, loading_s=0.3)
+    with served(bench, trained, tmp_path, server, restart=True, before=policy) as serving:
+        assert server.policy.directory == trained.directory
+        assert len(list(serving.sample(draws(bench, 1), PLAIN))) == 2
+    assert (tmp_path / "restart.log").read_text(encoding="utf-8") == "restarted\n"
+
+
+def test_a_server_that_serves_the_policy_is_not_restarted(
+    bench: Workbench, policy: PolicyFiles, tmp_path: Path
+) -> None:
+    with served(bench, policy, tmp_path, CompletionsServer(bench, policy), restart=True):
+        assert not (tmp_path / "restart.log").exists()
+
+
+@pytest.mark.parametrize("way", ["restart", "update_weights_from_disk"])
+def test_a_server_that_says_it_took_weights_and_did_not_stops_the_run(
+    bench: Workbench, policy: PolicyFiles, trained: PolicyFiles, tmp_path: Path, way: str
+) -> None:
+    server = CompletionsServer(bench, policy, lacks=frozenset(), keeps_weights=True)
+    with (
+        pytest.raises(ResumableError, match=r"so it serves other weights, such as those of the round before\. Serve"),
+        served(bench, trained, tmp_path, server, restart=way == "restart"),
+    ):
+        pass
+
+
+def test_a_restart_that_fails_says_its_last_words(
+    bench: Workbench, policy: PolicyFiles, trained: PolicyFiles, tmp_path: Path
+) -> None:
+    said = r"sampler\.restart ended with 3: no GPU is free\. It must leave the servers running and end"
+    server = CompletionsServer(bench, policy)
+    failing = Restart((sys.executable, "-c", "print('no GPU is free'); raise SystemExit(3)"), tmp_path / "restart.log")
+    with server.running() as url, closing(KeptAnswers(tmp_path / "answers.sqlite")) as kept:
+        sampler = ServerPolicies(lambda: Pool([url], 4, QUICK), "tiny", bench, kept, [].append, failing)
+        with pytest.raises(ResumableError, match=said), sampler.serving(trained):
+            pass
+    missing = Restart(("no-such-program",), tmp_path / "restart.log")
+    with server.running() as url, closing(KeptAnswers(tmp_path / "answers.sqlite")) as kept:
+        sampler = ServerPolicies(lambda: Pool([url], 4, QUICK), "tiny", bench, kept, [].append, missing)
+        said = r"sampler\.restart cannot be run: .*no-such-program"
+        with pytest.raises(RecipeError, match=said), sampler.serving(trained):
+            pass
+
+
+def test_what_a_server_takes_by_itself_where_a_field_is_left_out_is_undone(
+    bench: Workbench, policy: PolicyFiles, tmp_path: Path
+) -> None:
+    """llama.cpp samples from 40 tokens unless it is told otherwise; the answers are those of a server that does not."""
+    found: list[list[tuple[int, ...]]] = []
+    for number, defaults in enumerate(({}, {"top_k": 2, "min_p": 0.05, "repetition_penalty": 1.3})):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with served(bench, policy, folder, CompletionsServer(bench, policy, defaults=defaults)) as serving:
+            answers = serving.sample(draws(bench), PLAIN)
+            found.append([a.token_ids for a in sorted(answers, key=lambda a: (a.draw.prompt_id, a.draw.index))])
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("how", ["likeliest", "greedy"])
+def test_a_server_that_never_samples_unlikely_tokens_is_an_error(
+    bench: Workbench, policy: PolicyFiles, tmp_path: Path, how: str
+) -> None:
+    ignored = {"likeliest": frozenset({"top_k"}), "greedy": frozenset({"temperature"})}[how]
+    defaults = {"likeliest": {"top_k": 40}, "greedy": {"temperature": 0}}[how]
+    server = CompletionsServer(bench, policy, lacks=ignored, defaults=defaults)
+    with (
+        pytest.raises(RecipeError, match=r"/v1: samples the likeliest tokens alone, also at a temperature of 100"),
+        served(bench, policy, tmp_path, server),
+    ):
+        pass
+
+
+def test_a_server_whose_context_is_too_small_is_an_error(bench: Workbench, policy: PolicyFiles, tmp_path: Path) -> None:
+    server = CompletionsServer(bench, policy)
+    with served(bench, policy, tmp_path, server) as serving:
+        server.context = len(draws(bench)[0].prompt_ids) + 6
+        with pytest.raises(RecipeError, match=r"an answer was cut after 6 tokens where 40 were allowed\. Give the"):
+            list(serving.sample(draws(bench, 1, 8), SamplingSettings(100.0, 1.0, 40)))
+        server.context = 8
+        with pytest.raises(RecipeError, match=r"the server read 7 tokens where there are \d+\. It cuts prompts or"):
+            list(serving.sample(draws(bench, 1), PLAIN))
+
+
+def test_answers_whose_eos_a_server_keeps_for_itself_have_one(
+    bench: Workbench, policy: PolicyFiles, tmp_path: Path
+) -> None:
+    with served(bench, policy, tmp_path, CompletionsServer(bench, policy, keeps_eos=True)) as serving:
+        answers = list(serving.sample(draws(bench, 3), PLAIN))
+    assert {"stop"} <= {answer.finish_reason for answer in answers}
+    assert all((a.token_ids[-1] in bench.codec.eos_ids) == (a.finish_reason == "stop") for a in answers)
+    assert all((a.sum_logp is None) == (a.finish_reason == "stop") for a in answers)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("busy", "answered 429: later"),
+        ("reset", ""),
+        ("drip", "no answer within 0.5 s"),
+        ("html", "answered 200 with no JSON: <!DOCTYPE html>"),
+        ("huge", "an answer of more than"),
+        ("wrong_model", "answered as another, but was proved as tiny"),
+        ("error_object", "answered with no completion: {'message': 'the engine died'}"),
+        ("garbage", "answered 200 with no JSON"),
+    ],
+)
+def test_every_fault_is_said_when_it_does_not_go_away(
+    bench: Workbench, policy: PolicyFiles, tmp_path: Path, fault: str, said: str
+) -> None:
+    server = CompletionsServer(bench, policy)
+    short = Patience(timeout_s=10.0, deadline_s=20.0, first_wait_s=0.002, longest_wait_s=0.02, failures=3)
+    with served(bench, policy, tmp_path, server, patience=short) as serving:
+        serving.pool.patience = Patience(0.5, 0.6, 0.002, 0.02, 3)
+        server.faults = Faults(1.0, (fault,))
+        with pytest.raises(ResumableError, match=r"No usable answer within 0\.6 s") as error:
+            list(serving.sample(draws(bench, 1), PLAIN))
+    assert said in str(error.value)
+
+
+def test_a_key_is_in_no_message_and_must_be_one(
+    bench: Workbench, policy: PolicyFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TINY_KEY", " sk-secret\n")
+    headers = authorization("TINY_KEY", "here")
+    assert headers == {"Authorization": "Bearer sk-secret"}
+    assert "sk-secret" not in repr(Pool(["http://x/v1"], 1, QUICK, headers))
+    server = CompletionsServer(bench, policy)
+    with served(bench, policy, tmp_path, server, headers=headers) as serving:
+        serving.pool.patience = Patience(0.5, 0.3, 0.002, 0.02, 3)
+        serving.pool._failed(serving.pool.endpoints[0], "your key sk-secret is wrong")
+        assert serving.pool.endpoints[0].last_error == "your key [the key] is wrong"
+    monkeypatch.setenv("TINY_KEY", "sk-sec\nret")
+    with pytest.raises(RecipeError, match="here: the environment variable TINY_KEY holds characters that no key has"):
+        authorization("TINY_KEY", "here")
+
+
+@pytest.mark.parametrize(
+    "url", ["http://user:pass@host/v1", "http://host/v1?key=1", "http://", "ftp://host", "http://a b"]
+)
+def test_an_address_with_a_secret_or_without_a_host_is_refused(url: str) -> None:
+    with pytest.raises(ValidationError):
+        ServerSamplerConfig(type="server", url=url, model="m")
+    for good in ("http://localhost:8000/v1", "https://api.x.ai/v1", "http://[::1]:80/v1", "http://10.0.0.1"):
+        assert ServerSamplerConfig(type="server", url=good, model="m").urls == (good,)
+
+
+def test_a_server_that_was_away_and_comes_back_with_other_weights_is_not_asked(
+    bench: Workbench, policy: PolicyFiles, trained: PolicyFiles, tmp_path: Path
+) -> None:
+    first, second = CompletionsServer(bench, policy), CompletionsServer(bench, policy)
+    with ExitStack() as stack, closing(KeptAnswers(tmp_path / "answers.sqlite")) as kept:
+        url = stack.enter_context(second.running())
+        gone = ExitStack()
+        other = gone.enter_context(first.running())
+        sampler = ServerPolicies(lambda: Pool([other, url], 2, QUICK), "tiny", bench, kept, [].append)
+        with sampler.serving(policy) as serving:
+            first.is_down = True
+            gone.close()
+            first.policy, first.answers = trained, []
+            answers = serving.sample(draws(bench, 6, 1), PLAIN)
+            found = [next(answers)]
+            first.is_down = False
+            with first.running(int(other.rsplit(":", 1)[1].removesuffix("/v1"))):
+                found += answers
+                doubted = next(one for one in serving.pool.endpoints if one.url == other)
+                assert doubted.is_doubted
+                list(serving.sample(draws(bench, 12, 1), PLAIN))
+                assert doubted.is_doubted
+            assert len(found) == 6
+        assert not [body for body in first.answers if json.loads(body)["max_tokens"] == 16 and '"seed"' in body]
+
+
+def test_which_of_two_policies_a_server_serves_is_found_by_least_squares() -> None:
+    ours = torch.linspace(-3, -1, 32, dtype=torch.float64)
+    other = ours + 0.02 * torch.sin(torch.arange(32, dtype=torch.float64))
+    noise = 0.002 * torch.cos(7 * torch.arange(32, dtype=torch.float64))
+    assert is_nearer(ours + noise, ours, other) is False
+    assert is_nearer(other + noise, ours, other) is True
+    assert is_nearer((ours + other) / 2 + noise, ours, other) is None
+    assert is_nearer(ours + 50 * noise, ours, ours + (other - ours) / 50) is None
+    assert is_nearer(ours, ours, ours) is None
+
+
+def test_a_pool_asks_all_of_its_servers_at_the_same_time(bench: Workbench, policy: PolicyFiles, tmp_path: Path) -> None:
+    """With two calls at each of three servers six are under way together."""
+    servers = [CompletionsServer(bench, policy) for _ in range(3)]
+    with ExitStack() as stack, closing(KeptAnswers(tmp_path / "answers.sqlite")) as kept:
+        urls = [stack.enter_context(server.running()) for server in servers]
+        sampler = ServerPolicies(lambda: Pool(urls, 2, QUICK), "tiny", bench, kept, [].append)
+        with sampler.serving(policy) as serving:
+            for server in servers:
+                server.latency_s, server.most_at_once = 0.1, 0
+            assert len(list(serving.sample(draws(bench, 18, 1), PLAIN))) == 18
+    assert [server.most_at_once for server in servers] == [2, 2, 2]
