@@ -36,10 +36,14 @@ def test_a_twin_runs_end_to_end_and_trains_on_real_pairs(name: str, tmp_path: Pa
 
     for number in range(loaded.recipe.rounds):
         folder = done.run / f"round-{number:02d}"
-        examples = list(read_folder(folder / "pairs", Example))
+        examples = [one for pairs in sorted(folder.rglob("pairs")) for one in read_folder(pairs, Example)]
         assert len(examples) >= 20
-        assert all(example.member("chosen").text != example.member("rejected").text for example in examples)
-        losses = [json.loads(line)["loss"] for line in (folder / "policy" / "training.jsonl").read_text().splitlines()]
+        for texts in ({member.role: member.text for member in example.members} for example in examples):
+            assert texts["chosen"] != texts.get("rejected")
+        lines = [
+            line for file in sorted(folder.rglob("policy/training.jsonl")) for line in file.read_text().splitlines()
+        ]
+        losses = [json.loads(line)["loss"] for line in lines]
         assert min(losses[1:]) < losses[0]
         assert json.loads((folder / "summary.json").read_text())["round"] == number
 
