@@ -8,12 +8,8 @@ from pydantic import Field, field_validator, model_validator
 
 from prefloop.config.base import Config
 from prefloop.config.designs import Shown
+from prefloop.config.servers import ServersConfig
 
-Address = Annotated[
-    str,
-    Field(pattern=r"^https?://[^\s/?#@:]+(:\d{1,5})?(/[^\s?#]*)?$|^https?://\[[\da-fA-F:.]+\](:\d{1,5})?(/[^\s?#]*)?$"),
-]
-"""Scheme, host, port and path: no password and no query, which would be a secret in every message."""
 Says = Literal["score", "label"]
 """`score`: a number that rules compare; `label`: right or wrong, for rules about final answers (Step-DPO, KTO)."""
 
@@ -159,7 +155,29 @@ class ArithmeticStepsJudge(JudgeSettings):
     type: Literal["arithmetic_steps"]
 
 
-class PythonJudge(JudgeSettings):
+class OutsideJudge(JudgeSettings):
+    """A judge outside the program, whose answers may cost something and may not be the same again."""
+
+    price: Annotated[float, Field(ge=0)] = 0.0
+    """US dollars that one answer costs, for `plan` and `max_cost`."""
+
+    @property
+    def kept(self) -> bool:
+        """They come from outside the program."""
+        return True
+
+    @property
+    def varies(self) -> bool:
+        """Nobody knows."""
+        return True
+
+    @property
+    def price_of_a_call(self) -> float:
+        """US dollars."""
+        return self.price
+
+
+class PythonJudge(OutsideJudge):
     """A user's own function, which returns a number for an answer: the higher, the better. None is no verdict."""
 
     type: Literal["python"]
@@ -174,31 +192,14 @@ class PythonJudge(JudgeSettings):
     batch: Annotated[int, Field(ge=1)] | None = None
     """Call it with a list of so many prompts and a list of as many answers, at most; it returns a list. None: with one
     prompt and one answer."""
-    price: Annotated[float, Field(ge=0)] = 0.0
-    """US dollars that one answer costs, for `plan` and `max_cost`."""
 
     @property
     def takes(self) -> tuple[Shown, ...]:
         """Two answers where it compares, else one."""
         return ("two",) if self.compares else ("one",)
 
-    @property
-    def kept(self) -> bool:
-        """They come from outside the program."""
-        return True
 
-    @property
-    def varies(self) -> bool:
-        """Nobody knows."""
-        return True
-
-    @property
-    def price_of_a_call(self) -> float:
-        """US dollars."""
-        return self.price
-
-
-class HumanJudge(JudgeSettings):
+class HumanJudge(OutsideJudge):
     """People, who answer in a file: `prefloop judge RUN --answers FILE`."""
 
     type: Literal["human"]
@@ -208,23 +209,6 @@ class HumanJudge(JudgeSettings):
     """The worst that they can say."""
     highest: float = 5.0
     """The best that they can say."""
-    price: Annotated[float, Field(ge=0)] = 0.0
-    """US dollars that one answer costs, for `plan` and `max_cost`."""
-
-    @property
-    def kept(self) -> bool:
-        """They come from outside the program."""
-        return True
-
-    @property
-    def varies(self) -> bool:
-        """Nobody knows."""
-        return True
-
-    @property
-    def price_of_a_call(self) -> float:
-        """US dollars."""
-        return self.price
 
     @model_validator(mode="after")
     def _is_a_scale(self) -> "HumanJudge":
@@ -277,26 +261,13 @@ class LogLikelihoodJudge(JudgeSettings):
         return {"policy": self.policy}
 
 
-class JudgeServer(Config):
+class JudgeServer(ServersConfig):
     """Servers with OpenAI's chat completions."""
 
-    url: Address | Annotated[tuple[Address, ...], Field(min_length=1)]
-    """Where the API begins, such as http://localhost:8000/v1; a list is a pool of servers with the same model."""
     model: str
     """Name under which the servers know the model."""
-    key: str | None = None
-    """Name of the environment variable that holds their key."""
     concurrency: Annotated[int, Field(ge=1)] = 16
     """Requests under way at each server."""
-    timeout_s: Annotated[float, Field(gt=0)] = 300.0
-    """Longest wait for one answer, in seconds."""
-    deadline_s: Annotated[float, Field(gt=0)] = 600.0
-    """How long one answer is tried for, in seconds, before the run stops and can go on later."""
-
-    @property
-    def urls(self) -> tuple[str, ...]:
-        """One server or more."""
-        return (self.url,) if isinstance(self.url, str) else self.url
 
 
 class LlmJudge(JudgeSettings):

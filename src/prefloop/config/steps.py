@@ -8,8 +8,9 @@ from pydantic import Discriminator, Field, JsonValue, Tag, ValidationError, mode
 from prefloop.config.base import Config, Options, is_mapping
 from prefloop.config.designs import ComparingDesign, DesignConfig, EachDesign
 from prefloop.config.gate import GateConfig, MonitorsConfig
-from prefloop.config.judges import Address, JudgeConfig
+from prefloop.config.judges import JudgeConfig
 from prefloop.config.references import Reference
+from prefloop.config.servers import ServersConfig
 from prefloop.config.suite_file import Turns
 
 
@@ -141,31 +142,18 @@ class ReplaySamplerConfig(Config):
     """Response records, such as a sample step's folder of another run, or one of its files."""
 
 
-class ServerSamplerConfig(Config):
+class ServerSamplerConfig(ServersConfig):
     """Samples over HTTP, from servers with OpenAI's completions that hold the recipe's model."""
 
     type: Literal["server"]
-    url: Address | Annotated[tuple[Address, ...], Field(min_length=1)]
-    """Where the API begins, such as http://localhost:8000/v1; a list is a pool of servers with the same model."""
     model: str
     """Name under which the servers know the recipe's model."""
-    key: str | None = None
-    """Name of the environment variable that holds their key."""
     concurrency: Annotated[int, Field(ge=1)] = 32
     """Requests under way at each server."""
-    timeout_s: Annotated[float, Field(gt=0)] = 300.0
-    """Longest wait for one answer, in seconds."""
-    deadline_s: Annotated[float, Field(gt=0)] = 600.0
-    """How long one answer is tried for, in seconds, before the run stops and can go on later."""
     restart: Annotated[str, Field(min_length=1)] | None = None
     """A command that ends the servers, starts them in the background with the weights in the directory that it is given
     as its last argument (of a LoRA adapter the model's, then the adapter's), and ends. None: servers take new weights
     while they run, or you restart them."""
-
-    @property
-    def urls(self) -> tuple[str, ...]:
-        """One server or more."""
-        return (self.url,) if isinstance(self.url, str) else self.url
 
 
 SamplerConfig = Annotated[LocalSamplerConfig | ServerSamplerConfig | ReplaySamplerConfig, Field(discriminator="type")]

@@ -8,7 +8,7 @@ from prefloop.judging.human import OPEN, Human, ReadAnswers, read_answers
 from prefloop.judging.likelihoods import Likelihood
 from prefloop.judging.llm import Llm
 from prefloop.judging.make import JudgeMachine, check_judge, fetch_judge, make_judge, read_from_outside
-from prefloop.judging.protocol import Ask, Judge, Kind, Verdict
+from prefloop.judging.protocol import Ask, AsksAnother, Judge, Kind, Verdict
 from prefloop.judging.record import ask_each, judgments
 from prefloop.judging.reward_model import RewardModel
 
@@ -17,6 +17,7 @@ __all__ = [
     "Answers",
     "Apart",
     "Ask",
+    "AsksAnother",
     "Budget",
     "Human",
     "Judge",

@@ -88,12 +88,11 @@ def _repeated(judgments: Iterable[Judgment]) -> list[bool]:
 
 def _gaps(judgments: Sequence[Judgment], answers: Mapping[str, Response]) -> list[tuple[float, float]]:
     """Pairs of answers to one prompt: how many tokens the first is longer, and how far the judge has it ahead."""
-    known = {judgment.subjects: judgment for judgment in judgments if set(judgment.subjects) <= answers.keys()}
     lengths = {name: float(response.num_tokens) for name, response in answers.items()}
     preferences: dict[tuple[str, str], list[float]] = {}
     scores: dict[str, dict[str, list[float]]] = {}
     for judgment in judgments:
-        if judgment.subjects not in known:
+        if not set(judgment.subjects) <= answers.keys():
             continue
         if judgment.kind == "preference" and judgment.values[0] is not None:
             first, second = judgment.subjects

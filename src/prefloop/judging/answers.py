@@ -13,7 +13,7 @@ from typing import Protocol
 from pydantic import JsonValue
 
 from prefloop.errors import DataError, ResumableError
-from prefloop.judging.protocol import Ask, Judge, Kind, Verdict
+from prefloop.judging.protocol import Ask, AsksAnother, Judge, Verdict
 from prefloop.records import digest
 
 FILE = "answers.sqlite"
@@ -153,11 +153,10 @@ class TokenPrice:
     """Tokens that a call may read and write at most."""
 
 
-@dataclass(frozen=True)
-class Remembering:
+@dataclass
+class Remembering(AsksAnother[KeptJudge]):
     """A judge that is asked only what nobody has answered yet, within a budget."""
 
-    judged_by: KeptJudge
     answers: Answers
     step: str
     price: float = 0.0
@@ -168,16 +167,6 @@ class Remembering:
     """Which step of which round asks: answers that were kept elsewhere, or before, were not paid here."""
     asked: set[str] = field(default_factory=set[str])
     """Keys of what it was asked."""
-
-    @property
-    def name(self) -> str:
-        """That of the judge."""
-        return self.judged_by.name
-
-    @property
-    def kind(self) -> Kind:
-        """That of the judge."""
-        return self.judged_by.kind
 
     def judge(self, asks: Sequence[Ask]) -> Iterator[tuple[int, Verdict]]:
         """What was answered before, then what is answered now; the same question in two asks is asked once.

@@ -3,22 +3,16 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from prefloop.judging.protocol import Ask, Judge, Kind, Verdict
+from prefloop.judging.protocol import Ask, AsksAnother, Judge, Kind, Verdict
 
 
-@dataclass(frozen=True)
-class Apart:
+@dataclass
+class Apart(AsksAnother[Judge]):
     """Asks about each answer of an ask alone, of an answer that several asks show once."""
 
-    judged_by: Judge
     compares: bool
     """Says which of two answers has the higher score: 1 the first, 0 the second, 0.5 neither. Else all scores."""
     _said: dict[tuple[str, str, int], Verdict] = field(default_factory=dict[tuple[str, str, int], Verdict])
-
-    @property
-    def name(self) -> str:
-        """That of the judge."""
-        return self.judged_by.name
 
     @property
     def kind(self) -> Kind:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Generic, Literal, Protocol, TypeVar
 
 from prefloop.records import Prompt, Response, Span
 
@@ -48,3 +48,23 @@ class Judge(Protocol):
     def judge(self, asks: Sequence[Ask]) -> Iterator[tuple[int, Verdict]]:
         """The number of an ask with its verdict, in any order."""
         ...
+
+
+J = TypeVar("J", bound=Judge)
+
+
+@dataclass
+class AsksAnother(Generic[J]):
+    """What a judge is made of that passes its asks on to another: it has that one's name and kind."""
+
+    judged_by: J
+
+    @property
+    def name(self) -> str:
+        """That of the judge."""
+        return self.judged_by.name
+
+    @property
+    def kind(self) -> Kind:
+        """That of the judge."""
+        return self.judged_by.kind

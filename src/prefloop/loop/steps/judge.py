@@ -15,12 +15,12 @@ from prefloop.judging import (
     Answers,
     Apart,
     Ask,
+    AsksAnother,
     Budget,
     Human,
     Judge,
     JudgeMachine,
     KeptJudge,
-    Kind,
     Likelihood,
     Llm,
     Plan,
@@ -74,8 +74,9 @@ def make_judgments(work: Work) -> Mapping[str, float]:
             count += len(said)
             invalid += sum(value is None for judgment in said for value in judgment.values)
             spent.update(tokens_in=sum(one.tokens_in for one in said), tokens_out=sum(one.tokens_out for one in said))
+            shown_to_it = list(_judged(work, settings, shard))
             for of_judge in by_judge:
-                found = added(found, totals(of_judge, _judged(work, settings, shard)))
+                found = added(found, totals(of_judge, shown_to_it))
         paid: Counter[str] = Counter()
         for tally in tallies:
             paid.update(tally.paid())
@@ -98,21 +99,10 @@ def _judged(work: Work, settings: JudgeStep, shard: int) -> Iterator[Response]:
 
 
 @dataclass
-class Tally:
+class Tally(AsksAnother[Judge]):
     """A judge whose calls are counted, those included that were answered before."""
 
-    judged_by: Judge
     calls: int = 0
-
-    @property
-    def name(self) -> str:
-        """That of the judge."""
-        return self.judged_by.name
-
-    @property
-    def kind(self) -> Kind:
-        """That of the judge."""
-        return self.judged_by.kind
 
     def judge(self, asks: Sequence[Ask]) -> Iterator[tuple[int, Verdict]]:
         """What the judge says."""
@@ -129,25 +119,14 @@ class Tally:
 
 
 @dataclass
-class InWaves:
+class InWaves(AsksAnother[Judge]):
     """A model that judges in waves; one that was complete before a crash is not judged again."""
 
-    judged_by: Judge
     work: Work
     size: int
     member: int = 0
     """Of several models that judge one after the other."""
     waves: int = 0
-
-    @property
-    def name(self) -> str:
-        """That of the judge."""
-        return self.judged_by.name
-
-    @property
-    def kind(self) -> Kind:
-        """That of the judge."""
-        return self.judged_by.kind
 
     def judge(self, asks: Sequence[Ask]) -> Iterator[tuple[int, Verdict]]:
         """What the model says, wave by wave."""
