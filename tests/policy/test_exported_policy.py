@@ -25,18 +25,6 @@ ROWS = [TokenRow((20, 40, 60, 31), (80, 100, 120), (True,) * 3), TokenRow((25,),
 QUESTION = Prompt.of((Message(role="user", content="How are you?"),))
 
 
-@pytest.fixture(scope="session")
-def source(tmp_path_factory: pytest.TempPathFactory) -> ModelSource:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PREFLOOP_CACHE", str(tmp_path_factory.mktemp("cache")))
-        return resolve_model("builtin:tiny")
-
-
-@pytest.fixture
-def bench(source: ModelSource) -> Workbench:
-    return Workbench(source, ChatCodec.load(source.directory, {}), torch.device("cpu"))
-
-
 def trained(bench: Workbench, lora: LoraConfig | None, out: Path) -> list[float]:
     """A policy with effect, saved as a run saves it; what it says of the rows."""
     start = PolicyFiles("start", bench.source.directory)

@@ -17,7 +17,6 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from prefloop.config import LoraConfig
 from prefloop.policy import (
     BatchShape,
-    ChatCodec,
     Forest,
     Growing,
     ModelSource,
@@ -27,7 +26,6 @@ from prefloop.policy import (
     TreeScores,
     Workbench,
     model_facts,
-    resolve_model,
     response_logps,
 )
 from prefloop.policy.checkpointing import recomputed_layers
@@ -93,18 +91,6 @@ class LiveBytes(TorchDispatchMode):
 
     def _gone(self, address: int) -> None:
         self.live -= self.counted.pop(address)
-
-
-@pytest.fixture(scope="session")
-def source(tmp_path_factory: pytest.TempPathFactory) -> ModelSource:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PREFLOOP_CACHE", str(tmp_path_factory.mktemp("cache")))
-        return resolve_model("builtin:tiny")
-
-
-@pytest.fixture
-def bench(source: ModelSource) -> Workbench:
-    return Workbench(source, ChatCodec.load(source.directory, {}), torch.device("cpu"))
 
 
 @dataclass(frozen=True)

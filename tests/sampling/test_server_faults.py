@@ -12,10 +12,8 @@ from pydantic import ValidationError
 
 from prefloop.config import ServerSamplerConfig
 from prefloop.errors import RecipeError, ResumableError
-from prefloop.policy import ChatCodec, PolicyFiles, Workbench, resolve_model
-from prefloop.records import Message, Prompt
+from prefloop.policy import PolicyFiles, Workbench
 from prefloop.sampling import (
-    Draw,
     KeptAnswers,
     Patience,
     Pool,
@@ -23,14 +21,13 @@ from prefloop.sampling import (
     SamplingSettings,
     ServerPolicies,
     authorization,
-    draws_for,
 )
 from prefloop.sampling.proof import is_nearer
 from prefloop.sampling.server import ServedPolicy
 from prefloop.testing import CompletionsServer, Faults
 
-QUICK = Patience(timeout_s=10.0, deadline_s=20.0, first_wait_s=0.002, longest_wait_s=0.02, failures=3)
-PLAIN = SamplingSettings(1.0, 1.0, 16)
+from .conftest import PLAIN, QUICK, draws
+
 RESTART = """
 import json, sys, urllib.request
 names = ("model_path", "lora_path")
@@ -38,17 +35,6 @@ body = json.dumps(dict(zip(names, sys.argv[2:]))).encode()
 urllib.request.urlopen(urllib.request.Request(sys.argv[1] + "/restart", body), timeout=10).read()
 print("restarted")
 """
-
-
-@pytest.fixture(scope="module")
-def bench() -> Workbench:
-    source = resolve_model("builtin:tiny")
-    return Workbench(source, ChatCodec.load(source.directory, {}), torch.device("cpu"))
-
-
-@pytest.fixture(scope="module")
-def policy(bench: Workbench) -> PolicyFiles:
-    return PolicyFiles(bench.source.identity, bench.source.directory)
 
 
 @pytest.fixture(scope="module")
@@ -66,16 +52,6 @@ def trained(bench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> Polic
         if not (directory / file.name).exists():
             (directory / file.name).write_bytes(file.read_bytes())
     return PolicyFiles("trained", directory)
-
-
-def draws(bench: Workbench, prompts: int = 2, num_samples: int = 2) -> list[Draw]:
-    wanted: list[Draw] = []
-    for number in range(prompts):
-        prompt = Prompt.of((Message(role="user", content=f"What is number {number}?"),))
-        ids = bench.codec.prompt_ids(prompt)
-        place = {"recipe_seed": 0, "step": "s", "round_number": 0, "block": 0}
-        wanted += draws_for(f"p{number}", ids, num_samples=num_samples, **place)
-    return wanted
 
 
 @contextmanager
@@ -113,7 +89,7 @@ def test_a_server_is_restarted_with_other_weights_and_waited_for_and_proved(
     server = CompletionsServer(bench, policy, loading_s=0.3)
     with served(bench, trained, tmp_path, server, restart=True, before=policy) as serving:
         assert server.policy.directory == trained.directory
-        assert len(list(serving.sample(draws(bench, 1), PLAIN))) == 2
+        assert len(list(serving.sample(draws(bench, 1, 2), PLAIN))) == 2
     assert (tmp_path / "restart.log").read_text(encoding="utf-8") == "restarted\n"
 
 
@@ -163,7 +139,7 @@ def test_what_a_server_takes_by_itself_where_a_field_is_left_out_is_undone(
         folder = tmp_path / str(number)
         folder.mkdir()
         with served(bench, policy, folder, CompletionsServer(bench, policy, defaults=defaults)) as serving:
-            answers = serving.sample(draws(bench), PLAIN)
+            answers = serving.sample(draws(bench, 2, 2), PLAIN)
             found.append([a.token_ids for a in sorted(answers, key=lambda a: (a.draw.prompt_id, a.draw.index))])
     assert found[0] == found[1]
 
@@ -185,19 +161,19 @@ def test_a_server_that_never_samples_unlikely_tokens_is_an_error(
 def test_a_server_whose_context_is_too_small_is_an_error(bench: Workbench, policy: PolicyFiles, tmp_path: Path) -> None:
     server = CompletionsServer(bench, policy)
     with served(bench, policy, tmp_path, server) as serving:
-        server.context = len(draws(bench)[0].prompt_ids) + 6
+        server.context = len(draws(bench, 2, 2)[0].prompt_ids) + 6
         with pytest.raises(RecipeError, match=r"an answer was cut after 6 tokens where 40 were allowed\. Give the"):
             list(serving.sample(draws(bench, 1, 8), SamplingSettings(100.0, 1.0, 40)))
         server.context = 8
         with pytest.raises(RecipeError, match=r"the server read 7 tokens where there are \d+\. It cuts prompts or"):
-            list(serving.sample(draws(bench, 1), PLAIN))
+            list(serving.sample(draws(bench, 1, 2), PLAIN))
 
 
 def test_answers_whose_eos_a_server_keeps_for_itself_have_one(
     bench: Workbench, policy: PolicyFiles, tmp_path: Path
 ) -> None:
     with served(bench, policy, tmp_path, CompletionsServer(bench, policy, keeps_eos=True)) as serving:
-        answers = list(serving.sample(draws(bench, 3), PLAIN))
+        answers = list(serving.sample(draws(bench, 3, 2), PLAIN))
     assert {"stop"} <= {answer.finish_reason for answer in answers}
     assert all((a.token_ids[-1] in bench.codec.eos_ids) == (a.finish_reason == "stop") for a in answers)
     assert all((a.sum_logp is None) == (a.finish_reason == "stop") for a in answers)
@@ -225,7 +201,7 @@ def test_every_fault_is_said_when_it_does_not_go_away(
         serving.pool.patience = Patience(0.5, 0.6, 0.002, 0.02, 3)
         server.faults = Faults(1.0, (fault,))
         with pytest.raises(ResumableError, match=r"No usable answer within 0\.6 s") as error:
-            list(serving.sample(draws(bench, 1), PLAIN))
+            list(serving.sample(draws(bench, 1, 2), PLAIN))
     assert said in str(error.value)
 
 

@@ -1,17 +1,16 @@
 """Prompt sets, and which part of one a round takes."""
 
 from collections.abc import Iterable, Sequence
-from typing import overload
 
 import numpy as np
 
 from prefloop.data.given import Given
 from prefloop.data.temporary import temporary_database
 from prefloop.errors import DataError
-from prefloop.records import Prompt, seed_for
+from prefloop.records import Indexed, Prompt, seed_for
 
 
-class UniquePrompts(Sequence[Prompt]):
+class UniquePrompts(Indexed[Prompt]):
     """The prompts of some rows, the first of equal ones, in a temporary database."""
 
     def __init__(self, rows: Iterable[Given]) -> None:
@@ -27,13 +26,8 @@ class UniquePrompts(Sequence[Prompt]):
     def __len__(self) -> int:
         return self._length
 
-    @overload
-    def __getitem__(self, index: int) -> Prompt: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Prompt]: ...
-    def __getitem__(self, index: int | slice) -> Prompt | list[Prompt]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
+    def at(self, index: int) -> Prompt:
+        """A prompt, read from the database."""
         number = range(len(self))[index] + 1
         (body,) = self._database.execute("SELECT body FROM prompts WHERE number = ?", (number,)).fetchone()
         return Prompt.model_validate_json(body)

@@ -2,6 +2,7 @@
 
 from prefloop.records.group import Group, grouped
 from prefloop.records.identity import canonical, content_of, digest, file_digest, seed_for
+from prefloop.records.indexed import Indexed
 from prefloop.records.nouns import (
     AVERAGED,
     Alert,
@@ -41,6 +42,7 @@ __all__ = [
     "Example",
     "FinishReason",
     "Group",
+    "Indexed",
     "Judgment",
     "Member",
     "Message",

@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import overload
 
 from prefloop.errors import DataError
 from prefloop.policy import TokenRow
+from prefloop.records import Indexed
 from prefloop.training.rows import TokenExample, step_plan
 
 MISMATCHED = "kl"
@@ -16,7 +16,7 @@ TRIED = 64
 
 
 @dataclass(frozen=True)
-class Mismatched(Sequence[TokenExample]):
+class Mismatched(Indexed[TokenExample]):
     """Examples of one answer, each with an answer to another prompt behind its own (arXiv:2402.01306 section 4.2).
 
     The answers are those of the same set, moved on by one in the order of the first epoch: each serves about once, and
@@ -68,13 +68,8 @@ class Mismatched(Sequence[TokenExample]):
     def __len__(self) -> int:
         return len(self.examples)
 
-    @overload
-    def __getitem__(self, index: int) -> TokenExample: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[TokenExample]: ...
-    def __getitem__(self, index: int | slice) -> TokenExample | list[TokenExample]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
+    def at(self, index: int) -> TokenExample:
+        """The example, with the answer that it borrows."""
         own = self.examples[index]
         (borrowed,) = self.examples[self.partners[index]].rows.values()
         room = self.max_length - len(own.prompt_ids)

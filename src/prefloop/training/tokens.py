@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from math import isnan, nan
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from prefloop.policy import ChatCodec, Encoded, EncodingSettings, TokenRow, encoded
-from prefloop.records import Example, Record, in_pieces, read_records, shards_in, to_line
+from prefloop.records import Example, Indexed, Record, in_pieces, read_records, shards_in, to_line
 from prefloop.training.rows import TokenExample, keys_of, reasons, role_of
 
 TOGETHER = 1000
@@ -144,7 +144,7 @@ def _said(one: Encoded) -> TokenisedExample:
     )
 
 
-class TokensOnDisk(Sequence[TokenExample]):
+class TokensOnDisk(Indexed[TokenExample]):
     """The examples of a folder with the answers of some roles, or all; token ids stay on disk until asked for."""
 
     def __init__(self, folder: Path, roles: Sequence[str] | None = None) -> None:
@@ -190,13 +190,8 @@ class TokensOnDisk(Sequence[TokenExample]):
     def __len__(self) -> int:
         return len(self._start)
 
-    @overload
-    def __getitem__(self, index: int) -> TokenExample: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[TokenExample]: ...
-    def __getitem__(self, index: int | slice) -> TokenExample | list[TokenExample]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
+    def at(self, index: int) -> TokenExample:
+        """An example, read from its file."""
         lengths, roles = self._lengths[index], self._roles[index]
         start = self._start[index]
         end = start + sum(lengths)
