@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from prefloop.cli.app import app
 from prefloop.config import LongerJudge, PythonJudge
 from prefloop.errors import DataError
-from prefloop.evaluation import against_labels, labelled_pairs
+from prefloop.evaluation.labelled import against_labels, labelled_pairs
 from prefloop.judging import Apart, Judge, make_judge
 
 LONGER = Apart(make_judge(LongerJudge(type="longer")), compares=True)

@@ -12,7 +12,7 @@ from prefloop.cli.console import output, say
 from prefloop.cli.evaluate import number
 from prefloop.config import JudgeStep
 from prefloop.errors import RecipeError
-from prefloop.evaluation import against_labels, labelled_pairs
+from prefloop.evaluation.labelled import against_labels, labelled_pairs
 from prefloop.judging import Apart, check_judge, fetch_judge, make_judge, read_answers
 from prefloop.loop.journal import Journal
 from prefloop.loop.stage import locked

@@ -1,4 +1,7 @@
-"""Evaluation: held-out answers, judged, against others'; and the field's files of judgments, with intervals."""
+"""Evaluation: held-out answers, judged, against others'; and the field's files of judgments, with intervals.
+
+Pages are made without loading torch, so that what asks judges itself is imported from where it stands (`labelled`).
+"""
 
 from prefloop.evaluation.alpaca_eval import Settings, evaluate_alpaca
 from prefloop.evaluation.alpaca_files import (
@@ -30,7 +33,6 @@ from prefloop.evaluation.arena_hard import (
 )
 from prefloop.evaluation.judge_agreement import evaluate_agreement
 from prefloop.evaluation.judge_requests import judge_requests
-from prefloop.evaluation.labelled import LabelledPair, against_labels, labelled_pairs
 from prefloop.evaluation.mt_bench import evaluate_mt_bench, read_categories, vote_agreement
 from prefloop.evaluation.reward_bench import evaluate_reward_bench
 from prefloop.evaluation.scoreboard import Answers, Meeting, Question, duel, meet, read_scores, scoreboard
@@ -44,12 +46,10 @@ __all__ = [
     "ArenaSettings",
     "Battle",
     "Conversation",
-    "LabelledPair",
     "Meeting",
     "Question",
     "Settings",
     "Verified",
-    "against_labels",
     "battles_of",
     "battles_of_games",
     "conversations",
@@ -65,7 +65,6 @@ __all__ = [
     "is_right",
     "is_switched",
     "judge_requests",
-    "labelled_pairs",
     "leaderboard_row",
     "markdown_counts",
     "meet",

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass, field, replace
 
-from prefloop.config import Recipe, TrainStep
+from prefloop.config import Recipe, StepConfig, TrainStep
 from prefloop.errors import RecipeError, did_you_mean
 from prefloop.loop.artifact import Artifact, Place
 from prefloop.objectives import find_objective
@@ -14,9 +14,9 @@ POLICY_NAMES = ("initial", "round_start", "current")
 EARLIER = re.compile(r"((?P<all>all)|previous(-(?P<back>[1-9]\d*))?)\.(?P<step>.+)")
 
 
-def trains_policy(settings: TrainStep) -> bool:
-    """Whether what a train step makes answers prompts; a reward model does not."""
-    return find_objective(settings.objective.name, "objective").told == "logps"
+def trains_policy(settings: StepConfig) -> bool:
+    """Whether a step makes what answers prompts: it trains, and no reward model."""
+    return isinstance(settings, TrainStep) and find_objective(settings.objective.name, "objective").told == "logps"
 
 
 @dataclass
@@ -85,16 +85,11 @@ class Scope:
     @property
     def loop_policy(self) -> str:
         """The train step whose result the loop goes on with: `policy`, or the only one that trains a policy."""
-        trained = [
-            name
-            for name in self.recipe.block
-            if isinstance(step := self.recipe.step(name), TrainStep) and trains_policy(step)
-        ]
+        trained = [name for name in self.recipe.block if trains_policy(self.recipe.step(name))]
         return "policy" if "policy" in trained or not trained else trained[-1]
 
-    def _is_policy(self, made: Artifact) -> bool:
-        settings = self.recipe.step(made.step, made.place.round or 0)
-        return isinstance(settings, TrainStep) and trains_policy(settings)
+    def _trains_policy(self, made: Artifact) -> bool:
+        return trains_policy(self.recipe.step(made.step, made.place.round or 0))
 
     def made_before(self) -> list[Artifact]:
         """What was made earlier in this block and after it, or in the set-up, in order."""
@@ -165,7 +160,7 @@ class Scope:
                 found = self.policy(stem).inputs.get(origin, ()) if is_origin else self.find(name)
                 if is_origin and len(found) > 1:
                     raise RecipeError(f"'{name}' is a mixture of {len(found)} policies. Name one policy.")
-                if found and found[0].step_type == "train" and not self._is_policy(found[0]):
+                if found and found[0].step_type == "train" and not self._trains_policy(found[0]):
                     raise RecipeError(
                         f"'{name}' trains a reward model, which answers nothing. Name {', '.join(POLICY_NAMES)} or a "
                         "train step of a policy."
