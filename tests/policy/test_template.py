@@ -69,13 +69,6 @@ def test_the_given_beginning_of_an_answer_follows_the_prompt(tmp_path: Path) -> 
     assert codec.prompt_ids(begun) == (*codec.prompt_ids(QUESTION), 7, 8, 9)
 
 
-def test_a_given_beginning_that_has_ended_is_not_continued(tmp_path: Path) -> None:
-    codec = codec_of(tmp_path)
-    ended = Prompt.of(QUESTION.messages, source="a.jsonl:3", prefix_ids=(7, codec.eos_id, 9))
-    with pytest.raises(DataError, match=r"a.jsonl:3: the given beginning of its answer has EOS at token 1, behind wh"):
-        codec.prompt_ids(ended)
-
-
 def test_an_answer_does_not_begin_inside_a_merged_token(tmp_path: Path) -> None:
     codec = codec_of(tmp_path)
     prompt, answer = codec.prompt_ids(QUESTION), codec.response_ids("I am well.", finished=False)

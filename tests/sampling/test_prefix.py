@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from prefloop.errors import DataError
 from prefloop.policy import PolicyFiles, Workbench
 from prefloop.records import Message, Prompt
 from prefloop.sampling import Answer, LocalSampler, SamplingSettings, draws_for
@@ -103,3 +104,9 @@ def test_a_derived_prompt_keeps_its_root_and_all_that_is_known_of_it() -> None:
     assert node.root_id == gold.prompt_id != node.prompt_id
     assert node.prompt_id == Prompt.of(gold.messages, prefix_ids=(5, 6, 7)).prompt_id
     assert node.derived(messages=(Message(role="user", content="?"),)).prefix_ids == (5, 6, 7)
+
+
+def test_a_given_beginning_that_has_ended_is_not_continued(bench: Workbench) -> None:
+    ended = Prompt.of(ROOT.messages, source="a.jsonl:3", prefix_ids=(7, bench.codec.eos_id, 9))
+    with pytest.raises(DataError, match=r"a.jsonl:3: the given beginning of its answer has EOS at token 1, behind wh"):
+        bench.codec.prompt_ids(ended)
