@@ -100,6 +100,17 @@ def test_a_server_that_serves_the_policy_is_not_restarted(
         assert not (tmp_path / "restart.log").exists()
 
 
+def test_a_server_whose_answers_may_be_of_the_round_before_is_restarted_and_what_they_do_not_tell_is_said(
+    bench: Workbench, policy: PolicyFiles, trained: PolicyFiles, tmp_path: Path
+) -> None:
+    """Both policies take the same tokens greedily, and the server gives no log-probabilities."""
+    server, notes = CompletionsServer(bench, policy, lacks=frozenset({"logprobs"})), list[str]()
+    with served(bench, trained, tmp_path, server, restart=True, before=policy, notes=notes) as serving:
+        assert server.policy.directory == trained.directory
+        url = serving.pool.endpoints[0].url
+    assert f"{url}: two greedy answers do not tell the policy from the policy of the round before" in notes
+
+
 @pytest.mark.parametrize("way", ["restart", "update_weights_from_disk"])
 def test_a_server_that_says_it_took_weights_and_did_not_stops_the_run(
     bench: Workbench, policy: PolicyFiles, trained: PolicyFiles, tmp_path: Path, way: str
