@@ -17,7 +17,7 @@ from prefloop.config import load_recipe
 from prefloop.errors import DataError, RecipeError, ResumableError
 from prefloop.loop import RunResult, plan_recipe
 from prefloop.policy import ChatCodec, PolicyFiles, Workbench, resolve_model
-from prefloop.testing import CompletionsServer
+from prefloop.testing import CompletionsServer, Faults
 
 from .conftest import SMALL, stable_files
 
@@ -230,3 +230,22 @@ def test_a_wrong_address_or_a_missing_key_is_said_before_the_run(small_run: Smal
         small_run(at("localhost:8000"))
     with pytest.raises(RecipeError, match="names the environment variable NO_SUCH_KEY, which is not set"):
         small_run(at("http://localhost:8000/v1", key="NO_SUCH_KEY"))
+
+
+def test_a_key_goes_to_its_server_and_into_no_file_of_the_run(
+    small_run: SmallRun, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OUR_KEY", "sk-0123456789abcdef")
+    server = tiny_server()
+    with server.running() as url:
+        told = at(url, key="OUR_KEY", restart="true")
+        ran = small_run(told, until="samples").run
+        server.faults = Faults(1.0, ("unauthorized",))
+        with pytest.raises(RecipeError, match="401") as error:
+            small_run(told, "seed=1", until="samples")
+    assert set(server.headers) == {"Bearer sk-0123456789abcdef"}
+    files = [file for file in ran.rglob("*") if file.is_file()]
+    assert {"answers.sqlite", "journal.sqlite", "recipe.yaml"} <= {file.name for file in files}
+    assert not [file for file in files if b"sk-0123" in file.read_bytes()]
+    printed = capfd.readouterr()
+    assert "sk-0123" not in f"{error.value}{printed.out}{printed.err}"

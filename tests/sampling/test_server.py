@@ -18,7 +18,6 @@ from prefloop.sampling import (
     Pool,
     SamplingSettings,
     ServerPolicies,
-    authorization,
 )
 from prefloop.sampling.server import ServedPolicy
 from prefloop.testing import CompletionsServer, Faults
@@ -204,12 +203,12 @@ def test_a_server_that_stays_away_stops_the_step_so_that_it_goes_on_later(
     bench: Workbench, policy: PolicyFiles, tmp_path: Path
 ) -> None:
     server = CompletionsServer(bench, policy)
-    short = Patience(timeout_s=0.5, deadline_s=0.4, first_wait_s=0.002, longest_wait_s=0.02, failures=3)
-    with served(bench, policy, tmp_path, server, patience=short) as serving:
-        server.is_down = True
+    short = replace(QUICK, timeout_s=0.5, deadline_s=0.4)
+    with served(bench, policy, tmp_path, server) as serving:
+        serving.pool.patience, server.is_down = short, True
         with pytest.raises(ResumableError, match=r"No usable answer within 0.4 s\. Look after the server and give"):
             list(serving.sample(draws(bench), PLAIN))
-        server.is_down = False
+        serving.pool.patience, server.is_down = QUICK, False
         assert len(list(serving.sample(draws(bench), PLAIN))) == 12
     down = CompletionsServer(bench, policy, is_down=True)
     with (
@@ -262,46 +261,6 @@ def test_answers_that_wait_to_be_taken_hold_back_further_requests(
         next(answers)
         assert server.requests - proved <= 2
         answers.close()
-
-
-def test_a_key_comes_from_the_environment(
-    bench: Workbench, policy: PolicyFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(RecipeError, match="names the environment variable TINY_KEY, which is not set"):
-        authorization("TINY_KEY", "samples.sampler.key")
-    monkeypatch.setenv("TINY_KEY", "sk-secret")
-    assert authorization(None, "samples.sampler.key") == {}
-    server = CompletionsServer(bench, policy)
-    with server.running() as url, closing(KeptAnswers(tmp_path / "answers.sqlite")) as kept:
-        sampler = ServerPolicies(
-            lambda: Pool([url], 1, QUICK, authorization("TINY_KEY", "samples.sampler.key")),
-            "tiny",
-            bench,
-            kept,
-            lambda _line: None,
-        )
-        with sampler.serving(policy):
-            assert set(server.headers) == {"Bearer sk-secret"}
-
-
-@pytest.mark.parametrize(
-    ("fault", "said"),
-    [
-        ("redirect", "/v1/completions: redirects, which is not followed. Check sampler.url, model and key."),
-        ("unauthorized", "refused with 401: Incorrect API key provided: Bearer [the key]. Check sampler.url"),
-    ],
-)
-def test_a_server_that_refuses_is_asked_once_and_its_words_hold_no_key(
-    bench: Workbench, policy: PolicyFiles, tmp_path: Path, fault: str, said: str
-) -> None:
-    server = CompletionsServer(bench, policy, faults=Faults(1.0, (fault,)))
-    with server.running() as url, closing(KeptAnswers(tmp_path / "answers.sqlite")) as kept:
-        headers = {"Authorization": "Bearer sk-secret"}
-        sampler = ServerPolicies(lambda: Pool([url], 1, QUICK, headers), "tiny", bench, kept, lambda _line: None)
-        with pytest.raises(RecipeError) as error, sampler.serving(policy):
-            pass
-    assert said in str(error.value)
-    assert server.requests == 1
 
 
 @pytest.mark.slow

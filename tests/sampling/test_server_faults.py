@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from pydantic import ValidationError
 
-from prefloop.config import ServerSamplerConfig
 from prefloop.errors import RecipeError, ResumableError
 from prefloop.policy import PolicyFiles, Workbench
 from prefloop.sampling import (
@@ -20,7 +18,6 @@ from prefloop.sampling import (
     Restart,
     SamplingSettings,
     ServerPolicies,
-    authorization,
 )
 from prefloop.sampling.proof import is_nearer
 from prefloop.sampling.server import ServedPolicy
@@ -214,33 +211,6 @@ def test_every_fault_is_said_when_it_does_not_go_away(
         with pytest.raises(ResumableError, match=r"No usable answer within 0\.6 s") as error:
             list(serving.sample(draws(bench, 1, 2), PLAIN))
     assert said in str(error.value)
-
-
-def test_a_key_is_in_no_message_and_must_be_one(
-    bench: Workbench, policy: PolicyFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TINY_KEY", " sk-secret\n")
-    headers = authorization("TINY_KEY", "here")
-    assert headers == {"Authorization": "Bearer sk-secret"}
-    assert "sk-secret" not in repr(Pool(["http://x/v1"], 1, QUICK, headers))
-    server = CompletionsServer(bench, policy)
-    with served(bench, policy, tmp_path, server, headers=headers) as serving:
-        serving.pool.patience = Patience(0.5, 0.3, 0.002, 0.02, 3)
-        serving.pool._failed(serving.pool.endpoints[0], "your key sk-secret is wrong")
-        assert serving.pool.endpoints[0].last_error == "your key [the key] is wrong"
-    monkeypatch.setenv("TINY_KEY", "sk-sec\nret")
-    with pytest.raises(RecipeError, match="here: the environment variable TINY_KEY holds characters that no key has"):
-        authorization("TINY_KEY", "here")
-
-
-@pytest.mark.parametrize(
-    "url", ["http://user:pass@host/v1", "http://host/v1?key=1", "http://", "ftp://host", "http://a b"]
-)
-def test_an_address_with_a_secret_or_without_a_host_is_refused(url: str) -> None:
-    with pytest.raises(ValidationError):
-        ServerSamplerConfig(type="server", url=url, model="m")
-    for good in ("http://localhost:8000/v1", "https://api.x.ai/v1", "http://[::1]:80/v1", "http://10.0.0.1"):
-        assert ServerSamplerConfig(type="server", url=good, model="m").urls == (good,)
 
 
 def test_a_server_that_was_away_and_comes_back_with_other_weights_is_not_asked(

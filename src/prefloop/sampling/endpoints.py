@@ -69,7 +69,7 @@ class Endpoint:
     not_before: float = 0.0
     """`time.monotonic()` until which nothing is sent to it."""
     last_error: str = "has not answered"
-    lists: tuple[str, ...] = ()
+    lists: str = ""
     """Models that it says it has."""
     answers_as: str | None = None
     """The model that its answers named when its weights were proved; an answer that names another is not usable."""
@@ -162,9 +162,9 @@ class Pool:
                 refused.append(endpoint)
                 if only is not None or all(one in refused for one in self.endpoints):
                     raise
-                self._failed(endpoint, str(error))
+                self._failed(endpoint, error)
             except (httpx2.RequestError, TimeoutError, BadAnswerError) as error:
-                self._failed(endpoint, _why(error) or f"no answer within {self.patience.timeout_s:g} s")
+                self._failed(endpoint, error)
                 if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
                     self._doubt(endpoint)
             finally:
@@ -173,18 +173,23 @@ class Pool:
             await asyncio.sleep(min(self._jitter(attempt), max(0.0, until - time.monotonic())))
             attempt += 1
 
-    def _redacted(self, text: str) -> str:
-        """Without the key, which some servers repeat when they refuse it."""
+    def shown(self, text: str) -> str:
+        """The beginning of what a server said, on one line, without the key, which some repeat when they refuse it."""
         key = self.headers.get("Authorization", "").removeprefix("Bearer ")
-        return text.replace(key, "[the key]") if key else text
+        line = " ".join(text.split())
+        return (line.replace(key, "[the key]") if key else line)[:_SHOWN]
+
+    def _why(self, error: Exception) -> str:
+        """What went wrong; a wait that was too long says nothing of itself."""
+        return self.shown(str(error)) or f"no answer within {self.patience.timeout_s:g} s"
 
     def _jitter(self, attempt: int) -> float:
         longest = min(self.patience.longest_wait_s, self.patience.first_wait_s * 2 ** min(attempt, _DOUBLINGS))
         return self._random.uniform(0, longest)
 
-    def _failed(self, endpoint: Endpoint, why: str) -> None:
+    def _failed(self, endpoint: Endpoint, error: Exception) -> None:
         endpoint.failures += 1
-        endpoint.last_error = self._redacted(why)
+        endpoint.last_error = self._why(error)
         beyond = endpoint.failures - self.patience.failures
         if beyond >= 0:
             endpoint.not_before = time.monotonic() + self._jitter(beyond)
@@ -205,12 +210,12 @@ class Pool:
         try:
             why = await proves_again(endpoint)
         except (RefusedError, ResumableError) as error:
-            why = str(error)
+            why = self._why(error)
         if why is None:
             endpoint.is_doubted = False
             self._freed.set()
         else:
-            endpoint.last_error = self._redacted(why)
+            endpoint.last_error = why
 
     async def _free(self, endpoints: Sequence[Endpoint], until: float, *, doubted: bool) -> Endpoint:
         """The best server that takes a call now, a doubted one only where it is meant; waits for one."""
@@ -268,13 +273,12 @@ class Pool:
             async with asyncio.timeout(self.patience.timeout_s):
                 status, _, content = await self._read(endpoint, "GET", "models", None, _LARGEST_BODY)
         except (httpx2.RequestError, TimeoutError, BadAnswerError) as error:
-            why = _why(error) or f"no answer within {self.patience.timeout_s:g} s"
-            endpoint.last_error = self._redacted(why)
+            endpoint.last_error = self._why(error)
             return False
         if status == _LOADING:
             endpoint.last_error = f"answered {status}: {self._said(content)}"
             return False
-        endpoint.lists = _listed(content)
+        endpoint.lists = self.shown(", ".join(_listed(content)))
         return True
 
     def _away(self, endpoints: Sequence[Endpoint]) -> ResumableError:
@@ -288,7 +292,9 @@ class Pool:
     def _http(self) -> httpx2.AsyncClient:
         if self._client is None:
             limits = httpx2.Limits(max_connections=self.room)
-            self._client = httpx2.AsyncClient(headers=dict(self.headers), timeout=None, limits=limits)
+            # a proxy of the environment sees no key: it hands https on unread, and is not asked for http
+            direct: Mapping[str, None] = {"http://": None}
+            self._client = httpx2.AsyncClient(headers=dict(self.headers), timeout=None, limits=limits, mounts=direct)
         return self._client
 
     async def _read(
@@ -315,7 +321,7 @@ class Pool:
             raise BadAnswerError(f"answered {status}: {said}")
         if status >= 300:
             what = "redirects, which is not followed" if status < 400 else f"refused with {status}: {said}"
-            lists = f" It lists {', '.join(endpoint.lists)}." if status == 404 and endpoint.lists else ""
+            lists = f" It lists {endpoint.lists}." if status == 404 and endpoint.lists else ""
             raise RefusedError(f"{endpoint.at(path)}: {what}.{lists} Check {self.named}.url, model and key.", status)
         try:
             return read(content)
@@ -323,15 +329,14 @@ class Pool:
             raise BadAnswerError(f"answered {status} with no JSON: {said or 'an empty body'}") from error
 
     def _said(self, content: bytes) -> str:
-        """The beginning of a server's own words, on one line."""
-        return self._redacted(" ".join(content.decode(errors="replace").split()))[:_SHOWN]
+        return self.shown(content.decode(errors="replace"))
 
 
 def _require_model(endpoint: Endpoint, answer: Any) -> None:
     """An answer names the model whose weights were proved, if it names any."""
     named = answer.get("model") if isinstance(answer, dict) else None
     if endpoint.answers_as is not None and named is not None and named != endpoint.answers_as:
-        raise BadAnswerError(f"answered as {str(named)[:_SHOWN]}, but was proved as {endpoint.answers_as}")
+        raise BadAnswerError(f"answered as {named}, but was proved as {endpoint.answers_as}")
 
 
 def _listed(content: bytes) -> tuple[str, ...]:
@@ -340,11 +345,6 @@ def _listed(content: bytes) -> tuple[str, ...]:
         return tuple(str(one["id"]) for one in json.loads(content)["data"])
     except (ValueError, KeyError, TypeError, RecursionError):
         return ()
-
-
-def _why(error: Exception) -> str:
-    """What went wrong, in a few words; connection errors of several addresses say it several times."""
-    return " ".join(str(error).split())[:_SHOWN]
 
 
 class _BusyError(Exception):
@@ -380,6 +380,6 @@ def authorization(key: str | None, place: str) -> dict[str, str]:
     value = os.environ.get(key, "").strip()
     if not value:
         raise RecipeError(f"{place} names the environment variable {key}, which is not set. Set it to the key.")
-    if not (value.isascii() and value.isprintable()):
+    if not (value.isascii() and value.isprintable() and " " not in value):
         raise RecipeError(f"{place}: the environment variable {key} holds characters that no key has. Set it again.")
     return {"Authorization": f"Bearer {value}"}

@@ -120,7 +120,7 @@ class ServerPolicies:
         answers = runner.run(_answered(ask, asked))
         named = {answer.model for answer in answers}
         if len(named) > 1:
-            models = ", ".join(sorted(str(one) for one in named))
+            models = pool.shown(", ".join(sorted(str(one) for one in named)))
             return Proof(endpoint, can, asked, answers, f"answers as one model and another ({models})")
         (endpoint.answers_as,) = named
         doubt, untold = self._doubt(policy, answers, can)
