@@ -2,11 +2,12 @@
 
 import json
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -98,40 +99,54 @@ def at(url: str, **others: Any) -> str:
     return f"samples.sampler={json.dumps({'type': 'server', 'url': url, 'model': 'tiny', **others})}"
 
 
-KILLED = """
-import os, signal, sys
+RUNS = """
+import sys
 from pathlib import Path
 from prefloop.config import load_recipe
 from prefloop.loop import Progress, run_recipe
-from prefloop.sampling import KeptAnswers
-
-keep, calls = KeptAnswers.keep, []
-
-def fatal(self, answers):
-    keep(self, answers)
-    calls.append(1)
-    if len(calls) == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-KeptAnswers.keep = fatal
 run_recipe(load_recipe("loop.tiny", sys.argv[2:]), Path(sys.argv[1]), Progress(), until="samples")
 """
 
 
+def asked_of(server: CompletionsServer) -> list[str]:
+    return [body for body in server.answers if '"max_tokens":24' in body]
+
+
+def kept_in(file: Path) -> int:
+    with closing(sqlite3.connect(file)) as database:
+        return database.execute("SELECT count(*) FROM completions").fetchone()[0]
+
+
+def wait_for(is_so: Callable[[], bool]) -> None:
+    until = time.monotonic() + 120
+    while not is_so():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
 @pytest.mark.crash
-def test_a_killed_process_loses_no_answer_and_asks_for_none_again(small_run: SmallRun, tmp_path: Path) -> None:
-    server = tiny_server()
+def test_a_process_that_is_killed_with_calls_under_way_lost_no_answer_and_asks_for_none_again(
+    small_run: SmallRun, tmp_path: Path
+) -> None:
+    server = tiny_server(lacks=frozenset({"n"}))
     with server.running() as url:
-        whole = small_run(at(url, concurrency=1), name="whole", until="samples").run
+        told = (at(url, concurrency=4), "samples.wave=6")
+        whole = small_run(*told, name="whole", until="samples").run
         server.answers.clear()
-        told = (*SMALL, at(url, concurrency=1))
-        killed = subprocess.run(
-            [sys.executable, "-c", KILLED, str(tmp_path / "killed"), *told], check=False, capture_output=True
-        )
-        assert killed.returncode == -signal.SIGKILL
-        ran = small_run(at(url, concurrency=1), name="killed", until="samples").run
-    asked = [body for body in server.answers if '"max_tokens":24' in body]
-    assert len(asked) == len(set(asked)) == 6
+        server.latency_s = 0.05
+        killed = subprocess.Popen([sys.executable, "-c", RUNS, str(tmp_path / "killed"), *SMALL, *told])
+        wait_for(lambda: len(asked_of(server)) >= 5)
+        server.is_holding = True
+        wait_for(lambda: server.held == 4)
+        answered = len(asked_of(server))
+        wait_for(lambda: kept_in(tmp_path / "killed" / "answers.sqlite") == answered)
+        killed.kill()
+        killed.wait()
+        wait_for(lambda: server.held == 0)
+        server.is_holding = False
+        assert 5 <= answered == len(asked_of(server)) <= 14
+        ran = small_run(*told, name="killed", until="samples").run
+    assert len(asked_of(server)) == len(set(asked_of(server))) == 18
     assert (ran / SAMPLES).read_bytes() == (whole / SAMPLES).read_bytes()
 
 

@@ -74,7 +74,10 @@ class Endpoint:
     answers_as: str | None = None
     """The model that its answers named when its weights were proved; an answer that names another is not usable."""
     is_doubted: bool = False
-    """No connection to it could be made since its weights were proved: it may come back with others."""
+    """Since its weights were proved it could not be connected to, said that it loads, or failed again and again: it may
+    come back with others."""
+    is_lost: bool = False
+    """It was doubted, and is not what it was: it is asked no more."""
 
     def at(self, path: str) -> str:
         """The address of a path below the URL, or at the server's root where it begins with a slash."""
@@ -158,6 +161,8 @@ class Pool:
             except _BusyError as busy:
                 endpoint.last_error = str(busy)
                 endpoint.not_before = max(endpoint.not_before, time.monotonic() + busy.wait_s)
+                if busy.is_loading:
+                    self._doubt(endpoint)
             except RefusedError as error:
                 refused.append(endpoint)
                 if only is not None or all(one in refused for one in self.endpoints):
@@ -165,7 +170,8 @@ class Pool:
                 self._failed(endpoint, error)
             except (httpx2.RequestError, TimeoutError, BadAnswerError) as error:
                 self._failed(endpoint, error)
-                if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
+                is_cut_off = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
+                if is_cut_off or endpoint.failures >= self.patience.failures:
                     self._doubt(endpoint)
             finally:
                 endpoint.in_flight -= 1
@@ -195,7 +201,7 @@ class Pool:
             endpoint.not_before = time.monotonic() + self._jitter(beyond)
 
     def _doubt(self, endpoint: Endpoint) -> None:
-        """Leaves out a server that cannot be reached until it is there again and what it was."""
+        """Leaves out a server that may be starting anew until it is there again and what it was."""
         if self.proves_again is not None and not endpoint.is_doubted:
             endpoint.is_doubted = True
             self._returns.add(asyncio.create_task(self._returned(endpoint, self.proves_again)))
@@ -213,13 +219,14 @@ class Pool:
             why = self._why(error)
         if why is None:
             endpoint.is_doubted = False
-            self._freed.set()
         else:
             endpoint.last_error = why
+            endpoint.is_lost = True
+        self._freed.set()
 
     async def _free(self, endpoints: Sequence[Endpoint], until: float, *, doubted: bool) -> Endpoint:
         """The best server that takes a call now, a doubted one only where it is meant; waits for one."""
-        while (now := time.monotonic()) < until:
+        while (now := time.monotonic()) < until and not all(one.is_lost for one in endpoints):
             free = [
                 one
                 for one in endpoints
@@ -283,9 +290,11 @@ class Pool:
 
     def _away(self, endpoints: Sequence[Endpoint]) -> ResumableError:
         found = "; ".join(f"{one.url}: {one.last_error}" for one in endpoints)
+        waited = (
+            "" if all(one.is_lost for one in endpoints) else f" No usable answer within {self.patience.deadline_s:g} s."
+        )
         return ResumableError(
-            f"{found}. No usable answer within {self.patience.deadline_s:g} s. Look after the server and give the same "
-            "command again: what was answered is kept."
+            f"{found}.{waited} Look after the server and give the same command again: what was answered is kept."
         )
 
     @property
@@ -316,7 +325,7 @@ class Pool:
         status, retry_after, content = await self._read(endpoint, "POST", path, body, most_bytes)
         said = self._said(content)
         if status in _BUSY:
-            raise _BusyError(f"answered {status}: {said}", _retry_after(retry_after))
+            raise _BusyError(f"answered {status}: {said}", _retry_after(retry_after), is_loading=status == _LOADING)
         if status >= 500:
             raise BadAnswerError(f"answered {status}: {said}")
         if status >= 300:
@@ -348,9 +357,10 @@ def _listed(content: bytes) -> tuple[str, ...]:
 
 
 class _BusyError(Exception):
-    def __init__(self, message: str, wait_s: float) -> None:
+    def __init__(self, message: str, wait_s: float, *, is_loading: bool) -> None:
         super().__init__(message)
         self.wait_s = wait_s
+        self.is_loading = is_loading
 
 
 def _retry_after(value: str | None) -> float:
