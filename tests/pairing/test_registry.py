@@ -13,6 +13,7 @@ def test_rules_declare_what_they_write_and_read() -> None:
     pairs = {name for name, found in rules().items() if found.roles == ("chosen", "rejected")}
     assert rules().keys() - pairs == {
         "chance_to_win",
+        "cut_open",
         "demonstrations",
         "editing",
         "explored",

@@ -45,6 +45,7 @@ from prefloop.config.recipe import MachineConfig, ModelConfig, Recipe, at_round
 from prefloop.config.references import GeometricMixture, HarmonicMixture, mixture_of, policies_of
 from prefloop.config.steps import (
     STEP_CLASSES,
+    BufferStep,
     CloseStep,
     DataStep,
     EvaluateStep,
@@ -78,6 +79,7 @@ __all__ = [
     "AgainstDesign",
     "AllPairsDesign",
     "ArithmeticStepsJudge",
+    "BufferStep",
     "CloseStep",
     "CollapseMonitor",
     "ComparingDesign",

@@ -32,6 +32,7 @@ from prefloop.pairing.preferred import preferred
 from prefloop.pairing.prompted import instructed, prompted
 from prefloop.pairing.ranking import ranking
 from prefloop.pairing.registry import Dropped, Rule, SetConstant, find_rule, rule, rules
+from prefloop.pairing.rewritten import cut_open, spliced
 from prefloop.pairing.rollouts import rollouts
 from prefloop.pairing.self_play import self_play
 from prefloop.pairing.siblings import siblings
@@ -57,6 +58,7 @@ __all__ = [
     "chance_to_win",
     "clear_pairs",
     "corrupted_numbers",
+    "cut_open",
     "demonstrations",
     "dice",
     "edited",
@@ -96,6 +98,7 @@ __all__ = [
     "scores",
     "self_play",
     "siblings",
+    "spliced",
     "teacher",
     "threshold_labels",
     "tournament",
