@@ -53,6 +53,14 @@ def test_without_two_of_its_parts_it_is_the_method_of_the_third(beta: float) -> 
     same(combined(kl_weight=0.4), tdpo2(*of(values, *LOGPS, *KL), beta=beta, alpha=0.4), values)
 
 
+def test_only_the_rejected_answers_divergence_is_learnt_from() -> None:
+    values = drawn()
+    losses = length_regularized_token_odpo(**values, beta=0.3, alpha=0.0, offset=0.0, kl_weight=0.4)
+    of_chosen, of_rejected = torch.autograd.grad(losses.sum(), of(values, *KL), allow_unused=True)
+    assert of_chosen is None or not bool(of_chosen.any())
+    assert bool((of_rejected > 0).all())
+
+
 def test_its_margin_is_the_sum_of_the_three() -> None:
     zero, one = torch.zeros(1).double(), torch.ones(1).double()
     numbers = (*[zero] * 4, one, 3 * one, 5 * one, one, 9 * one, 4 * one)
