@@ -6,10 +6,9 @@ from itertools import combinations
 
 import numpy as np
 from jaxtyping import Bool, Float64, Shaped
-from numpy.typing import NDArray
 
-from prefloop.statistics.bootstrap import ClusteredEstimate, Labels, bca_bootstrap
-from prefloop.statistics.logistic import Floats
+from prefloop.statistics.arrays import Floats, Labels, Truths
+from prefloop.statistics.bootstrap import ClusteredEstimate, bca_bootstrap
 from prefloop.statistics.proportion import wilson_interval
 
 Rule = Callable[[Float64[Floats, " items"], Float64[Floats, " items"]], Float64[Floats, " items"]]
@@ -239,8 +238,8 @@ def prefers_longer(
 
 def prefers_list(
     preferences: Float64[Floats, " items"],
-    first: Bool[NDArray[np.bool_], " items"],
-    second: Bool[NDArray[np.bool_], " items"],
+    first: Bool[Truths, " items"],
+    second: Bool[Truths, " items"],
 ) -> float:
     """Share of pairs of which exactly one answer has a list in which that one is preferred; NaN where there is none."""
     return _share_of(preferences, first & ~second, second & ~first)
@@ -248,8 +247,8 @@ def prefers_list(
 
 def _share_of(
     preferences: Float64[Floats, " items"],
-    first: Bool[NDArray[np.bool_], " items"],
-    second: Bool[NDArray[np.bool_], " items"],
+    first: Bool[Truths, " items"],
+    second: Bool[Truths, " items"],
 ) -> float:
     """How often the marked answer of a pair is the preferred one."""
     wins = np.concatenate([(preferences < 1.5)[first], (preferences > 1.5)[second]]).astype(np.float64)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64, Int
-from numpy.typing import NDArray
 
+from prefloop.statistics.arrays import Floats, Numbers
 from prefloop.statistics.bootstrap import bca_bootstrap
-from prefloop.statistics.logistic import Floats, sigmoid, softplus
+from prefloop.statistics.logistic import sigmoid, softplus
 from prefloop.statistics.proportion import wilson_interval
 
 
@@ -108,7 +108,7 @@ def calibration_statistic(
     return lambda weights: np.abs(weights @ gaps).sum(-1) / weights.sum(-1)
 
 
-def _bins(sure: Float64[Floats, " pairs"]) -> Int[NDArray[np.int64], " pairs"]:
+def _bins(sure: Float64[Floats, " pairs"]) -> Int[Numbers, " pairs"]:
     """Ten of equal width over [1/2, 1]."""
     return np.minimum((20.0 * (sure - 0.5)).astype(np.int64), 9)
 
