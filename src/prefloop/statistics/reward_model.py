@@ -155,7 +155,7 @@ def ties_interval(rows: Sequence[TiesRow], *, seed: int, draws: int = 1000, leve
         ValueError: as in `ties_score`.
     """
     parts = _ties_parts(rows)
-    count = parts.present.shape[0]
+    count = len(parts.present)
     if count < 2:
         return float("nan"), float("nan")
     means = _means(parts, np.ones((1, count)))[0]
