@@ -18,7 +18,7 @@ HEAD = """# Systems
 <!-- written by scripts/systems_page.py from the recipes and the tests that are marked with them -->
 Every system is a recipe over the same steps: nothing in `loop/` knows its name. `prefloop recipes show NAME` prints all
 of its values, `prefloop recipes diff PARENT NAME` its contribution; `NAME.tiny` is the same graph on `builtin:tiny`, in
-seconds. Judges are rules here, and answers of teachers come from a file, so that all of it runs without a network. The
+seconds. Judges are rules here, or models that the recipe trains, and answers of teachers come from a file, so that all of it runs without a network. The
 test switches off what makes the system what it is, and asserts what becomes of the examples or of the loss.
 
 """
