@@ -4,6 +4,7 @@ Every test is of one recipe's twin; docs/systems.md shows its first line beside 
 """
 
 import json
+import re
 from collections.abc import Sequence
 from math import log
 from pathlib import Path
@@ -188,6 +189,27 @@ def test_a_pair_that_filtered_dpo_drops_never_returns(tmp_path: Path) -> None:
     assert len(pairs_of(offline / "round-00")) == 48 > len(kept[0])
 
 
+@pytest.mark.system("sprec")
+def test_sprec_pushes_down_what_it_recommends_too_often(tmp_path: Path) -> None:
+    """Rejected are a title or two that it recommends to nearly all; they lose more than half a nat where others do not,
+    and the next round recommends them to nobody. Drawn at temperature 1 no title stands out."""
+    run = ran("sprec", tmp_path / "run", "policy.batch_size=16", until="round-01/samples")
+    drawn = ran("sprec", tmp_path / "drawn", "samples.temperature=1", until="pairs", reuse=run)
+
+    quoted = re.compile(r'"[^"]+"\n')
+    rejected = [[one.member("rejected").text for one in pairs_of(of / "round-00")] for of in (run, drawn)]
+    shares = [max(map(some.count, some)) / len(some) for some in rejected]
+    assert shares[0] > 0.6 > 2 * shares[1]
+    for one in pairs_of(run / "round-00"):
+        texts = [member.text for member in one.members]
+        assert all(map(quoted.fullmatch, texts))
+        assert len({*texts}) == 2
+    lines = [json.loads(line) for line in (run / "round-00" / "policy" / "training.jsonl").read_text().splitlines()]
+    assert lines[0]["logps/rejected"] - lines[-1]["logps/rejected"] > 0.5
+    assert lines[-1]["logps/chosen"] > lines[0]["logps/chosen"] - 0.3
+    assert not {one.text for one in read_folder(run / "round-01" / "samples", Response)} & {*rejected[0]}
+
+
 @pytest.mark.system("only_prompting")
 def test_the_instruction_alone_says_which_answer_is_the_better(tmp_path: Path) -> None:
     """Judged by nobody, the chosen answers are the kinder ones, behind plain prompts; not so after one instruction."""
@@ -245,7 +267,9 @@ def test_bees_keeps_the_pairs_that_two_sources_are_surest_of(tmp_path: Path) -> 
     assert {one.example_id for one in kept[0]} != {one.example_id for one in kept[1]}
 
 
-@pytest.mark.system("davir")
+@pytest.mark.system(
+    "davir", no_truth="it selects; its page has identities of the score, which are in the published vectors"
+)
 def test_davir_keeps_what_fine_tuning_learnt_relative_to_its_loss(tmp_path: Path) -> None:
     """Kept is the half whose loss fell by the largest share; by the plain fall it is another, of longer answers."""
     run = ran("davir", tmp_path / "run", until="pairs")
@@ -344,6 +368,6 @@ def test_xpo_pushes_the_answer_of_the_initial_model_down(tmp_path: Path) -> None
 
     responses = {one.response_id: one for one in read_folder(run / "round-00" / "reference_samples", Response)}
     theirs = [responses[one.member("response").response_id] for one in pairs_of(run / "round-00")]
-    bonus = 0.01 * np.mean([one.sum_logp for one in theirs])
+    bonus = 0.01 * np.mean([one.sum_logp or 0.0 for one in theirs])
     assert losses(run / "round-00")[0] == pytest.approx(log(2) + bonus, abs=1e-4)
     assert losses(plain / "round-00")[0] == pytest.approx(log(2), abs=1e-5)

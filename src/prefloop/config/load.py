@@ -319,6 +319,13 @@ def _validated(full: Raw, where: str) -> Recipe:
     return recipe
 
 
+_SECRET = {
+    "key": "expected the name of an environment variable, in capitals, that holds the key; no recipe holds keys.",
+    "url": "expected http or https, a host, a port and a path, such as http://localhost:8000/v1, without a password.",
+}
+"""What is said of settings where a secret may stand by mistake, which is then not repeated."""
+
+
 def _first(error: ValidationError, prefix: str, kind: type[Config]) -> str:
     """The first problem of a validation error as "key: what is wrong, found ...", with a hint for unknown keys."""
     found = error.errors()[0]
@@ -336,6 +343,8 @@ def _first(error: ValidationError, prefix: str, kind: type[Config]) -> str:
         return f"{shown}.type is '{tag}'. {did_you_mean(tag, expected)}"
     if found["type"] == "value_error" and is_mapping(found["input"]):  # of several fields together
         return f"{shown}: {found['msg'].removeprefix('Value error, ')}"
+    if keys and keys[-1] in _SECRET:
+        return f"{shown}: {_SECRET[keys[-1]]}"
     return f"{shown}: {found['msg']}, found {found['input']!r}."
 
 

@@ -7,6 +7,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, Protocol
 
+from prefloop.data.catalogue import records as catalogue
 from prefloop.data.directories import files_of
 from prefloop.data.files import READERS, ending, rows_of_file
 from prefloop.data.hub import HubName, fetched
@@ -29,8 +30,13 @@ MADE: Mapping[str, Callable[[], Sequence[Mapping[str, Any]]]] = {
         for one in find_source("everyday_pairs").rows()
         if (row := one.values) is not None
     ],
+    "catalogue": lambda: [{"prompt": asked, "completion": title} for asked, title in catalogue("train")],
+    "catalogue:heldout": lambda: [
+        {"prompt": asked, "ground_truth": title.strip()} for asked, title in catalogue("heldout")
+    ],
 }
-"""Shipped sets that are worked out. `everyday_answers`: the chosen answers of `everyday_pairs`, as demonstrations."""
+"""Shipped sets that are worked out. `everyday_answers`: the chosen answers of `everyday_pairs`, as demonstrations;
+`catalogue`: a recommender's records, as demonstrations, and with `:heldout` those of other users, as gold answers."""
 
 
 EXPECTED = "a file or a directory of rows, a shipped set, or org/name@revision on the Hub"
@@ -116,8 +122,8 @@ def find_source(name: str) -> DataSource:
         file, default = SHIPPED[stem]
         with as_file(files("prefloop.data") / file) as path:
             return FileSource(name.removeprefix("builtin:"), ((path, path.name),), split or default)
-    if name.removeprefix("builtin:") in MADE:
-        return RowSource(stem, MADE[stem]())
+    if (made := name.removeprefix("builtin:")) in MADE:
+        return RowSource(made, MADE[made]())
     whole, before_split = Path(name).expanduser(), Path(name.rpartition(":")[0]).expanduser()
     if whole.exists():
         return _at(whole, None)

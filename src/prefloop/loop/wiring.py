@@ -14,6 +14,7 @@ from prefloop.config import (
     LoadedRecipe,
     MixStep,
     PairStep,
+    PairwiseModelJudge,
     PromptsStep,
     Recipe,
     SampleStep,
@@ -147,15 +148,14 @@ def check_judgments(name: str, settings: StepConfig, place: str, recipe: Recipe)
         check_judge(settings.judge, shown(settings))
         return
     trained = recipe.step(step)
-    compares = settings.judge.type == "pairwise_model"
+    compares = isinstance(settings.judge, PairwiseModelJudge)
     what, objective = ("pairwise model", PAIRWISE) if compares else ("reward model", "bradley_terry")
-    fits = isinstance(trained, TrainStep) and not trains_policy(trained)
-    if not fits or (trained.objective.name == PAIRWISE) != compares:
+    if not isinstance(trained, TrainStep) or trains_policy(trained) or (trained.objective.name == PAIRWISE) != compares:
         raise RecipeError(
             f"{place}.judge.model is '{step}', a step that trains no {what}. Give it the objective "
             f"{objective}, or name the directory ./{step}."
         )
-    if compares and settings.judge.form is not None:
+    if isinstance(settings.judge, PairwiseModelJudge) and settings.judge.form is not None:
         raise RecipeError(
             f"{place}.judge.form is set, but step '{step}' trains on the form that is shipped. Remove it."
         )

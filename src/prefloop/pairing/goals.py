@@ -8,7 +8,7 @@ from pydantic import Field
 
 from prefloop.pairing.groups import member, pair, scores
 from prefloop.pairing.registry import Dropped, rule
-from prefloop.records import Example, Group, Judgment, Message, Prompt
+from prefloop.records import Example, Group, Judgment, Message
 
 Placement = Literal["system", "user"]
 """The goal as a system turn, before an existing one; or before the first question."""
@@ -113,16 +113,7 @@ def goal_labelled(
                 why=f"goal_labelled: goal {goal:g}, {'order kept' if kept else 'order swapped'}",
                 goal=goal,
             )
-            asked = Prompt.of(
-                messages,
-                source=prompt.source,
-                root_id=prompt.root_id,
-                prefix_ids=prompt.prefix_ids,
-                answer=prompt.answer,
-                tools=prompt.tools,
-                numbers=prompt.numbers,
-            )
-            yield made.model_copy(update={"prompt": asked.model_copy(update={"part": prompt.part})})
+            yield made.model_copy(update={"prompt": prompt.derived(messages=messages)})
 
 
 def _ordered(judgment: Judgment) -> tuple[str, str] | Dropped | None:

@@ -55,16 +55,7 @@ def instructed(
     if messages is None:
         yield Dropped("no question to put an instruction before")
         return
-    made = Prompt.of(
-        messages,
-        source=root.source,
-        root_id=root.root_id,
-        prefix_ids=root.prefix_ids,
-        answer=root.answer,
-        tools=root.tools,
-        numbers=root.numbers,
-    )
-    yield made.model_copy(update={"part": root.part})
+    yield root.derived(messages=messages)
 
 
 @rule(writes=Example, roles=("chosen", "rejected"), needs=("responses",))

@@ -77,17 +77,7 @@ def first_bad_steps(
             yield Dropped("same beginning")
         else:
             begun.add(solution.token_ids[: bad[0]])
-            root = group.root
-            derived = Prompt.of(
-                root.messages,
-                source=root.source,
-                root_id=root.root_id,
-                prefix_ids=solution.token_ids[: bad[0]],
-                answer=root.answer,
-                tools=root.tools,
-                numbers=root.numbers,
-            )
-            yield derived.model_copy(update={"part": root.part})
+            yield group.root.derived(prefix_ids=solution.token_ids[: bad[0]])
 
 
 @rule(writes=Example, roles=("chosen", "rejected"))

@@ -132,9 +132,15 @@ class ChatCodec:
         """The conversation with the generation prompt, then the given beginning of the answer.
 
         Raises:
-            DataError: the template refuses the conversation, or would drop a part of it unsaid.
+            DataError: the template refuses the conversation, or would drop a part of it unsaid; or the given beginning
+                has ended already.
         """
         (ids,) = self.ids_of_rendered([self.rendered(prompt)])
+        if ended := self.eos_ids.intersection(prompt.prefix_ids):
+            raise DataError(
+                f"{prompt.source or f'prompt {prompt.prompt_id}'}: the given beginning of its answer has EOS at token "
+                f"{prompt.prefix_ids.index(min(ended))}, behind which nothing follows. Cut prefix_ids before it."
+            )
         return ids + prompt.prefix_ids
 
     def rendered(self, prompt: Prompt, answer: Message | None = None) -> str:

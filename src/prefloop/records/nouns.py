@@ -47,7 +47,7 @@ class Prompt(Record):
     messages: tuple[Message, ...]
     tools: tuple[JsonValue, ...] = ()
     prefix_ids: tuple[int, ...] = ()
-    """Beginning of the answer that is given, as tokens (Step-DPO, tree search, SAPO)."""
+    """Beginning of the answer that is given, as tokens (Step-DPO, tree search, SAPO). Samplers go on behind it."""
     answer: str | None = None
     """Gold answer, for verifiers."""
     numbers: dict[str, float] = {}
@@ -85,6 +85,24 @@ class Prompt(Record):
             numbers=numbers or {},
             source=source,
         )
+
+    def derived(
+        self, *, messages: tuple[Message, ...] | None = None, prefix_ids: tuple[int, ...] | None = None
+    ) -> Self:
+        """A prompt with other messages, or with another given beginning of the answer, under the same root.
+
+        With `prefix_ids` a sampler continues the answer behind these tokens: step by step (Step-DPO), or from a node of
+        a search tree. Its responses have the prefix in `token_ids` and in `given`, and `sum_logp` is of the rest alone.
+
+        Args:
+            messages: None keeps this prompt's.
+            prefix_ids: the whole beginning, not what is added to this prompt's own; of a text
+                `codec.response_ids(text, finished=False)`. None keeps this prompt's.
+        """
+        messages = self.messages if messages is None else messages
+        prefix_ids = self.prefix_ids if prefix_ids is None else prefix_ids
+        prompt_id = Prompt.of(messages, prefix_ids=prefix_ids, tools=self.tools).prompt_id
+        return self.model_copy(update={"prompt_id": prompt_id, "messages": messages, "prefix_ids": prefix_ids})
 
 
 class Response(Record):

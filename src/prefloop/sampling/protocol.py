@@ -45,7 +45,12 @@ class Draw:
     index: int
     seed: int
     prompt_ids: tuple[int, ...]
-    """Tokens of the prompt with the generation prompt, then the given beginning of the answer."""
+    """Tokens of the prompt with the generation prompt, then the given beginning of the answer, which is continued.
+
+    `codec.prompt_ids(prompt)` gives both, and `prompt.derived(prefix_ids=...)` a prompt with a beginning. Draws with
+    equal tokens pass once; so does a longer beginning of several, such as the nodes of a search tree. What is given
+    takes no share of `max_new_tokens`, counts as held for a repetition penalty, and completes no stop text.
+    """
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,8 @@ from itertools import combinations
 
 import numpy as np
 from jaxtyping import Bool, Float64, Shaped
-from numpy.typing import NDArray
 
-from prefloop.statistics.bootstrap import Labels
-from prefloop.statistics.logistic import Floats
+from prefloop.statistics.arrays import Floats, Labels, Truths
 
 Rule = Callable[[Float64[Floats, " items"], Float64[Floats, " items"]], Float64[Floats, " items"]]
 """Agreement of two preferences in [1, 2], by item."""
@@ -186,8 +184,8 @@ def prefers_longer(
 
 def prefers_list(
     preferences: Float64[Floats, " items"],
-    first: Bool[NDArray[np.bool_], " items"],
-    second: Bool[NDArray[np.bool_], " items"],
+    first: Bool[Truths, " items"],
+    second: Bool[Truths, " items"],
 ) -> float:
     """Share of pairs of which exactly one answer has a list in which that one is preferred; NaN where there is none."""
     return _share_of(preferences, first & ~second, second & ~first)
@@ -195,8 +193,8 @@ def prefers_list(
 
 def _share_of(
     preferences: Float64[Floats, " items"],
-    first: Bool[NDArray[np.bool_], " items"],
-    second: Bool[NDArray[np.bool_], " items"],
+    first: Bool[Truths, " items"],
+    second: Bool[Truths, " items"],
 ) -> float:
     """How often the marked answer of a pair is the preferred one."""
     wins = np.concatenate([(preferences < 1.5)[first], (preferences > 1.5)[second]]).astype(np.float64)

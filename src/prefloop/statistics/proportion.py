@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Float64, Shaped
 from scipy.special import ndtri
 
-from prefloop.statistics.bootstrap import ClusteredEstimate, Labels, bca_bootstrap
-from prefloop.statistics.logistic import Floats
+from prefloop.statistics.arrays import Floats, Labels
+from prefloop.statistics.bootstrap import ClusteredEstimate, bca_bootstrap
 
 
 def wilson_interval(share: float, count: int, *, level: float = 0.95) -> tuple[float, float]:

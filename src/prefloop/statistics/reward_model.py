@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-from prefloop.statistics.logistic import Floats, sigmoid, softplus
+from prefloop.statistics.arrays import Floats
+from prefloop.statistics.logistic import sigmoid, softplus
 
 
 @dataclass(frozen=True)

@@ -215,7 +215,7 @@ def _trained(work: Work, settings: JudgeStep) -> Iterator[RewardModel | Pairwise
         called = judge.model if len(folders) == 1 else f"{judge.model}#{number}"
         own = {"model": str(folder / "model")}
         if isinstance(judge, PairwiseModelJudge):
-            plain = RewardModelJudge(type="reward_model", **own)
+            plain = RewardModelJudge(type="reward_model", model=own["model"])
             model = RewardModel(plain, machine.device, machine.tokens_per_batch, called=called)
             yield PairwiseModel(judge.model_copy(update=own), model)
         else:
