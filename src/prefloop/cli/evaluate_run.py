@@ -30,6 +30,7 @@ class RunOptions:
     bootstrap: int
     seed: int
     threads: int | None
+    sampler: str | None = None
 
 
 def evaluate_run_command(options: RunOptions) -> dict[str, Any]:
@@ -45,7 +46,8 @@ def evaluate_run_command(options: RunOptions) -> dict[str, Any]:
     machine = {} if options.threads is None else {"threads": options.threads}
     name = Path(options.suite).stem
     folder = options.folder or Path("runs") / f"{name}-{_safe(short_name(options.model))}"
-    run = SuiteRun(options.suite, suite, options.model, folder, options.seed, machine)
+    sampler = _typed("sampler", options.sampler, "{type: server, url: http://localhost:8000/v1, model: mine}")
+    run = SuiteRun(options.suite, suite, options.model, folder, options.seed, machine, sampler)
     found = run_suite(run, Progress())
     result = {
         "suite": options.suite,
@@ -64,7 +66,8 @@ def _suite(options: RunOptions) -> SuiteFile:
     """The suite with what the command line says instead."""
     suite = read_suite(options.suite)
     changes: dict[str, Any] = dict(_setting(text) for text in options.changes)
-    given = {"prompts": options.prompts, "references": options.references, "judge": _judge(options.judge)}
+    judge = _typed("judge", options.judge, "{type: vader}")
+    given = {"prompts": options.prompts, "references": options.references, "judge": judge}
     changes |= {key: value for key, value in given.items() if value is not None}
     if options.against:
         changes["pool"] = dict(_opponents(options.against))
@@ -84,18 +87,19 @@ def _setting(text: str) -> tuple[str, Any]:
         raise RecipeError(f"--set {text}: not YAML: {' '.join(str(error).split())}") from None
 
 
-def _judge(text: str | None) -> dict[str, Any] | None:
+def _typed(option: str, text: str | None, example: str) -> dict[str, Any] | None:
+    """An option's mapping with a `type`, which may stand alone."""
     if text is None:
         return None
     try:
-        judge: object = yaml.safe_load(text)
+        found: object = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise RecipeError(f"--judge {text}: not YAML: {' '.join(str(error).split())}") from None
-    if isinstance(judge, str):
-        return {"type": judge}
-    if not is_mapping(judge):
-        raise RecipeError(f"--judge is {text!r}, expected a judge's type, or a mapping such as '{{type: vader}}'.")
-    return judge
+        raise RecipeError(f"--{option} {text}: not YAML: {' '.join(str(error).split())}") from None
+    if isinstance(found, str):
+        return {"type": found}
+    if not is_mapping(found):
+        raise RecipeError(f"--{option} is {text!r}, expected a {option}'s type, or a mapping such as '{example}'.")
+    return found
 
 
 def _opponents(against: Sequence[str]) -> Iterator[tuple[str, str]]:
