@@ -218,7 +218,7 @@ def llama_cpp(tmp_path_factory: pytest.TempPathFactory) -> Generator[str, None, 
 def test_llama_cpp_gives_tokens_log_probabilities_and_several_choices_and_samples_from_the_policy(
     small_run: SmallRun, llama_cpp: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It multiplies by 4-bit weights, where the recipe's model has what they say in float32: sums are near on average."""
+    """It multiplies by 4-bit weights, where the recipe's model has what they say in float32."""
     told = (f"model={SMOLLM2}", "prompts.count=2", "samples={num_samples: 2, max_new_tokens: 8}")
     ran = small_run(*told, at(llama_cpp, Path("smollm2")), until="samples").run
     assert llama_cpp not in capsys.readouterr().err
