@@ -131,6 +131,26 @@ def test_every_block_of_online_feedback_is_on_answers_of_the_block_before(tmp_pa
     assert second["references"] == first["references"] == {"ref": first["start"]}
 
 
+@pytest.mark.system("bmc")
+def test_bmc_trains_on_what_was_edited(tmp_path: Path) -> None:
+    """Chosen is a rejected answer with another end; edited tokens weigh more, so that the same steps go further than
+    with delta 0."""
+    few = ("policy.epochs=8",)
+    run = ran("bmc", tmp_path / "run", *few)
+    plain = ran("bmc", tmp_path / "plain", *few, "policy.objective.delta=0", reuse=run)
+
+    given = {one.text for one in read_folder(run / "round-00" / "data" / "responses", Response)}
+    for one in pairs_of(run / "round-00"):
+        chosen, rejected = (one.member(role) for role in ("chosen", "rejected"))
+        assert rejected.text in given
+        assert chosen.text.startswith(" ".join(re.split(r"(?<=[.!?])\s+", rejected.text)[:-1]))
+        assert 0 < one.numbers["edited"] <= 0.9
+        assert all(member.marked for member in (chosen, rejected))
+    assert losses(run / "round-00")[0] == losses(plain / "round-00")[0] == pytest.approx(log(2), abs=1e-6)
+    gained = [log(2) - losses(of / "round-00")[-1] for of in (run, plain)]
+    assert gained[0] > 1.5 * gained[1] > 0
+
+
 @pytest.mark.system("reward_augmented")
 def test_each_pair_stands_once_for_either_score_as_the_goal(tmp_path: Path) -> None:
     """Asked for the rejected answer's score the order is turned round; with the chosen goals alone no pair is."""
