@@ -151,20 +151,25 @@ def ppo_fields(run: Run) -> Mapping[str, Any]:
 
 def rloo_case(case: VectorCase, where: str) -> Fields:
     """A case of RLOO: samples in a line, those of one prompt one after the other."""
-    modes = {"reinforce": None, "clipped": case.hyper.get("cliprange", 0.2)}
+    modes = {"reinforce": None, "clipped": cast(float, case.hyper.get("cliprange", 0.2))}
     mode = str(case.hyper.get("mode", "reinforce"))
     if mode not in modes:
         raise DataError(f"{where}: mode = {mode!r} is not known. Known: {', '.join(modes)}.")
     known = Inputs({RESPONSE.get(name, name): value for name, value in case.inputs.items()})
     published = {RESPONSE[name]: name for name in ("policy_logps", "old_logps", "ref_logps", "scores")}
-    options = {name: case.hyper[name] for name in ("kl_coef", "normalize_advantages") if name in case.hyper}
+    options = {"kl_coef": 0.05, "normalize_advantages": False, **case.hyper}
     try:
-        rows = [known[name].view(-1, int(case.hyper["num_samples"])) for name in published]
+        num_samples = cast(int, case.hyper["num_samples"])
+        policy, old, ref, scores = (known[name].view(-1, num_samples) for name in published)
         terms = rloo_terms(
-            *rows,
-            torch.ones_like(rows[0], dtype=torch.bool),
+            policy,
+            old,
+            ref,
+            scores,
+            torch.ones_like(policy, dtype=torch.bool),
+            kl_coef=cast(float, options["kl_coef"]),
+            normalize_advantages=bool(options["normalize_advantages"]),
             cliprange=modes[mode],
-            **{"kl_coef": 0.05, "normalize_advantages": False, **options},
         )
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise DataError(
