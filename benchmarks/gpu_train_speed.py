@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 from peft import get_peft_model
+from torch.profiler import ProfilerActivity, profile
 from train_speed import drawn, token_examples
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Qwen2Config
 
@@ -72,6 +73,7 @@ def main() -> None:
     parser.add_argument("--tokenizer")
     parser.add_argument("--arm")
     parser.add_argument("--only", help="arms whose names begin so")
+    parser.add_argument("--profile", action="store_true", help="of one arm of ours: where the time of a step goes")
     options = parser.parse_args()
     if options.task == "draw":
         sys.stdout.write(json.dumps(drawn(options.pairs, PAIRS)))
@@ -168,6 +170,8 @@ def of_ours(options: argparse.Namespace, kind: str, tokens: int) -> dict[str, An
         said += [engine.step(step, RATE, number) for number, step in enumerate(plan[1:], 1)]
         torch.cuda.synchronize()
         seconds = time.perf_counter() - began
+        if options.profile:
+            sys.stderr.write(profiled(engine, plan[0]))
     passed = sum(one["tokens"] for one in said[1:])
     predicted = sum(len(row.answer_ids) for step in plan[1:] for index in step for row in examples[index].rows.values())
     operations = (4 if lora else 6) * (passed * body + predicted * head)
@@ -178,6 +182,15 @@ def of_ours(options: argparse.Namespace, kind: str, tokens: int) -> dict[str, An
         "gb": torch.cuda.max_memory_allocated() / 1e9,
         "losses": [one["loss"] for one in said],
     }
+
+
+def profiled(engine: Engine, step: list[int]) -> str:
+    """A table of what one more step spends on the GPU and on the processor."""
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as found:
+        engine.step(step, RATE)
+        torch.cuda.synchronize()
+    kinds = found.key_averages()
+    return "\n".join(kinds.table(sort_by=f"self_{kind}_time_total", row_limit=20) for kind in ("cuda", "cpu")) + "\n"
 
 
 if __name__ == "__main__":

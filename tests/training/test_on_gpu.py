@@ -27,7 +27,7 @@ from prefloop.training import (
 )
 from prefloop.training.columns import column
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("masks_without_checks")]
 
 STEPS, RATE, EVERYTHING = 3, 1e-3, 100_000
 

@@ -231,6 +231,25 @@ class RewardModelJudge(JudgeSettings):
     train step's model it comes on top of what that step measured on the answers that it trained on."""
 
 
+class PairwiseModelJudge(JudgeSettings):
+    """A pairwise model: a sequence-classification model with one label, which reads a prompt and two answers.
+
+    Its label is the logit that the answer shown first is better.
+    """
+
+    type: Literal["pairwise_model"]
+    model: str
+    """A train step of the recipe with objective `pair_ranker`; or a directory, or `org/name@revision` on the Hub."""
+    form: Annotated[str, Field(pattern=r"(?s)\{first\}.+\{second\}")] | None = None
+    """How a model from elsewhere was shown two answers in training, with `{first}` and `{second}`; its chat template
+    writes that as the answer to the prompt. None: as models that are trained here are shown them."""
+
+    @property
+    def takes(self) -> tuple[Shown, ...]:
+        """Two answers."""
+        return ("two",)
+
+
 class ImplicitRewardJudge(JudgeSettings):
     """What a policy's own training says of an answer: log pi - log ref, in nats, summed over its tokens.
 
@@ -349,6 +368,7 @@ JudgeConfig = Annotated[
     | HumanJudge
     | PythonJudge
     | RewardModelJudge
+    | PairwiseModelJudge
     | ImplicitRewardJudge
     | LogLikelihoodJudge,
     Field(discriminator="type"),
