@@ -35,7 +35,8 @@ def by_length(messages: tuple[Message, ...]) -> float:
 
 def served(bench: Workbench, **settings: Any) -> CompletionsServer:
     files = PolicyFiles(bench.source.identity, bench.source.directory)
-    return CompletionsServer(bench, files, **{"score": by_length, **settings})
+    told: dict[str, Any] = {"score": by_length, **settings}
+    return CompletionsServer(bench, files, **told)
 
 
 def judged(url: str, **more: Any) -> list[tuple[float | None, ...]]:
