@@ -189,7 +189,8 @@ def _common_baseline(battles: Sequence[Battle]) -> tuple[str, bool]:
     return (common.pop() if len(common) == 1 else battles[0].first), none
 
 
-def _arrays(battles: Sequence[Battle], names: Sequence[str], features: NDArray[np.float64]) -> Battles:
+def arrays_of(battles: Sequence[Battle], names: Sequence[str], features: NDArray[np.float64]) -> Battles:
+    """Battles as numbers; a model is its place in `names`."""
     number = {name: index for index, name in enumerate(names)}
     return Battles(
         first=np.array([number[battle.first] for battle in battles]),
@@ -247,7 +248,7 @@ def evaluate_arena(
     features = np.zeros((len(battles), 0))
     if style is not None:
         features = _features(battles, style[0], settings.style_offset, centred=True)
-    data = _arrays(battles, names, features)
+    data = arrays_of(battles, names, features)
     graph, fit = graph_of(data), bradley_terry(data, style_ridge=settings.style_ridge)
     base = names.index(baseline)
     scored = _Scored(data, graph, fit, base, settings)
