@@ -527,3 +527,17 @@ def test_printed_intervals_cover_the_truth_as_often_as_stated() -> None:
             low, high = found[interval]
             covered[place] += low <= truth[rate] <= high
     assert np.all((covered / 600 >= 0.93) & (covered / 600 <= 0.97)), covered / 600
+
+
+def test_lengths_below_zero_and_too_few_rows_for_a_search_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"mine\.jsonl:1: len_model is -1, expected a number of characters >= 0\."):
+        one(written(tmp_path, [row(0, 1.5, model=-1)]))
+    with pytest.raises(DataError, match=r"mine: 1 rows with a preference cannot be cut into 5 folds\. Name a penalty"):
+        one(written(tmp_path, [row(0, 1.5)]))
+
+
+def test_rows_of_one_instruction_are_said(tmp_path: Path) -> None:
+    said = "2 rows are of an instruction that stands before: rows of one vary together"
+    rows = some_rows()
+    assert said in one(written(tmp_path, [*rows, rows[0], rows[1]]))["warnings"]
+    assert said not in one(written(tmp_path, rows))["warnings"]

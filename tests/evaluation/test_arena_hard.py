@@ -461,3 +461,14 @@ def test_names_may_be_numbers_but_not_nothing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"battles\.jsonl:1: b is None, expected a name"):
         evaluated(written(tmp_path, [{"q": 1, "a": "x", "b": None, "winner": "tie"}]))
     assert evaluated(written(tmp_path, [{"q": 1, "a": 1, "b": 2, "winner": "tie"}]))["models"].keys() == {"1", "2"}
+
+
+def test_battles_are_read_as_version_0_1_writes_them(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"question_id": f"q{n}", "model_a": "base", "model_b": "x", "winner": "model_b"} for n in range(2)
+    ]
+    rows.append({**rows[0], "question_id": "q2", "winner": "model_a", "conv_metadata": {}})
+    found = evaluated(written(tmp_path, rows), "--bootstrap", "0")
+    assert found["models"]["x"]["score"] == pytest.approx(200 / 3)
+    with pytest.raises(DataError, match="model_b is 'base', expected another model than model_a"):
+        evaluated(written(tmp_path, [{**rows[0], "model_b": "base"}]))

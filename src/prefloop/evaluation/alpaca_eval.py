@@ -1,6 +1,6 @@
 """AlpacaEval 2: every number of its leaderboard from judgments on file, with intervals and what to be warned of."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import floor, inf, isnan
 from pathlib import Path
@@ -193,7 +193,7 @@ def _controlled(rows: AlpacaRows, settings: Settings, name: str) -> tuple[Length
         same = is_baseline(rows)
         c = inf if same else search_c(rows).c if settings.c == "search" else settings.c
     except ValueError as error:
-        raise DataError(f"{name}: {error}. Set --c to a number.") from None
+        raise DataError(f"{name}: {error}. Name a penalty: --c 100.") from None
     fit = fit_alpaca_eval(rows, c=c)
     # A penalty that the search made strong pulls towards 50, resamples as much as the value: their interval would miss.
     weak = max(c, DEFAULT_C)
@@ -231,9 +231,15 @@ def _said(sure: Identification) -> dict[str, Any]:
     }
 
 
+def _repeated(judged: Judged) -> Iterator[str]:
+    names = _names(judged)
+    if repeated := names.size - np.unique(names).size:
+        yield f"{repeated} rows are of an instruction that stands before: rows of one vary together"
+
+
 def _warnings(judged: Judged, result: Mapping[str, Any]) -> list[str]:
     """What a reader of the numbers has to know, each with the number that says so."""
-    found: list[str] = []
+    found = list(_repeated(judged))
     if result["n_failed"]:
         found.append(f"{result['n_failed']} of {judged.preferences.size} judgments failed and are left out")
     if judged.one_answer:

@@ -173,7 +173,7 @@ def search_c(rows: AlpacaRows, *, grid: Sequence[float] = C_GRID, folds: int = F
     kept = weights > 0
     features, targets, weights = features[kept], targets[kept], weights[kept]
     if not 2 <= folds <= targets.size:
-        raise ValueError(f"{targets.size} rows with a preference cannot be cut into {folds} folds; name a C")
+        raise ValueError(f"{targets.size} rows with a preference cannot be cut into {folds} folds")
     part = np.arange(targets.size) % folds
     held_out = part[None, :] == np.arange(folds)[:, None]
     scores: list[float] = []
