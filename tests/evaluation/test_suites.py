@@ -1,12 +1,14 @@
 """Suites as files, the second turn, opponents on file, answers for other tools, and `prefloop evaluate run`."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from prefloop.cli.evaluate_run import RunOptions, evaluate_run_command
+from prefloop.cli.evaluate_run import RunOptions, evaluate_run_command, suite_of
 from prefloop.config import read_suite, shipped_suites, suite_with
 from prefloop.data import next_turn, read_answers, with_references
 from prefloop.data.formats import find_format
@@ -15,7 +17,9 @@ from prefloop.evaluation import Answers, Question, conversations, evaluate_mt_be
 from prefloop.evaluation.arena_hard import markdown_metadata, read_battles
 from prefloop.evaluation.scoreboard import together
 from prefloop.pairing import pair_messages, preference_messages, verdict_messages
+from prefloop.policy import ChatCodec, PolicyFiles, Workbench, resolve_model
 from prefloop.records import Message, Prompt, Response
+from prefloop.testing import CompletionsServer
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 TWO = {
@@ -256,6 +260,21 @@ def test_a_suite_is_against_a_model_that_answers_once(tmp_path: Path) -> None:
     assert outputs[0].keys() == {"dataset", "instruction", "output", "generator"}
 
 
+def test_a_suite_is_answered_by_a_server_that_serves_the_model(tmp_path: Path) -> None:
+    source = resolve_model("builtin:tiny")
+    bench = Workbench(source, ChatCodec.load(source.directory, {}), torch.device("cpu"))
+    server = CompletionsServer(bench, PolicyFiles("served", source.directory))
+    with server.running() as url:
+        sampler = f"{{type: server, url: '{url}', model: tiny}}"
+        given = {"judge": "shorter", "sampler": sampler, "against": ("builtin:tiny",)}
+        result = evaluate_run_command(options(tmp_path, "everyday", "count=3", **given))
+    assert len([body for body in server.answers if '"max_tokens":24' in body]) == 3
+    assert result["against"]["builtin_tiny"]["judge"]["n"] == 3  # the opponent was sampled here
+    for wrong, said in (("5", "--sampler is '5', expected a sampler's type"), ("{type: server}", "sampler.url")):
+        with pytest.raises(RecipeError, match=said):
+            evaluate_run_command(options(tmp_path / "none", "everyday", sampler=wrong))
+
+
 @pytest.mark.parametrize(
     ("suite", "given", "changes", "said"),
     [
@@ -295,3 +314,31 @@ def test_messages_before_the_question_stand_before_it() -> None:
     prompt = Prompt.of((Message(role="system", content="Be brief."), Message(role="user", content="Hi")))
     (one,) = conversations({prompt.prompt_id: prompt}, Answers((answer(prompt, "a"),), {}))
     assert one.asked == "system: Be brief.\n\nuser: Hi"
+
+
+def test_settings_inside_settings_are_laid_over_the_suites(tmp_path: Path) -> None:
+    wanted = options(tmp_path, "mt_bench", "temperatures.math=1e-1", "temperature=1", prompts=str(tmp_path / "none"))
+    with pytest.raises((RecipeError, DataError)):  # there is no such file; what was asked is checked before
+        evaluate_run_command(wanted)
+    suite = suite_of(wanted)
+    assert (suite.temperatures or {})["math"] == 0.1
+    assert (suite.temperatures or {})["stem"] == 0.1
+    assert suite.temperature == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"changes": ("count",)}, "--set count: expected KEY.KEY=VALUE, for example --set num_samples=2."),
+        ({"changes": ("a..b=1",)}, "--set a..b=1: expected KEY.KEY=VALUE"),
+        ({"changes": ("count=[",)}, "--set ...=[: not YAML"),
+        ({"judge": "[1]"}, "--judge is '[1]', expected a judge's type, or a mapping such as '{type: vader}'."),
+        ({"judge": "{"}, "--judge {: not YAML"),
+    ],
+)
+def test_what_is_no_setting_and_no_judge_is_one_line(tmp_path: Path, given: dict[str, Any], said: str) -> None:
+    wanted = replace(options(tmp_path, "everyday"), **given)
+    with pytest.raises(RecipeError) as error:
+        suite_of(wanted)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)

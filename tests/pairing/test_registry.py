@@ -14,6 +14,7 @@ def test_rules_declare_what_they_write_and_read() -> None:
     assert rules().keys() - pairs == {
         "chance_to_win",
         "demonstrations",
+        "editing",
         "explored",
         "first_bad_steps",
         "instructed",
@@ -28,10 +29,12 @@ def test_rules_declare_what_they_write_and_read() -> None:
     assert given == {
         "clear_pairs",
         "demonstrations",
+        "editing",
         "given",
         "goal_labelled",
         "learnable",
         "not_outdone",
+        "side_by_side",
         "unpaired",
     }
     fitted = {name: set(found.fit) for name, found in rules().items() if found.fit}

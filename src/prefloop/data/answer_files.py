@@ -1,19 +1,23 @@
-"""Answers on file, as AlpacaEval, Arena-Hard and FastChat write them: found by the question's id, or by its text."""
+"""Answers on file, as AlpacaEval, Arena-Hard, FastChat and GSM8K have them: found by the question's id or its text."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from prefloop.data.files import rows_of_file
 from prefloop.data.problems import CODES
+from prefloop.data.row import Row
 from prefloop.errors import DataError
 from prefloop.records import Prompt
 
 IDS = ("question_id", "uid")
 """Labels by which questions are found."""
 
-FORMS = "instruction and output (AlpacaEval), question_id and choices (FastChat, Arena-Hard), or uid and messages"
+FORMS = (
+    "instruction and output (AlpacaEval), question_id and choices (FastChat, Arena-Hard), uid and messages, or "
+    "question and objects with a solution (GSM8K's model solutions)"
+)
 
 
 @dataclass
@@ -49,18 +53,23 @@ def read_answers(path: Path) -> AnswersOnFile:
     """
     if not path.is_file():
         raise DataError(f"{path}: there is no such file. Name a file of answers.")
-    found = AnswersOnFile(path.name)
+    return answers_of(rows_of_file(path, path.name), path.name)
+
+
+def answers_of(rows: Iterable[Row], name: str) -> AnswersOnFile:
+    """Rows of answers, from a source that is called so (DataError as above)."""
+    found = AnswersOnFile(name)
     models: set[str] = set()
-    for row in rows_of_file(path, path.name):
+    for row in rows:
         if row.values is None:
             problem = next(problem for problem in row.problems if problem.fate == "refused")
             raise DataError(f"{row.place}: {CODES[problem.code].meaning}: {problem.detail}. {CODES[problem.code].fix}")
         models |= _add(found, row.values, row.place)
     if len(models) > 1:
-        raise DataError(f"{path.name}: has answers of {len(models)} models ({', '.join(sorted(models))}). Split it.")
+        raise DataError(f"{name}: has answers of {len(models)} models ({', '.join(sorted(models))}). Split it.")
     if not found.by_id and not found.by_text:
-        raise DataError(f"{path.name}: has no answer. Each row needs {FORMS}.")
-    found.policy = models.pop() if models else path.name
+        raise DataError(f"{name}: has no answer. Each row needs {FORMS}.")
+    found.policy = models.pop() if models else name
     return found
 
 
@@ -80,6 +89,11 @@ def _add(found: AnswersOnFile, values: Mapping[str, Any], place: str) -> set[str
                 raise ValueError("there is no assistant's turn in messages")
             found.by_id.setdefault(_id(values), []).append(tuple(answers))
             model = values.get("model")
+        elif "question" in values and (
+            solved := [one for one in values.values() if isinstance(one, Mapping) and "solution" in one]
+        ):
+            found.by_text.setdefault(_text(values["question"]), []).extend((_text(one["solution"]),) for one in solved)
+            model = None  # of several models, a sample each
         else:
             raise ValueError(f"its columns are {', '.join(values)}")
     except (KeyError, TypeError, ValueError) as error:
