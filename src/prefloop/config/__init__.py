@@ -45,7 +45,7 @@ from prefloop.config.load import (
 from prefloop.config.provenance import Difference, Sourced, as_yaml, differences, sourced
 from prefloop.config.recipe import MachineConfig, ModelConfig, Recipe, at_round, merge
 from prefloop.config.references import GeometricMixture, HarmonicMixture, mixture_of, policies_of
-from prefloop.config.spoken import judge_of, setting
+from prefloop.config.spoken import judge_of, sampler_of, setting
 from prefloop.config.steps import (
     STEP_CLASSES,
     CloseStep,
@@ -72,10 +72,19 @@ from prefloop.config.steps import (
     ValidationSource,
     as_known_now,
 )
-from prefloop.config.suite import TURN_2, answers_of_suite, in_pool, pool_of_suite, prompts_of_suite
+from prefloop.config.suite import (
+    COMPARED,
+    TURN_2,
+    answers_of_suite,
+    comparisons_of_suite,
+    in_pool,
+    pool_of_suite,
+    prompts_of_suite,
+)
 from prefloop.config.suite_file import JudgeForm, SuiteFile, of_step, read_suite, shipped_suites, suite_with
 
 __all__ = [
+    "COMPARED",
     "STEP_CLASSES",
     "TURN_2",
     "AgainstDesign",
@@ -151,6 +160,7 @@ __all__ = [
     "as_yaml",
     "at_round",
     "check_options",
+    "comparisons_of_suite",
     "compose_recipe",
     "differences",
     "in_pool",
@@ -167,6 +177,7 @@ __all__ = [
     "read_suite",
     "recipe_layers",
     "recipe_of",
+    "sampler_of",
     "setting",
     "shipped_recipes",
     "shipped_suites",

@@ -145,7 +145,7 @@ class FinalNumberJudge(JudgeSettings):
 
 
 class ArithmeticStepsJudge(JudgeSettings):
-    """Of every step of a solution, `Step 1: ...` line by line, whether the calculations in it are right.
+    """Of every step of a solution whether the calculations in it are right.
 
     A step with a wrong one is wrong, one with right ones is right, one with none is neutral (1, 0, 0.5). For the rules
     of Step-DPO.
@@ -153,6 +153,8 @@ class ArithmeticStepsJudge(JudgeSettings):
 
     scores: ClassVar[bool] = False
     type: Literal["arithmetic_steps"]
+    steps: Literal["labels", "lines"] = "labels"
+    """What a step is: what stands behind a label, `Step 1:`, at the beginning of a line; or a line (GSM8K)."""
 
 
 class OutsideJudge(JudgeSettings):

@@ -100,7 +100,7 @@ def make_judge(config: JudgeConfig, machine: JudgeMachine = ANYWHERE, shows: Sho
         classifier = RewardModelJudge(type="reward_model", model=config.model)
         return PairwiseModel(config, RewardModel(classifier, machine.device, machine.tokens_per_batch))
     if isinstance(config, ArithmeticStepsJudge):
-        return ArithmeticSteps(machine.text_of)
+        return ArithmeticSteps(machine.text_of, config.steps)
     if isinstance(config, ImplicitRewardJudge | LogLikelihoodJudge):
         return Likelihood(config, machine.bench, machine.policies, machine.tokens_per_batch)
     return RULES[type(config)](config)
