@@ -24,9 +24,11 @@ from prefloop.config.judges import (
     LlmJudge,
     LogLikelihoodJudge,
     LongerJudge,
+    PairwiseModelJudge,
     PythonJudge,
     RegexJudge,
     RewardModelJudge,
+    RewardServerJudge,
     RubricJudge,
     ShorterJudge,
     VaderJudge,
@@ -41,8 +43,9 @@ from prefloop.config.load import (
     shipped_recipes,
 )
 from prefloop.config.provenance import Difference, Sourced, as_yaml, differences, sourced
-from prefloop.config.recipe import MachineConfig, ModelConfig, Recipe, at_round
+from prefloop.config.recipe import MachineConfig, ModelConfig, Recipe, at_round, merge
 from prefloop.config.references import GeometricMixture, HarmonicMixture, mixture_of, policies_of
+from prefloop.config.spoken import judge_of, sampler_of, setting
 from prefloop.config.steps import (
     STEP_CLASSES,
     BufferStep,
@@ -70,10 +73,19 @@ from prefloop.config.steps import (
     ValidationSource,
     as_known_now,
 )
-from prefloop.config.suite import TURN_2, answers_of_suite, in_pool, pool_of_suite, prompts_of_suite
+from prefloop.config.suite import (
+    COMPARED,
+    TURN_2,
+    answers_of_suite,
+    comparisons_of_suite,
+    in_pool,
+    pool_of_suite,
+    prompts_of_suite,
+)
 from prefloop.config.suite_file import JudgeForm, SuiteFile, of_step, read_suite, shipped_suites, suite_with
 
 __all__ = [
+    "COMPARED",
     "STEP_CLASSES",
     "TURN_2",
     "AgainstDesign",
@@ -119,6 +131,7 @@ __all__ = [
     "ObjectiveConfig",
     "Options",
     "PairStep",
+    "PairwiseModelJudge",
     "Precision",
     "PromptsStep",
     "PythonJudge",
@@ -127,6 +140,7 @@ __all__ = [
     "RegexJudge",
     "ReplaySamplerConfig",
     "RewardModelJudge",
+    "RewardServerJudge",
     "RubricJudge",
     "SampleStep",
     "ScaledFit",
@@ -148,11 +162,14 @@ __all__ = [
     "as_yaml",
     "at_round",
     "check_options",
+    "comparisons_of_suite",
     "compose_recipe",
     "differences",
     "in_pool",
     "is_mapping",
+    "judge_of",
     "load_recipe",
+    "merge",
     "mixture_of",
     "of_step",
     "options_class",
@@ -162,6 +179,8 @@ __all__ = [
     "read_suite",
     "recipe_layers",
     "recipe_of",
+    "sampler_of",
+    "setting",
     "shipped_recipes",
     "shipped_suites",
     "sourced",

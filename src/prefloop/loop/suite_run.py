@@ -2,14 +2,17 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from prefloop.config import (
+    COMPARED,
     LoadedRecipe,
     SuiteFile,
     answers_of_suite,
+    comparisons_of_suite,
     in_pool,
     of_step,
     pool_of_suite,
@@ -17,10 +20,10 @@ from prefloop.config import (
     recipe_of,
 )
 from prefloop.errors import RecipeError
-from prefloop.evaluation import Answered, Answers, read_scores
+from prefloop.evaluation import Answered, Answers, comparisons, read_scores
 from prefloop.loop.progress import Progress
 from prefloop.loop.run import run_recipe
-from prefloop.records import Prompt, Response, read_folder, write_records
+from prefloop.records import Judgment, Prompt, Response, read_folder, write_records
 
 NAME = "suite"
 RUN = "run"
@@ -42,6 +45,8 @@ class SuiteRun:
     folder: Path
     seed: int = 0
     machine: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    sampler: Mapping[str, Any] | None = None
+    """Who samples the model's answers, as in a recipe; None: this process. Opponents are sampled here."""
     step: str = f"{NAME}-samples"
     """The step that samples."""
 
@@ -68,7 +73,9 @@ def run_suite(run: SuiteRun, progress: Progress) -> SuiteAnswers:
     run_recipe(loaded, run.folder / RUN, progress, until=last)
     made = {step: run.folder / RUN / "setup" / step for step in loaded.recipe.setup}
     prompts = {one.prompt_id: one for one in read_folder(made[f"{NAME}-prompts"], Prompt)}
+    met = {step: read_folder(made[step], Judgment) for step in made if step.endswith(COMPARED)}
     ours = _answered(made, short_name(run.model), run.step, NAME)
+    ours = replace(ours, answers=replace(ours.answers, compared=comparisons(ours.answers, chain(*met.values()))))
     write_records(run.folder / ANSWERS, ours.answers.responses)
     steps = {name: in_pool(NAME, name) for name in pool}
     return SuiteAnswers(prompts, ours, tuple(_answered(made, name, step, step) for name, step in steps.items()))
@@ -88,13 +95,16 @@ def _file_of(run: SuiteRun, name: str, spec: str, progress: Progress) -> str:
     folder = run.folder / "opponents" / name
     alone = run.suite.model_copy(update={"pool": None, "judge": None})
     step = f"{NAME}-{name}"  # of another name, so that a model which meets itself answers anew
-    run_suite(SuiteRun(run.name, alone, spec, folder, run.seed, run.machine, step), progress)
+    run_suite(SuiteRun(run.name, alone, spec, folder, run.seed, run.machine, step=step), progress)
     return os.fspath(folder / ANSWERS)
 
 
 def _recipe(run: SuiteRun, pool: Mapping[str, str]) -> LoadedRecipe:
     """The steps of an evaluation without a loop around them."""
-    settings = {**of_step(run.suite), "suite": run.name, "pool": dict(pool)}
+    settings = {**of_step(run.suite), "suite": run.name, "pool": dict(pool), "sampler": run.sampler}
+    compared: dict[str, Any] = {}
+    if run.suite.compares and run.suite.judge is not None:
+        compared = comparisons_of_suite(settings.pop("judge"), run.step, NAME, pool)
     for name in pool:
         if not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
             raise RecipeError(f"suite {run.name}: an opponent is called {name!r}. Use letters, digits, dots, hyphens.")
@@ -102,6 +112,7 @@ def _recipe(run: SuiteRun, pool: Mapping[str, str]) -> LoadedRecipe:
         f"{NAME}-prompts": prompts_of_suite(settings),
         **answers_of_suite(settings, run.step, NAME, policy="initial", stem=NAME),
         **pool_of_suite(settings, NAME),
+        **compared,
     }
     raw = {
         "name": NAME,

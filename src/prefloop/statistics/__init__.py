@@ -3,6 +3,7 @@
 from prefloop.statistics.agreement import (
     OrderedAgreement,
     absolute_agreement,
+    clustered_kappa,
     cohen_kappa,
     expected_agreement,
     judge_bias,
@@ -20,6 +21,7 @@ from prefloop.statistics.alpaca_eval import (
     Identification,
     SearchedC,
     against_another,
+    alpaca_eval_refits,
     alpaca_eval_statistic,
     fit_alpaca_eval,
     identification,
@@ -55,6 +57,7 @@ from prefloop.statistics.frontier import (
     best_of_n_mean,
     envelope,
     exact_kl,
+    frontier_band,
     reward_at_kl,
 )
 from prefloop.statistics.kl import KlEstimate, k1, k2, k3, kl_estimate
@@ -66,14 +69,16 @@ from prefloop.statistics.paired import (
     ratio_of_means,
     totals_by_cluster,
 )
-from prefloop.statistics.proportion import clustered_share, wilson_interval
+from prefloop.statistics.proportion import clustered_share, combined_interval, wilson_interval
 from prefloop.statistics.reward_model import (
     PairAccuracy,
     TiesRow,
     TiesScore,
     best_of_score,
+    calibration_statistic,
     pair_accuracy,
     section_scores,
+    ties_interval,
     ties_score,
 )
 from prefloop.statistics.warm_start import warm_length_controlled_statistic
@@ -113,6 +118,7 @@ __all__ = [
     "WinRate",
     "absolute_agreement",
     "against_another",
+    "alpaca_eval_refits",
     "alpaca_eval_statistic",
     "analytic_interval",
     "area_under_envelope",
@@ -124,16 +130,20 @@ __all__ = [
     "best_of_n_mean",
     "best_of_score",
     "bradley_terry",
+    "calibration_statistic",
     "cluster_bootstrap",
+    "clustered_kappa",
     "clustered_mean",
     "clustered_share",
     "clustered_statistic",
     "cohen_kappa",
+    "combined_interval",
     "detectable_difference",
     "envelope",
     "exact_kl",
     "expected_agreement",
     "fit_alpaca_eval",
+    "frontier_band",
     "graph_of",
     "identification",
     "influences",
@@ -164,6 +174,7 @@ __all__ = [
     "section_scores",
     "soft_logistic",
     "standardised",
+    "ties_interval",
     "ties_score",
     "totals_by_cluster",
     "warm_length_controlled_statistic",
