@@ -14,6 +14,7 @@ def test_rules_declare_what_they_write_and_read() -> None:
     assert rules().keys() - pairs == {
         "chance_to_win",
         "cut_open",
+        "degraded",
         "demonstrations",
         "editing",
         "explored",
@@ -23,6 +24,7 @@ def test_rules_declare_what_they_write_and_read() -> None:
         "own_answer",
         "ranking",
         "rollouts",
+        "sampled_together",
         "threshold_labels",
         "unpaired",
     }
