@@ -31,6 +31,7 @@ def test_rules_declare_what_they_write_and_read() -> None:
     given = {name for name, found in rules().items() if found.reads_given}
     assert given == {
         "clear_pairs",
+        "degraded",
         "demonstrations",
         "editing",
         "given",
