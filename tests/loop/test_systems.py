@@ -3,6 +3,7 @@
 Every test is of one recipe's twin; docs/systems.md shows its first line beside the recipe.
 """
 
+import gzip
 import json
 import re
 from collections.abc import Sequence
@@ -15,8 +16,11 @@ import pytest
 
 from prefloop.config import VaderJudge, load_recipe
 from prefloop.errors import DataError
+from prefloop.judging.arithmetic import verdict_on
 from prefloop.judging.rules import Sentiment
+from prefloop.judging.verifiers import number_at_the_end
 from prefloop.loop import Progress, run_recipe
+from prefloop.policy import ChatCodec, resolve_model
 from prefloop.records import Example, Judgment, Prompt, Response, read_folder
 
 pytestmark = pytest.mark.recipes
@@ -391,3 +395,72 @@ def test_xpo_pushes_the_answer_of_the_initial_model_down(tmp_path: Path) -> None
     bonus = 0.01 * np.mean([one.sum_logp or 0.0 for one in theirs])
     assert losses(run / "round-00")[0] == pytest.approx(log(2) + bonus, abs=1e-4)
     assert losses(plain / "round-00")[0] == pytest.approx(log(2), abs=1e-5)
+
+
+@pytest.mark.system("step_dpo", no_truth="it is DPO behind a beginning of the answer, whose truth is that of `dpo`")
+def test_step_dpo_sets_right_steps_against_the_first_wrong_one(tmp_path: Path) -> None:
+    """Behind one beginning of right steps, trained on are a wrong calculation and a right one that led to the right
+    end; unverified ones are more, with wrong calculations among them."""
+    run = ran("step_dpo", tmp_path / "run")
+    lucky = ran("step_dpo", tmp_path / "lucky", "pairs.verified=false", until="pairs", reuse=run)
+
+    round_0 = run / "round-00"
+    responses = {
+        one.response_id: one for step in ("solutions", "continuations") for one in read_folder(round_0 / step, Response)
+    }
+    text_of = ChatCodec.load(resolve_model("builtin:tiny").directory, {}).text_of
+    behind = set[int]()
+    for one in pairs_of(round_0):
+        start = len(one.prompt.prefix_ids)
+        steps = [member.token_ids or () for member in one.members]
+        assert steps[0][:start] == steps[1][:start] == one.prompt.prefix_ids
+        assert [verdict_on(text_of(tokens[start:])) for tokens in steps] == [1.0, 0.0]
+        assert {verdict_on(line) for line in text_of(one.prompt.prefix_ids).splitlines()} <= {1.0}
+        ends = [number_at_the_end(responses[member.response_id].text) for member in one.members]
+        assert ends[0] == int(one.prompt.answer or "") != ends[1]
+        behind.add(start)
+    assert 0 in behind
+    assert len(behind) > 1
+    chosen = [
+        (one.member("chosen").token_ids or ())[len(one.prompt.prefix_ids) :] for one in pairs_of(lucky / "round-00")
+    ]
+    assert len(chosen) > len(pairs_of(round_0))
+    assert {verdict_on(text_of(tokens)) for tokens in chosen} >= {0.0, 1.0}
+
+
+SOLUTIONS = Path(__file__).parents[3] / "shared" / "data" / "gsm8k_model_solutions.jsonl.gz"
+
+
+@pytest.mark.skipif(not SOLUTIONS.exists(), reason="the stored solutions are not part of the project")
+def test_stored_solutions_are_cut_before_their_first_wrong_calculation(tmp_path: Path) -> None:
+    stored = tmp_path / "solutions.jsonl"
+    with gzip.open(SOLUTIONS, "rt", encoding="utf-8") as lines:
+        rows = [json.loads(line) for line, _ in zip(lines, range(40), strict=False)]
+    stored.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    loaded = load_recipe(
+        "step_dpo",
+        [
+            "model=builtin:tiny",
+            f"prompts.data={stored}",
+            f"solutions.sampler={{type: replay, file: {stored}}}",
+            "solutions.num_samples=4",
+            "beginnings.max_per_question=4",
+            "machine.threads=1",
+        ],
+    )
+    run = run_recipe(loaded, tmp_path / "run", Progress(), until="beginnings").run / "round-00"
+
+    right = [value for one in read_folder(run / "ends", Judgment) for value in one.values]
+    models = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
+    assert sum(right) == sum(row[model]["is_correct"] for row in rows for model in models)
+    cut = [one for one in read_folder(run / "beginnings", Prompt) if one.prefix_ids]
+    text_of = ChatCodec.load(resolve_model("builtin:tiny").directory, {}).text_of
+    assert cut
+    for one in cut:
+        begun = text_of(one.prefix_ids)
+        assert begun.endswith("\n")
+        assert all(verdict_on(line) > 0 for line in begun.splitlines())
+        question = one.messages[-1].content
+        row = next(row for row in rows if row["question"] == question)
+        wrong = [row[model]["solution"] for model in models if row[model]["solution"].startswith(begun)]
+        assert any(verdict_on(text[len(begun) :].splitlines()[0]) == 0 for text in wrong)
