@@ -1,4 +1,8 @@
-"""Writes docs/systems.md, one row a system, from the recipes and the tests of their ingredients; `--check` compares."""
+"""Writes docs/systems.md, one row a system, from recipes, the tests of their ingredients, and claims about worlds.
+
+Figures of claims that stand on the page are kept, those of new claims are measured; `--measure` measures all of them,
+a minute. `--check` compares, and measures none.
+"""
 
 import ast
 import re
@@ -8,6 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from prefloop.config import compose_recipe, shipped_recipes
+from prefloop.worlds import Claim, claims
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "systems.md"
@@ -19,9 +24,13 @@ HEAD = """# Systems
 Every system is a recipe over the same steps: nothing in `loop/` knows its name. `prefloop recipes show NAME` prints all
 of its values, `prefloop recipes diff PARENT NAME` its contribution; `NAME.tiny` is the same graph on `builtin:tiny`, in
 seconds. Judges are rules here, and answers of teachers come from a file, so that all of it runs without a network. The
-test switches off what makes the system what it is, and asserts what becomes of the examples or of the loss.
+test switches off what makes the system what it is, and asserts what becomes of the examples or of the loss. The last
+column has what theory says of it in a world small enough to enumerate, and in brackets how far the product's own code
+ends from that: `prefloop verify` measures it again ([worlds.md](worlds.md)).
 
 """
+MEASURED = re.compile(r"\(`(?P<claim>\w+)`: (?P<figure>[^)]+)\)")
+"""A claim's figure on the page."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +40,14 @@ class Shown:
     name: str
     says: str
     file: str
+    no_truth: str | None
+    """Why no claim is about it."""
 
 
-def page_text() -> str:
-    """The page of this version."""
+def page_text(figures: dict[str, str]) -> str:
+    """The page of this version, with the figure of each claim."""
     tests = shown()
-    rows = [_row(name, tests.pop(name)) for name in shipped_recipes() if name in tests]
+    rows = [_row(name, tests.pop(name), figures) for name in shipped_recipes() if name in tests]
     assert not tests, f"tests of systems without a recipe: {', '.join(tests)}"
     head = [
         "| system | recipe | against its parent | acts | tabular truth |",
@@ -50,22 +61,41 @@ def shown() -> dict[str, Shown]:
     found: dict[str, Shown] = {}
     for file in sorted(TESTS.glob("test_systems*.py")):
         for node in ast.parse(file.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.FunctionDef) and (recipe := _marked(node)) is not None:
+            if isinstance(node, ast.FunctionDef) and (mark := _mark(node)) is not None:
+                recipe = str(ast.literal_eval(mark.args[0]))
+                told = {str(keyword.arg): str(ast.literal_eval(keyword.value)) for keyword in mark.keywords}
                 assert recipe not in found, f"two tests are marked with {recipe}"
                 says = " ".join((ast.get_docstring(node) or "").split())
-                found[recipe] = Shown(node.name, says, file.relative_to(ROOT).as_posix())
+                found[recipe] = Shown(node.name, says, file.relative_to(ROOT).as_posix(), told.get("no_truth"))
     return found
 
 
-def _marked(function: ast.FunctionDef) -> str | None:
+def _mark(function: ast.FunctionDef) -> ast.Call | None:
     for mark in function.decorator_list:
         if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.system":
-            (recipe,) = mark.args
-            return str(ast.literal_eval(recipe))
+            return mark
     return None
 
 
-def _row(name: str, test: Shown) -> str:
+def truths(name: str) -> list[Claim]:
+    """What is claimed of a system in worlds."""
+    return [one for one in claims().values() if name in (one.systems or (one.method,))]
+
+
+def measured(known: dict[str, str]) -> dict[str, str]:
+    """The figure of each claim about a system; those that are known are not measured."""
+    wanted = {one.name: one for name in shown() for one in truths(name)}
+    return {name: known[name] if name in known else figure(one) for name, one in wanted.items()}
+
+
+def figure(claim: Claim) -> str:
+    """How far a claim is from what it says."""
+    error = claim.measured()
+    assert claim.holds(error), f"{claim.name}: {claim.says} Off by {error}"
+    return f"{error:.1f} {claim.unit}" if claim.unit else f"{error:.0e}" if error else "0"
+
+
+def _row(name: str, test: Shown, figures: dict[str, str]) -> str:
     raw = compose_recipe(name).raw
     against = AGAINST.search(header(name))
     assert against is not None, f"{name}.yaml does not say 'Against PARENT: ...'"
@@ -76,14 +106,23 @@ def _row(name: str, test: Shown) -> str:
         f"`{name}`",
         f"`{against['parent']}`: {against['what']}",
         f"{test.says} [`{test.name}`](../{test.file})",
-        _truth(name),
+        _truth(name, test.no_truth, figures),
     )
     assert f"{name}.tiny" in shipped_recipes(), f"{name} has no twin"
     return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
 
 
-def _truth(_name: str) -> str:
-    return "-"
+def _truth(name: str, none: str | None, figures: dict[str, str]) -> str:
+    found = truths(name)
+    assert bool(found) != bool(none), (
+        f"{name}: {len(found)} claims of worlds name it. Give one of them systems=('{name}', ...), or say "
+        f"in the mark of its test why there is none: @pytest.mark.system('{name}', no_truth='...'); one of the two."
+    )
+    told = [
+        f"{one.says.replace('*', chr(92) + '*')} (`{one.name}`: {figures.get(one.name, 'not measured')})"
+        for one in found
+    ]
+    return "<br>".join(told) if found else f"None: {none}"
 
 
 def header(name: str) -> str:
@@ -93,7 +132,9 @@ def header(name: str) -> str:
 
 
 if __name__ == "__main__":
+    page = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
+    on_page = {found["claim"]: found["figure"] for found in MEASURED.finditer(page)}
     if sys.argv[1:] != ["--check"]:
-        PAGE.write_text(page_text(), encoding="utf-8")
-    elif not PAGE.exists() or PAGE.read_text(encoding="utf-8") != page_text():
-        sys.exit("docs/systems.md is not what the recipes and tests say: run python scripts/systems_page.py")
+        PAGE.write_text(page_text(measured({} if "--measure" in sys.argv else on_page)), encoding="utf-8")
+    elif page != page_text(on_page):
+        sys.exit("docs/systems.md is not what recipes, tests and claims say: run python scripts/systems_page.py")

@@ -1,6 +1,18 @@
 """What holds for all tests."""
 
+import inspect
 import os
+from importlib import import_module
+
+import pytest
 
 # The models are tiny: one thread computes them fastest, and is not slowed a hundred times by a busy second core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def masks_without_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who sees whom is said as users have it, without the checks of types: these cannot be compiled."""
+    attention, trees = (import_module(f"prefloop.policy.{name}") for name in ("tree_attention", "trees"))
+    for owner, name in ((attention, "may_see"), (trees.Standing, "at")):
+        monkeypatch.setattr(owner, name, inspect.unwrap(getattr(owner, name)))

@@ -1,15 +1,19 @@
 """Sources: what a recipe can name, which files that means, and what identifies them."""
 
 import json
+import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from prefloop.data import RowSource, find_source
+from prefloop.data.catalogue import GENRES, HISTORY, records
 from prefloop.data.hub import HubName, fetched
 from prefloop.errors import DataError
 
+CATALOGUE = ("catalogue", "catalogue:heldout")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -31,6 +35,26 @@ def test_shipped_sets_are_named_with_their_part() -> None:
     assert len(list(train.rows())) == 162
     assert len(list(heldout.rows())) == 102
     assert train.identity != heldout.identity
+
+
+def test_the_catalogue_is_the_same_everywhere_and_asks_no_held_out_question_in_training() -> None:
+    train, heldout = ([dict(row.values or {}) for row in find_source(name).rows()] for name in CATALOGUE)
+    assert (len(train), len(heldout)) == (480, 96)
+    assert not {row["prompt"] for row in train} & {row["prompt"] for row in heldout}
+    assert train[0] == {
+        "prompt": 'I liked "Thanks", "Hello" and "Alice". Recommend one more title, in quotes.',
+        "completion": '"Please"\n',
+    }
+
+
+def test_users_of_the_catalogue_keep_to_a_genre_and_like_what_is_famous() -> None:
+    genre = {title: number for number, titles in enumerate(GENRES) for title in titles}
+    liked = [re.findall('"(.+?)"', asked + title) for asked, title in records("train")]
+    assert all(len(titles) == len({*titles}) == HISTORY + 1 for titles in liked)
+    same = [genre[before] == genre[after] for *_, before, after in liked]
+    assert sum(same) / len(same) > 0.5
+    follows = Counter(titles[-1] for titles in liked)
+    assert all(follows[titles[0]] > follows[titles[-1]] for titles in GENRES)
 
 
 def test_a_file_is_known_by_its_content_and_called_by_its_name(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from prefloop.cli.evaluate import write_plot
 from prefloop.errors import DataError, PrefloopError, RecipeError
 from prefloop.evaluation import evaluate_agreement, evaluate_reward_bench, final_number, is_right, verified_accuracy
 from prefloop.evaluation.reward_bench import EXAMPLE_COUNTS, SECTIONS
-from prefloop.statistics import wilson_interval
+from prefloop.statistics import combined_interval, wilson_interval
 
 RUNNER = CliRunner()
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
@@ -58,11 +58,31 @@ def test_a_run_by_hand(tmp_path: Path) -> None:
     assert (one["unparsed"], one["n"]) == (1, 4)
     assert one["kappa"] == pytest.approx((6 / 8 - (4 * 3 + 4 * 4) / 64) / (1 - 28 / 64), abs=1e-12)
     assert one["intervals"]["acc_ab"] == pytest.approx(wilson_interval(1.0, 4))
+    for name in ("acc_mean", "first_share", "kappa", "position_kappa"):
+        low, high = one["intervals"][name]
+        assert low <= one[name] <= high
+        assert low < high
 
 
 def test_no_verdict_at_all_has_no_first_share(tmp_path: Path) -> None:
     one = evaluated("agreement", written(tmp_path, [run([1], ["?"], ["?"])]))["runs"]["natural|mine"]
     assert (one["first_share"], one["acc_ab"], one["unparsed"]) == (None, 0.0, 2)
+    assert (one["intervals"]["first_share"], one["intervals"]["kappa"]) == (None, None)
+
+
+def test_verdicts_are_one_as_number_text_and_float(tmp_path: Path) -> None:
+    file = written(tmp_path, [run([1, 2.0], ["1", 2], [1.0, "2 "])])
+    assert evaluated("agreement", file)["runs"]["natural|mine"]["acc_both"] == 1.0
+
+
+def test_seed_and_draws_of_the_bootstrap_are_ones_own(tmp_path: Path) -> None:
+    file = written(tmp_path, [run([1, 2] * 9, ["1", "1", "2"] * 6, ["2", "1"] * 9)])
+    intervals = [
+        evaluate_agreement(file, draws=draws, seed=seed)["runs"]["natural|mine"]["intervals"]["kappa"]
+        for draws, seed in ((100, 0), (100, 0), (100, 1), (50, 0))
+    ]
+    assert intervals[0] == intervals[1]
+    assert intervals[0] not in intervals[2:]
 
 
 @pytest.mark.parametrize(
@@ -115,6 +135,46 @@ def test_lines_of_pairs_are_one_case(tmp_path: Path) -> None:
     assert one["expected_overall_four_sections"] == pytest.approx(one["expected_sections"]["Reasoning"] / 4, abs=1e-12)
     assert one["not_in_a_section"] == ["own"]
     assert one["subset_intervals"]["hep-cpp"] == pytest.approx(wilson_interval(0.5, 2))
+    weights = [164 / (164 + 984), 984 / (164 + 984)]
+    assert one["section_intervals"]["Reasoning"] == pytest.approx(combined_interval([0.5, 1.0], [2, 1], weights))
+    assert one["section_intervals"]["Chat"] is None
+    of_all = combined_interval([0.5, 1.0, 1.0], [2, 1, 1], [weights[0] / 4, weights[1] / 4, 0.0])
+    assert one["overall_interval"] == pytest.approx(of_all)
+    low, high = one["log_loss_intervals"]["hep-cpp"]
+    losses = [math.log1p(math.exp(-0.5)), math.log(2)]
+    assert (low + high) / 2 == pytest.approx(sum(losses) / 2)
+    assert high - low == pytest.approx(2 * 12.7062047 * abs(losses[0] - losses[1]) / 2)  # t(1), s / sqrt(2)
+    assert "by_length" not in one
+
+
+def test_accuracy_by_length_shows_a_taste_for_length(tmp_path: Path) -> None:
+    rows = [
+        {"subset": "own", "chosen": gap, "rejected": 0, "len_chosen": 10 + gap, "len_rejected": 10}
+        for gap in (3, 2, -1, -4, 0)
+    ]
+    found = evaluated("reward-bench", written(tmp_path, rows))["cases"][0]["by_length"]
+    assert [(found[name]["accuracy"], found[name]["n"]) for name in ("chosen longer", "chosen shorter", "equal")] == [
+        (1.0, 2),
+        (0.0, 2),
+        (0.0, 1),
+    ]
+    assert found["chosen longer"]["interval"] == pytest.approx(wilson_interval(1.0, 2))
+
+
+def test_best_of_four_and_ties_have_intervals(tmp_path: Path) -> None:
+    best = [[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 0, 0], [2, 0, 0, 1]]
+    ties = [
+        {"id": f"{group}:{number}", "scores": [3, 1 + 3 * (number % 2)], "num_correct": 1}
+        for group in ("tied", "ref")
+        for number in range(6)
+    ]
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps({"cases": [{"best_of_4": best, "ties": ties}]}))
+    (one,) = evaluated("reward-bench", file)["cases"]
+    assert one["best_of_4_score"] == 0.625
+    assert one["best_of_4_interval"][0] < 0.625 < one["best_of_4_interval"][1]
+    assert one["ties_interval"][0] < one["expected_ties"]["score"] < one["ties_interval"][1]
+    assert one["ties_n"] == 6
 
 
 def test_sections_of_ones_own(tmp_path: Path) -> None:
@@ -131,6 +191,12 @@ def test_sections_of_ones_own(tmp_path: Path) -> None:
         ("{", "is not JSON"),
         ('{"cases": [{"ties": [{"id": "ref:0", "num_correct": 2, "scores": [1, 2]}]}]}', "ref:0 has 2 correct of 2"),
         ('{"cases": [{"pairs": [["a", 1]]}]}', "mine.json, case 1: cannot be scored"),
+        ('{"cases": [{"pairs": [["a", 1, NaN]]}]}', "a score is nan, expected a number"),
+        ('{"cases": [{"best_of_4": [[1, null, 0, 0]]}]}', "a score is None, expected a number"),
+        ('{"cases": [{"ties": [{"id": "ref:0", "num_correct": 1, "scores": [1, true]}]}]}', "a score is True"),
+        ('{"cases": [{"pairs": []}]}', "case 1: has neither pairs nor best_of_4 nor ties, or they are empty."),
+        ('{"cases": [], "sections": {}}', "has no cases"),
+        ('{"cases": [{}], "sections": 5}', "sections and example_counts are no objects"),
     ],
 )
 def test_bad_cases_are_one_line(tmp_path: Path, text: str, message: str) -> None:
@@ -145,11 +211,15 @@ def test_what_people_read(tmp_path: Path) -> None:
     file = written(tmp_path, [{"subset": "own", "chosen": 2, "rejected": 0}] * 4)
     lines = RUNNER.invoke(app, ["evaluate", "reward-bench", str(file)]).output.splitlines()
     assert lines[0] == "case 1"
-    assert lines[2].startswith("  own: 1.00 [0.51, 1.00] of 4, 0.0% equal scores, log loss 0.127 nats")
-    assert lines[-1] == "  in no section: own"
+    own = "  own: 1.00 [0.51, 1.00] of 4, 0.0% equal scores, log loss 0.13 [0.13, 0.13] nats, calibration error"
+    assert any(line.startswith(own) for line in lines)
+    assert "  Chat: no pair, counted as 0" in lines
+    assert "  in no section: own" in lines
     judges = written(tmp_path, [run([1, 2], ["1", "2"], ["1", "2"])])
     table = RUNNER.invoke(app, ["evaluate", "agreement", str(judges)]).output.splitlines()
-    assert table[1].split() == ["natural|mine", "1.000", "1.000", "1.000", "1.000", "1.000", "0.500", "0", "2"]
+    right, same = table[1], table[3]
+    assert right.split()[:4] == ["natural|mine", "1.00", "[0.34,", "1.00]"]
+    assert same.split()[1:10] == ["1.00", "[0.34,", "1.00]", "1.00", "[-0.32,", "1.00]", "0.50", "[0.50,", "0.50]"]
 
 
 @published

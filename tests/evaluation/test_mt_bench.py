@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from prefloop.cli.app import app
 from prefloop.errors import DataError, PrefloopError, RecipeError
 from prefloop.evaluation import vote_agreement
 from prefloop.pairing import grading_messages, judge_prompt_name, pair_winner, rating
+from prefloop.statistics import wilson_interval
 
 RUNNER = CliRunner()
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
@@ -172,6 +174,15 @@ def test_pairs_by_hand(tmp_path: Path) -> None:
     assert (x["win_rate"], x["win_rate_adjusted"]) == (0.4, pytest.approx(0.6))
     assert (found["consistency"], found["errors"], found["n"]) == (0.8, 1, 5)
     assert found["first_bias"] == pytest.approx(5 / 8 - 0.5)  # of eight games with a winner
+    for one, name, interval in (
+        (found, "consistency", "consistency_interval"),
+        (found, "first_bias", "first_bias_interval"),
+        (x, "win_rate", "win_rate_interval"),
+        (x, "win_rate_adjusted", "interval"),
+    ):
+        low, high = one[interval]
+        assert low < one[name] < high
+    assert x["n"] == 5
 
 
 def test_exchanging_the_models_exchanges_wins_and_losses(tmp_path: Path) -> None:
@@ -187,6 +198,9 @@ def test_a_judge_that_always_says_a_gives_ties_only(tmp_path: Path) -> None:
     found = evaluated(written(tmp_path, [pair(number, "[[A]]", "[[A]]") for number in range(6)]))
     assert (found["consistency"], found["first_bias"]) == (0.0, 0.5)
     assert found["models"]["x"]["tie"] == 6
+    assert found["consistency_interval"] == pytest.approx(wilson_interval(0.0, 6))
+    assert found["first_bias_interval"] == pytest.approx([bound - 0.5 for bound in wilson_interval(1.0, 6)])
+    assert found["models"]["x"]["win_rate_interval"] == pytest.approx(wilson_interval(0.0, 6))
     assert found["models"]["x"]["interval"] == [0.5, 0.5]
 
 
@@ -221,6 +235,15 @@ def test_the_table_for_people(tmp_path: Path) -> None:
         "mine 5.00 [5.00, 5.00] 5.00 [5.00, 5.00] 5.00 [5.00, 5.00] 4 0",
         "in brackets 95 %, BCa bootstrap over prompts",
     ]
+
+
+def test_the_table_of_pairs_for_people(tmp_path: Path) -> None:
+    file = written(tmp_path, [pair(number, "[[A]]", "[[B]]" if number % 2 else "[[A]]") for number in range(8)])
+    output = RUNNER.invoke(app, ["evaluate", "mt-bench", str(file)]).output
+    said = " ".join(output.split())
+    assert re.search(r"x 4 0 4 0\.50 \[0\.\d\d, 0\.\d\d\] 0\.75 \[", said)
+    assert re.search(r"both orders agree 0\.50 \[0\.\d\d, 0\.\d\d\]", said)
+    assert re.search(r"less 0\.5: \+0\.25 \[\+0\.\d\d, \+0\.\d\d\]", said)
 
 
 def test_options_of_the_other_kind_are_refused(tmp_path: Path) -> None:

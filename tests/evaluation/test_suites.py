@@ -1,12 +1,13 @@
 """Suites as files, the second turn, opponents on file, answers for other tools, and `prefloop evaluate run`."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from prefloop.cli.evaluate_run import RunOptions, evaluate_run_command
+from prefloop.cli.evaluate_run import RunOptions, evaluate_run_command, suite_of
 from prefloop.config import read_suite, shipped_suites, suite_with
 from prefloop.data import next_turn, read_answers, with_references
 from prefloop.data.formats import find_format
@@ -295,3 +296,31 @@ def test_messages_before_the_question_stand_before_it() -> None:
     prompt = Prompt.of((Message(role="system", content="Be brief."), Message(role="user", content="Hi")))
     (one,) = conversations({prompt.prompt_id: prompt}, Answers((answer(prompt, "a"),), {}))
     assert one.asked == "system: Be brief.\n\nuser: Hi"
+
+
+def test_settings_inside_settings_are_laid_over_the_suites(tmp_path: Path) -> None:
+    wanted = options(tmp_path, "mt_bench", "temperatures.math=1e-1", "temperature=1", prompts=str(tmp_path / "none"))
+    with pytest.raises((RecipeError, DataError)):  # there is no such file; what was asked is checked before
+        evaluate_run_command(wanted)
+    suite = suite_of(wanted)
+    assert (suite.temperatures or {})["math"] == 0.1
+    assert (suite.temperatures or {})["stem"] == 0.1
+    assert suite.temperature == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"changes": ("count",)}, "--set count: expected KEY.KEY=VALUE, for example --set num_samples=2."),
+        ({"changes": ("a..b=1",)}, "--set a..b=1: expected KEY.KEY=VALUE"),
+        ({"changes": ("count=[",)}, "--set ...=[: not YAML"),
+        ({"judge": "[1]"}, "--judge is '[1]', expected a judge's type, or a mapping such as '{type: vader}'."),
+        ({"judge": "{"}, "--judge {: not YAML"),
+    ],
+)
+def test_what_is_no_setting_and_no_judge_is_one_line(tmp_path: Path, given: dict[str, Any], said: str) -> None:
+    wanted = replace(options(tmp_path, "everyday"), **given)
+    with pytest.raises(RecipeError) as error:
+        suite_of(wanted)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)

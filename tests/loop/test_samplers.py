@@ -2,11 +2,12 @@
 
 import json
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from prefloop.config import load_recipe
 from prefloop.errors import DataError, RecipeError, ResumableError
 from prefloop.loop import RunResult, plan_recipe
 from prefloop.policy import ChatCodec, PolicyFiles, Workbench, resolve_model
-from prefloop.testing import CompletionsServer
+from prefloop.testing import CompletionsServer, Faults
 
 from .conftest import SMALL, stable_files
 
@@ -140,40 +141,54 @@ def at(url: str, **others: Any) -> str:
     return f"samples.sampler={json.dumps({'type': 'server', 'url': url, 'model': 'tiny', **others})}"
 
 
-KILLED = """
-import os, signal, sys
+RUNS = """
+import sys
 from pathlib import Path
 from prefloop.config import load_recipe
 from prefloop.loop import Progress, run_recipe
-from prefloop.sampling import KeptAnswers
-
-keep, calls = KeptAnswers.keep, []
-
-def fatal(self, answers):
-    keep(self, answers)
-    calls.append(1)
-    if len(calls) == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-KeptAnswers.keep = fatal
 run_recipe(load_recipe("loop.tiny", sys.argv[2:]), Path(sys.argv[1]), Progress(), until="samples")
 """
 
 
+def asked_of(server: CompletionsServer) -> list[str]:
+    return [body for body in server.answers if '"max_tokens":24' in body]
+
+
+def kept_in(file: Path) -> int:
+    with closing(sqlite3.connect(file)) as database:
+        return database.execute("SELECT count(*) FROM completions").fetchone()[0]
+
+
+def wait_for(is_so: Callable[[], bool]) -> None:
+    until = time.monotonic() + 120
+    while not is_so():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
 @pytest.mark.crash
-def test_a_killed_process_loses_no_answer_and_asks_for_none_again(small_run: SmallRun, tmp_path: Path) -> None:
-    server = tiny_server()
+def test_a_process_that_is_killed_with_calls_under_way_lost_no_answer_and_asks_for_none_again(
+    small_run: SmallRun, tmp_path: Path
+) -> None:
+    server = tiny_server(lacks=frozenset({"n"}))
     with server.running() as url:
-        whole = small_run(at(url, concurrency=1), name="whole", until="samples").run
+        told = (at(url, concurrency=4), "samples.wave=6")
+        whole = small_run(*told, name="whole", until="samples").run
         server.answers.clear()
-        told = (*SMALL, at(url, concurrency=1))
-        killed = subprocess.run(
-            [sys.executable, "-c", KILLED, str(tmp_path / "killed"), *told], check=False, capture_output=True
-        )
-        assert killed.returncode == -signal.SIGKILL
-        ran = small_run(at(url, concurrency=1), name="killed", until="samples").run
-    asked = [body for body in server.answers if '"max_tokens":24' in body]
-    assert len(asked) == len(set(asked)) == 6
+        server.latency_s = 0.05
+        killed = subprocess.Popen([sys.executable, "-c", RUNS, str(tmp_path / "killed"), *SMALL, *told])
+        wait_for(lambda: len(asked_of(server)) >= 5)
+        server.is_holding = True
+        wait_for(lambda: server.held == 4)
+        answered = len(asked_of(server))
+        wait_for(lambda: kept_in(tmp_path / "killed" / "answers.sqlite") == answered)
+        killed.kill()
+        killed.wait()
+        wait_for(lambda: server.held == 0)
+        server.is_holding = False
+        assert 5 <= answered == len(asked_of(server)) <= 14
+        ran = small_run(*told, name="killed", until="samples").run
+    assert len(asked_of(server)) == len(set(asked_of(server))) == 18
     assert (ran / SAMPLES).read_bytes() == (whole / SAMPLES).read_bytes()
 
 
@@ -272,3 +287,22 @@ def test_a_wrong_address_or_a_missing_key_is_said_before_the_run(small_run: Smal
         small_run(at("localhost:8000"))
     with pytest.raises(RecipeError, match="names the environment variable NO_SUCH_KEY, which is not set"):
         small_run(at("http://localhost:8000/v1", key="NO_SUCH_KEY"))
+
+
+def test_a_key_goes_to_its_server_and_into_no_file_of_the_run(
+    small_run: SmallRun, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OUR_KEY", "sk-0123456789abcdef")
+    server = tiny_server()
+    with server.running() as url:
+        told = at(url, key="OUR_KEY", restart="true")
+        ran = small_run(told, until="samples").run
+        server.faults = Faults(1.0, ("unauthorized",))
+        with pytest.raises(RecipeError, match="401") as error:
+            small_run(told, "seed=1", until="samples")
+    assert set(server.headers) == {"Bearer sk-0123456789abcdef"}
+    files = [file for file in ran.rglob("*") if file.is_file()]
+    assert {"answers.sqlite", "journal.sqlite", "recipe.yaml"} <= {file.name for file in files}
+    assert not [file for file in files if b"sk-0123" in file.read_bytes()]
+    printed = capfd.readouterr()
+    assert "sk-0123" not in f"{error.value}{printed.out}{printed.err}"

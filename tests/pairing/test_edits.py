@@ -1,18 +1,19 @@
 """Edited tokens, rewritten segments, corrupted answers."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
 from hypothesis import given as all_of
 from hypothesis import strategies as st
 
-from prefloop.pairing import corrupted_numbers, edited, wrong_choices
+from prefloop.errors import RecipeError
+from prefloop.pairing import corrupted_numbers, edited, editing, editing_text, find_rule, wrong_choices
 from prefloop.pairing.corrupted import NUMBER, corrupted_number, edit_distance, relative_edit_distance
 from prefloop.pairing.edits import diff_masks, spans_of
 from prefloop.pairing.segments import ReplayBuffer, segment_range, splice
-from prefloop.records import Example, Group, Judgment
+from prefloop.records import Example, Group, Judgment, Message, Prompt
 
 Build = Callable[..., Group]
 Read = Callable[..., list[str]]
@@ -47,6 +48,22 @@ def test_a_mask_as_spans() -> None:
     assert spans_of([]) == ()
 
 
+class Letters:
+    """A tokenizer of a token a letter; EOS is 0."""
+
+    def prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:
+        return self.response_ids(prompt.messages[-1].content, finished=False) + prompt.prefix_ids
+
+    def response_ids(self, text: str, *, finished: bool) -> tuple[int, ...]:
+        return (*map(ord, text), *((0,) if finished else ()))
+
+    def text_of(self, token_ids: Sequence[int]) -> str:
+        return "".join(chr(token) for token in token_ids if token)
+
+
+LETTERS = Letters()
+
+
 def two_versions(build: Build, chosen: list[int] | None, rejected: list[int]) -> Group:
     group = build([None, None])
     old, new = group.responses
@@ -57,19 +74,52 @@ def two_versions(build: Build, chosen: list[int] | None, rejected: list[int]) ->
 
 def test_an_edited_answer_meets_what_it_was_made_of_with_marks(build: Build, read: Read) -> None:
     group = two_versions(build, [1, 2, 9, 5, 4], [1, 2, 3, 4])
-    (example,) = edited(group)
+    (example,) = edited(group, LETTERS)
     assert isinstance(example, Example)
     assert read([example]) == ["b>a"]
     assert [member.marked for member in example.members] == [((2, 4),), ((2, 3),)]
-    (example,) = edited(group, ignored_ids=(9,))
-    assert isinstance(example, Example)
-    assert [member.marked for member in example.members] == [((3, 4),), ((2, 3),)]
-    assert read(list(edited(group, max_edited=0.3))) == ["edited too much"]
-    assert read(list(edited(two_versions(build, [1, 2], [1, 2])))) == ["nothing was edited"]
-    assert read(list(edited(two_versions(build, None, [1, 2])))) == ["answer without tokens"]
-    assert read(list(edited(build([None, None])))) == ["no edited answer"]
+    assert read(list(edited(group, LETTERS, max_edited=0.3))) == ["edited too much"]
+    assert read(list(edited(two_versions(build, [1, 2], [1, 2]), LETTERS))) == ["nothing was edited"]
+    assert read(list(edited(build([None, None]), LETTERS))) == ["no edited answer"]
     alone = two_versions(build, [1], [2])
-    assert read(list(edited(replace(alone, responses=alone.responses[1:])))) == ["what was edited is missing"]
+    assert read(list(edited(replace(alone, responses=alone.responses[1:]), LETTERS))) == ["what was edited is missing"]
+
+
+def test_an_editor_is_asked_about_every_given_pair_and_its_answer_stands_behind_the_question(
+    build: Build, read: Read
+) -> None:
+    preference = Judgment(judge="dataset:x", kind="preference", subjects=("a", "b"), values=(1.0,))
+    given = build([None, None], steps=["given"] * 2, texts=["a {rejected} b", "c a d"], extra=[preference])
+    given = replace(given, responses=tuple(one.model_copy(update={"token_ids": None}) for one in given.responses))
+    (asked,) = editing(given, template="{question}|{chosen}|{rejected}")
+    assert isinstance(asked, Prompt)
+    assert asked.messages[0].content == "How are you?|a {rejected} b|c a d"
+    assert (asked.root_id, asked.labels) == (given.root.prompt_id, {"edits": "b"})
+
+    answer = given.responses[1].model_copy(
+        update={"response_id": "e", "prompt_id": asked.prompt_id, "step": "corrections", "text": "c i e"}
+    )
+    group = replace(given, prompts=(given.root, asked), responses=(*given.responses, answer))
+    (example,) = edited(group, LETTERS)
+    assert isinstance(example, Example)
+    assert (read([example]), example.prompt) == (["e>b"], given.root)
+    assert [member.token_ids for member in example.members] == [(99, 32, 105, 32, 101, 0), (99, 32, 97, 32, 100, 0)]
+    assert [member.marked for member in example.members] == [((4, 5),), ((4, 5),)]
+    (example,) = edited(group, LETTERS, ignored_words=())
+    assert isinstance(example, Example)
+    assert [member.marked for member in example.members] == [((2, 3), (4, 5)), ((2, 3), (4, 5))]
+    assert example.numbers == {"edited": 4 / 12}
+
+
+def test_an_editor_is_told_who_speaks_in_a_conversation() -> None:
+    turns = [
+        Message(role="user", content="Hi"),
+        Message(role="assistant", content="Oh"),
+        Message(role="user", content="Go"),
+    ]
+    assert editing_text(turns, "r", "c", "{question}/{rejected}/{chosen}") == "user: Hi\nassistant: Oh\nuser: Go/r/c"
+    with pytest.raises(RecipeError, match=r"expected \{chosen\} in the text"):
+        find_rule("editing", "pairs").checked({"template": "{question} {rejected}"}, "pairs")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ def test_rules_declare_what_they_write_and_read() -> None:
     assert rules().keys() - pairs == {
         "chance_to_win",
         "demonstrations",
+        "editing",
         "explored",
         "first_bad_steps",
         "instructed",
@@ -28,6 +29,7 @@ def test_rules_declare_what_they_write_and_read() -> None:
     assert given == {
         "clear_pairs",
         "demonstrations",
+        "editing",
         "given",
         "goal_labelled",
         "learnable",

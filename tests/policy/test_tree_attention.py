@@ -1,6 +1,5 @@
 """FlexAttention, segments and a dense mask: three ways to attend along the paths of a forest, and one rule."""
 
-import inspect
 from dataclasses import dataclass
 
 import pytest
@@ -11,7 +10,7 @@ from torch.nn.attention import flex_attention as flex
 
 from prefloop.policy import tree_attention
 from prefloop.policy.tree_attention import _AlongPaths, _attend, _by_blocks, _Passing, _Rule
-from prefloop.policy.trees import Forest, Standing
+from prefloop.policy.trees import Forest
 
 HEADS, WIDTH = 4, 16
 EXACT = 1e-13
@@ -193,13 +192,12 @@ def test_gradients_of_a_shared_beginning_are_added_up_in_float32() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("masks_without_checks")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_compiled_it_attends_the_same_and_is_compiled_twice_for_all_lengths_and_windows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Needs a C++ compiler. Float32: each number is a mean of values near 1, summed in another order."""
-    for owner, name in ((tree_attention, "may_see"), (Standing, "at")):  # without the checks of types, as users have it
-        monkeypatch.setattr(owner, name, inspect.unwrap(getattr(owner, name)))
     torch._dynamo.reset()
     compiles = CompileCounterWithBackend("inductor")
     compiled = torch.compile(flex.flex_attention, dynamic=True, fullgraph=True, backend=compiles)
@@ -215,6 +213,7 @@ def test_compiled_it_attends_the_same_and_is_compiled_twice_for_all_lengths_and_
 
 
 @pytest.mark.gpu
+@pytest.mark.usefixtures("masks_without_checks")
 @pytest.mark.parametrize(("dtype", "within"), [(torch.float32, 1e-5), (torch.bfloat16, 0.03)])
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
 def test_on_a_gpu_blocks_give_the_numbers_and_gradients_of_rows(

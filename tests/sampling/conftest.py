@@ -7,7 +7,7 @@ from prefloop.policy import ChatCodec, PolicyFiles, Workbench, resolve_model
 from prefloop.records import Message, Prompt
 from prefloop.sampling import Draw, Patience, SamplingSettings, draws_for
 
-QUICK = Patience(timeout_s=10.0, deadline_s=20.0, first_wait_s=0.002, longest_wait_s=0.02, failures=3)
+QUICK = Patience(timeout_s=60.0, deadline_s=120.0, first_wait_s=0.002, longest_wait_s=0.02, failures=3)
 PLAIN = SamplingSettings(1.0, 1.0, 16)
 
 

@@ -27,6 +27,7 @@ from .test_local import (
     prompts_of_lengths,
 )
 
+pytestmark = pytest.mark.usefixtures("masks_without_checks")
 ON_DEVICES = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 FILTERED = SamplingSettings(1.8, 0.9, 3, top_k=4, min_p=0.15, repetition_penalty=1.4)
 

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from prefloop.data import find_source
 from prefloop.errors import DataError
 from prefloop.records import Message, Prompt, Response, write_records
 from prefloop.sampling import Replay, replay_identity
@@ -56,3 +57,14 @@ def test_its_identity_is_its_content_and_not_its_place(tmp_path: Path) -> None:
     one, two, other = (replay_identity(str(tmp_path / name)) for name in ("one", "two", "other"))
     assert one == two != other
     assert replay_identity(str(tmp_path / "one" / "part-00000.jsonl")) == one
+
+
+def test_a_shipped_set_of_answers_is_found_by_what_was_asked() -> None:
+    rows = [dict(row.values or {}) for row in find_source("everyday_corrections").rows()]
+    replay = Replay.load("builtin:everyday_corrections")
+    found = list(replay.of([prompt(row["instruction"]) for row in rows], 1, "corrections"))
+    assert [one.text for one in found] == [row["output"] for row in rows]
+    assert {(one.step, one.policy) for one in found} == {("corrections", "everyday_corrections")}
+    assert replay_identity("builtin:everyday_corrections") == find_source("everyday_corrections").identity
+    with pytest.raises(DataError, match=r"sampler\.file everyday_corrections: has 0 answers to turn 1"):
+        list(replay.of([prompt("something else")], 1, "corrections"))

@@ -2,15 +2,14 @@
 
 import json
 import sys
+import threading
 from collections.abc import Generator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
 import torch
-from pydantic import ValidationError
 
-from prefloop.config import ServerSamplerConfig
 from prefloop.errors import RecipeError, ResumableError
 from prefloop.policy import PolicyFiles, Workbench
 from prefloop.sampling import (
@@ -20,7 +19,6 @@ from prefloop.sampling import (
     Restart,
     SamplingSettings,
     ServerPolicies,
-    authorization,
 )
 from prefloop.sampling.proof import is_nearer
 from prefloop.sampling.server import ServedPolicy
@@ -98,6 +96,17 @@ def test_a_server_that_serves_the_policy_is_not_restarted(
 ) -> None:
     with served(bench, policy, tmp_path, CompletionsServer(bench, policy), restart=True):
         assert not (tmp_path / "restart.log").exists()
+
+
+def test_a_server_whose_answers_may_be_of_the_round_before_is_restarted_and_what_they_do_not_tell_is_said(
+    bench: Workbench, policy: PolicyFiles, trained: PolicyFiles, tmp_path: Path
+) -> None:
+    """Both policies take the same tokens greedily, and the server gives no log-probabilities."""
+    server, notes = CompletionsServer(bench, policy, lacks=frozenset({"logprobs"})), list[str]()
+    with served(bench, trained, tmp_path, server, restart=True, before=policy, notes=notes) as serving:
+        assert server.policy.directory == trained.directory
+        url = serving.pool.endpoints[0].url
+    assert f"{url}: two greedy answers do not tell the policy from the policy of the round before" in notes
 
 
 @pytest.mark.parametrize("way", ["restart", "update_weights_from_disk"])
@@ -205,33 +214,6 @@ def test_every_fault_is_said_when_it_does_not_go_away(
     assert said in str(error.value)
 
 
-def test_a_key_is_in_no_message_and_must_be_one(
-    bench: Workbench, policy: PolicyFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TINY_KEY", " sk-secret\n")
-    headers = authorization("TINY_KEY", "here")
-    assert headers == {"Authorization": "Bearer sk-secret"}
-    assert "sk-secret" not in repr(Pool(["http://x/v1"], 1, QUICK, headers))
-    server = CompletionsServer(bench, policy)
-    with served(bench, policy, tmp_path, server, headers=headers) as serving:
-        serving.pool.patience = Patience(0.5, 0.3, 0.002, 0.02, 3)
-        serving.pool._failed(serving.pool.endpoints[0], "your key sk-secret is wrong")
-        assert serving.pool.endpoints[0].last_error == "your key [the key] is wrong"
-    monkeypatch.setenv("TINY_KEY", "sk-sec\nret")
-    with pytest.raises(RecipeError, match="here: the environment variable TINY_KEY holds characters that no key has"):
-        authorization("TINY_KEY", "here")
-
-
-@pytest.mark.parametrize(
-    "url", ["http://user:pass@host/v1", "http://host/v1?key=1", "http://", "ftp://host", "http://a b"]
-)
-def test_an_address_with_a_secret_or_without_a_host_is_refused(url: str) -> None:
-    with pytest.raises(ValidationError):
-        ServerSamplerConfig(type="server", url=url, model="m")
-    for good in ("http://localhost:8000/v1", "https://api.x.ai/v1", "http://[::1]:80/v1", "http://10.0.0.1"):
-        assert ServerSamplerConfig(type="server", url=good, model="m").urls == (good,)
-
-
 def test_a_server_that_was_away_and_comes_back_with_other_weights_is_not_asked(
     bench: Workbench, policy: PolicyFiles, trained: PolicyFiles, tmp_path: Path
 ) -> None:
@@ -258,6 +240,35 @@ def test_a_server_that_was_away_and_comes_back_with_other_weights_is_not_asked(
         assert not [body for body in first.answers if json.loads(body)["max_tokens"] == 16 and '"seed"' in body]
 
 
+class Mended(CompletionsServer):
+    """Its faults end with a request."""
+
+    faults_until: int = 0
+
+    def delay(self) -> None:
+        if self.requests > self.faults_until:
+            self.faults = Faults()
+
+
+@pytest.mark.parametrize("how", ["loads", "fails"])
+def test_a_server_that_loads_or_fails_for_a_while_and_then_serves_other_weights_stops_the_run(
+    bench: Workbench, policy: PolicyFiles, trained: PolicyFiles, tmp_path: Path, how: str
+) -> None:
+    server = Mended(bench, policy, loading_s=0.2)
+    with served(bench, policy, tmp_path, server) as serving:
+        server.answers.clear()
+        if how == "loads":
+            assert server.takes("restart", {"model_path": str(trained.directory)})
+        else:
+            server.policy, server.faults, server.faults_until = trained, Faults(1.0, ("error",)), server.requests + 3
+        said = (
+            r"/v1: was away, and came back with other weights\. Look after the server and give the same command again"
+        )
+        with pytest.raises(ResumableError, match=said):
+            list(serving.sample(draws(bench, 1, 1), PLAIN))
+    assert not [body for body in server.answers if '"seed"' in body]
+
+
 def test_which_of_two_policies_a_server_serves_is_found_by_least_squares() -> None:
     ours = torch.linspace(-3, -1, 32, dtype=torch.float64)
     other = ours + 0.02 * torch.sin(torch.arange(32, dtype=torch.float64))
@@ -269,14 +280,28 @@ def test_which_of_two_policies_a_server_serves_is_found_by_least_squares() -> No
     assert is_nearer(ours, ours, ours) is None
 
 
-def test_a_pool_asks_all_of_its_servers_at_the_same_time(bench: Workbench, policy: PolicyFiles, tmp_path: Path) -> None:
-    """With two calls at each of three servers six are under way together."""
-    servers = [CompletionsServer(bench, policy) for _ in range(3)]
+class Abreast(CompletionsServer):
+    """Its completions wait until all calls that a pool may have under way are there."""
+
+    abreast: threading.Barrier | None = None
+
+    def delay(self) -> None:
+        if self.abreast is not None:
+            self.abreast.wait(60)
+
+
+def test_a_pool_leaves_no_place_at_a_server_empty_while_calls_are_left(
+    bench: Workbench, policy: PolicyFiles, tmp_path: Path
+) -> None:
+    """18 calls at three servers with two places each take three delays, not one more: a place left empty breaks it."""
+    servers, passes = [Abreast(bench, policy) for _ in range(3)], list[int]()
     with ExitStack() as stack, closing(KeptAnswers(tmp_path / "answers.sqlite")) as kept:
         urls = [stack.enter_context(server.running()) for server in servers]
         sampler = ServerPolicies(lambda: Pool(urls, 2, QUICK), "tiny", bench, kept, [].append)
         with sampler.serving(policy) as serving:
+            together = threading.Barrier(6, action=lambda: passes.append(1))
             for server in servers:
-                server.latency_s, server.most_at_once = 0.1, 0
+                server.abreast, server.most_at_once = together, 0
             assert len(list(serving.sample(draws(bench, 18, 1), PLAIN))) == 18
+    assert len(passes) == 3
     assert [server.most_at_once for server in servers] == [2, 2, 2]

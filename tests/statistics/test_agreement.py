@@ -8,6 +8,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from prefloop.statistics import (
     absolute_agreement,
+    clustered_kappa,
     cohen_kappa,
     expected_agreement,
     judge_bias,
@@ -15,6 +16,7 @@ from prefloop.statistics import (
     ordered_agreement,
     prefers_list,
     prefers_longer,
+    wilson_interval,
     zero_one_agreement,
 )
 
@@ -109,3 +111,36 @@ def test_preference_for_longer_answers_and_lists_by_hand() -> None:
     marks = np.array([True, False, True, True, False])
     assert prefers_list(preferences, marks, ~marks) == pytest.approx((1 + 1 + 0.5 + 0 + 0) / 5)
     assert math.isnan(prefers_list(preferences, marks, marks))
+
+
+def test_kappas_interval_is_as_wide_as_its_large_sample_error() -> None:
+    """Two sides of 400 items: Fleiss, Cohen and Everitt (1969) give the standard error of kappa."""
+    generator = np.random.default_rng(0)
+    one = generator.integers(1, 3, 400)
+    other = np.where(generator.random(400) < 0.8, one, 3 - one)
+    found = clustered_kappa(one, other, np.arange(400), seed=0)
+    table = np.array([[np.mean((one == a) & (other == b)) for b in (1, 2)] for a in (1, 2)])
+    rows, columns = table.sum(1), table.sum(0)
+    agreed, expected = float(np.trace(table)), float(rows @ columns)
+    kappa = (agreed - expected) / (1 - expected)
+    diagonal = sum(table[i, i] * (1 - (rows[i] + columns[i]) * (1 - kappa)) ** 2 for i in range(2))
+    crossed = sum(table[i, j] * (columns[i] + rows[j]) ** 2 for i in range(2) for j in range(2) if i != j)
+    variance = diagonal + (1 - kappa) ** 2 * crossed - (kappa - expected * (1 - kappa)) ** 2
+    error = float(np.sqrt(variance / 400)) / (1 - expected)
+    assert found.value == pytest.approx(kappa)
+    assert found.standard_error == pytest.approx(error, rel=0.08)
+    assert found.interval == pytest.approx((kappa - 1.96 * error, kappa + 1.96 * error), abs=0.25 * error)
+
+
+def test_two_verdicts_on_an_item_count_once() -> None:
+    one, other = np.array(["1", "2", "1", "2", "1"] * 8), np.array(["1", "2", "2", "2", "1"] * 8)
+    alone = clustered_kappa(one, other, np.arange(40), seed=0)
+    twice = clustered_kappa(np.tile(one, 2), np.tile(other, 2), np.tile(np.arange(40), 2), seed=0)
+    assert twice.interval == pytest.approx(alone.interval)
+
+
+def test_full_agreement_has_an_interval_that_leaves_room_and_one_label_has_none() -> None:
+    labels = np.array([1, 2] * 10)
+    low, high = clustered_kappa(labels, labels, np.arange(20), seed=0).interval
+    assert (low, high) == pytest.approx((2 * wilson_interval(1.0, 20)[0] - 1, 1.0))  # expected agreement is 1/2
+    assert np.isnan(clustered_kappa(labels * 0, labels * 0, np.arange(20), seed=0).interval).all()

@@ -5,7 +5,16 @@ import math
 import numpy as np
 import pytest
 
-from prefloop.statistics import TiesRow, best_of_score, pair_accuracy, section_scores, ties_score
+from prefloop.statistics import (
+    TiesRow,
+    best_of_score,
+    calibration_statistic,
+    pair_accuracy,
+    section_scores,
+    ties_interval,
+    ties_score,
+    wilson_interval,
+)
 
 
 def _row(group: str, number: str, scores: list[float], correct: int) -> TiesRow:
@@ -90,3 +99,34 @@ def test_constant_scores_have_no_accuracy() -> None:
 def test_impossible_rows_are_refused(rows: list[TiesRow], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ties_score(rows)
+
+
+def test_the_calibration_error_of_repeated_rows_is_that_of_weights() -> None:
+    generator = np.random.default_rng(0)
+    margins, times = generator.normal(size=30), generator.integers(0, 4, 30)
+    found = calibration_statistic(margins)(np.stack([np.ones(30), times]).astype(np.float64))
+    repeated = np.repeat(margins, times)
+    expected = [pair_accuracy(one, np.zeros(one.size)).calibration_error for one in (margins, repeated)]
+    assert found == pytest.approx(expected)
+
+
+def test_the_interval_of_ties_is_over_numbers() -> None:
+    """Of 40 numbers every second one is right in all ways: the score is 1/2 of 1 and its error that of a share."""
+    rows = []
+    for number in range(40):
+        good = number % 2 == 0
+        rows.append(_row("tied", str(number), [3.0, 3.0, 1.0 if good else 4.0], 2))
+        rows.append(_row("ref", str(number), [3.0, 1.0 if good else 4.0], 1))
+    low, high = ties_interval(rows, seed=0)
+    error = 0.5 / 40**0.5  # all four shares rise and fall together; the margin adds 0.01 of tanh(+-inf)
+    assert ties_score(rows).score == pytest.approx(0.5)
+    assert (low, high) == pytest.approx((0.5 - 1.96 * error * 1.02, 0.5 + 1.96 * error * 1.02), abs=0.3 * error)
+    assert ties_interval(rows[::-1], seed=0) == pytest.approx((low, high), abs=0.3 * error)
+    assert np.isnan(ties_interval(rows[:2], seed=0)).all()
+
+
+def test_ties_that_are_all_right_have_an_interval_that_leaves_room() -> None:
+    rows = [_row("tied", "0", [3.0, 3.0, 1.0], 2), _row("ref", "0", [3.0, 1.0], 1)]
+    rows += [_row("tied", "1", [3.0, 3.0, 1.0], 2), _row("ref", "1", [3.0, 1.0], 1)]
+    low, high = ties_interval(rows, seed=0)
+    assert (low, high) == pytest.approx((1.01 - (1 - wilson_interval(1.0, 2)[0]), 1.01))

@@ -144,10 +144,11 @@ def mt_bench_command(
             raise RecipeError("--questions is about ratings of single answers; the file holds pairs.")
         table = Table("model", "win", "loss", "tie", "win rate", "adjusted", box=None)
         for name, one in models.items():
-            adjusted = with_interval(one["win_rate_adjusted"], one["interval"])
-            table.add_row(
-                name, *(str(one[key]) for key in ("win", "loss", "tie")), number(one["win_rate"], ".3f"), adjusted
-            )
+            rates = [
+                with_interval(one[rate], one[interval])
+                for rate, interval in (("win_rate", "win_rate_interval"), ("win_rate_adjusted", "interval"))
+            ]
+            table.add_row(name, *(str(one[key]) for key in ("win", "loss", "tie")), *rates)
     output().print(table)
     say(_mt_bench_notes(result))
     return result
@@ -159,8 +160,9 @@ def _mt_bench_notes(result: Mapping[str, Any]) -> Iterator[str]:
     if "consistency" in result:
         yield (
             f"{result['n']:,} pairs judged in both orders, {result['errors']:,} left out for errors; "
-            f"both orders agree in {number(result['consistency'], '.1%')}; of games with a winner the answer shown "
-            f"first wins {number(result['first_bias'], '+.1%')} more than half"
+            f"share in which both orders agree {with_interval(result['consistency'], result['consistency_interval'])}; "
+            f"share of games with a winner that the answer shown first wins, less 0.5: "
+            f"{with_interval(result['first_bias'], result['first_bias_interval'], sign='+')}"
         )
     for name, one in result["models"].items():
         if "categories" in one:
@@ -169,34 +171,38 @@ def _mt_bench_notes(result: Mapping[str, Any]) -> Iterator[str]:
     yield from result["warnings"]
 
 
-def agreement_command(file: Path) -> dict[str, Any]:
-    """Prints a line a run.
+AGREEMENT = (
+    {"acc_ab": "right, order 1-2", "acc_ba": "right, order 2-1", "acc_both": "right in both"},
+    {"position_agreement": "same verdict", "kappa": "kappa", "first_share": "shown first"},
+)
+"""Columns of the two tables about judges."""
+
+
+def agreement_command(file: Path, *, bootstrap: int, seed: int) -> dict[str, Any]:
+    """Prints a line a run: how often it is right, and how far it agrees with itself.
 
     Raises:
         DataError: the file cannot be used.
     """
     from prefloop.evaluation import evaluate_agreement
 
-    result = evaluate_agreement(file)
-    table = Table("run", "order 1-2", "order 2-1", "both", "same verdict", "kappa", "first", "unparsed", "n", box=None)
-    for name, one in result["runs"].items():
-        shares = [number(one[part], ".3f") for part in ("acc_ab", "acc_ba", "acc_both", "position_agreement")]
-        others = [number(one[part], ".3f") for part in ("kappa", "first_share")]
-        table.add_row(name, *shares, *others, str(one["unparsed"]), str(one["n"]))
-    output().print(table)
-    worst = max(
-        high - low for one in result["runs"].values() for low, high in (bounds for bounds in one["intervals"].values())
-    )
+    result = evaluate_agreement(file, draws=bootstrap, seed=seed)
+    for columns in AGREEMENT:
+        table = Table("run", *columns.values(), "unparsed", "n", box=None)
+        for name, one in result["runs"].items():
+            shares = [with_interval(one[column], one["intervals"][column]) for column in columns]
+            table.add_row(name, *shares, str(one["unparsed"]), str(one["n"]))
+        output().print(table)
     say(
         [
-            "shares of verdicts: right by order, right in both, equal in both, for the answer shown first",
-            f"intervals ({result['interval_method']}) are in --json; the widest is {worst:.3f} wide",
+            "shares of verdicts; same verdict: in both orders; shown first: of parsed verdicts; kappa: with the label",
+            f"in brackets {result['interval_method']}",
         ]
     )
     return result
 
 
-def reward_bench_command(file: Path) -> dict[str, Any]:
+def reward_bench_command(file: Path, *, bootstrap: int, seed: int) -> dict[str, Any]:
     """Prints sections and subsets of every case.
 
     Raises:
@@ -204,7 +210,7 @@ def reward_bench_command(file: Path) -> dict[str, Any]:
     """
     from prefloop.evaluation import evaluate_reward_bench
 
-    result = evaluate_reward_bench(file)
+    result = evaluate_reward_bench(file, draws=bootstrap, seed=seed)
     for place, case in enumerate(result["cases"], start=1):
         say(_reward_bench_lines(place, case))
     return result
@@ -213,22 +219,38 @@ def reward_bench_command(file: Path) -> dict[str, Any]:
 def _reward_bench_lines(place: int, case: Mapping[str, Any]) -> Iterator[str]:
     yield f"case {place}"
     if "expected_sections" in case:
-        parts = ", ".join(f"{name} {value:.4f}" for name, value in case["expected_sections"].items())
-        yield f"  overall {case['expected_overall_four_sections']:.4f}: {parts}"
+        n: Mapping[str, int] = case["n"]
+        yield (
+            f"  overall {with_interval(case['expected_overall_four_sections'], case['overall_interval'])} "
+            f"of {sum(n.values()):,}"
+        )
+        for name, value in case["expected_sections"].items():
+            interval = case["section_intervals"][name]
+            yield f"  {name}: {'no pair, counted as 0' if interval is None else with_interval(value, interval)}"
         for name, value in case["expected_subset_accuracy"].items():
-            yield (
-                f"  {name}: {with_interval(value, case['subset_intervals'][name])} of {case['n'][name]:,}, "
-                f"{case['subset_ties'][name]:.1%} equal scores, log loss {case['log_loss'][name]:.3f} nats, "
-                f"calibration error {case['calibration_error'][name]:.3f}"
+            loss, error = (
+                with_interval(case[key][name], case[bounds][name])
+                for key, bounds in (("log_loss", "log_loss_intervals"), ("calibration_error", "calibration_intervals"))
             )
+            yield (
+                f"  {name}: {with_interval(value, case['subset_intervals'][name])} of {n[name]:,}, "
+                f"{case['subset_ties'][name]:.1%} equal scores, log loss {loss} nats, calibration error {error}"
+            )
+        for name, one in case.get("by_length", {}).items():
+            yield f"  {name}: {with_interval(one['accuracy'], one['interval'])} of {one['n']:,}"
         yield f"  in brackets {case['interval_method']}"
         if case["not_in_a_section"]:
             yield f"  in no section: {', '.join(case['not_in_a_section'])}"
     if "expected_best_of_4" in case:
-        yield f"  best of four: {number(case['best_of_4_score'], '.4f')} of {len(case['expected_best_of_4']):,}"
+        best = with_interval(case["best_of_4_score"], case["best_of_4_interval"])
+        yield f"  best of four: {best} of {len(case['expected_best_of_4']):,}"
     if "expected_ties" in case:
         ties = case["expected_ties"]
-        yield f"  ties: {ties['score']:.4f} (tied {ties['tied_accuracy']:.4f}, ref {ties['ref_accuracy']:.4f})"
+        yield (
+            f"  ties: {with_interval(ties['score'], case['ties_interval'])} of {case['ties_n']:,} "
+            f"(tied {ties['tied_accuracy']:.4f}, ref {ties['ref_accuracy']:.4f})"
+        )
+    yield f"  in brackets {case['bootstrap_method']}"
 
 
 PLOTTED = {

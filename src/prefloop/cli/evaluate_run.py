@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.table import Table
 
 from prefloop.cli.console import output, say
 from prefloop.cli.evaluate import number, paired_lines, with_interval
-from prefloop.config import SuiteFile, is_mapping, read_suite, suite_with
+from prefloop.config import SuiteFile, judge_of, merge, read_suite, setting, suite_with
 from prefloop.errors import DataError, RecipeError
 
 
@@ -38,7 +37,7 @@ def evaluate_run_command(options: RunOptions) -> dict[str, Any]:
     Raises:
         PrefloopError: of the kind that says how the process should end.
     """
-    suite = _suite(options)
+    suite = suite_of(options)
     from prefloop.evaluation import suite_result
     from prefloop.loop import Progress, SuiteRun, run_suite, short_name
 
@@ -60,42 +59,21 @@ def evaluate_run_command(options: RunOptions) -> dict[str, Any]:
     return result
 
 
-def _suite(options: RunOptions) -> SuiteFile:
+def suite_of(options: RunOptions) -> SuiteFile:
     """The suite with what the command line says instead."""
     suite = read_suite(options.suite)
-    changes: dict[str, Any] = dict(_setting(text) for text in options.changes)
-    given = {"prompts": options.prompts, "references": options.references, "judge": _judge(options.judge)}
-    changes |= {key: value for key, value in given.items() if value is not None}
+    said: dict[str, Any] = suite.model_dump(exclude_none=True)
+    for text in options.changes:
+        said = merge(said, setting(text, example="num_samples=2"))
+    judge = None if options.judge is None else judge_of(options.judge)
+    given = {"prompts": options.prompts, "references": options.references, "judge": judge}
+    said |= {key: value for key, value in given.items() if value is not None}
     if options.against:
-        changes["pool"] = dict(_opponents(options.against))
-    suite = suite_with(suite, changes, f"suite {options.suite}")
+        said["pool"] = dict(_opponents(options.against))
+    suite = suite_with(suite, said, f"suite {options.suite}")
     if suite.prompts is None:
         raise RecipeError(f"suite {options.suite}: leaves its questions to you. Name their file: --prompts.")
     return suite
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise RecipeError(f"--set {text}: expected KEY=VALUE, for example --set num_samples=2.")
-    try:
-        return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"--set {text}: not YAML: {' '.join(str(error).split())}") from None
-
-
-def _judge(text: str | None) -> dict[str, Any] | None:
-    if text is None:
-        return None
-    try:
-        judge: object = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"--judge {text}: not YAML: {' '.join(str(error).split())}") from None
-    if isinstance(judge, str):
-        return {"type": judge}
-    if not is_mapping(judge):
-        raise RecipeError(f"--judge is {text!r}, expected a judge's type, or a mapping such as '{{type: vader}}'.")
-    return judge
 
 
 def _opponents(against: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -4,13 +4,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 from rich.table import Table
 
 from prefloop.cli.console import output, say
 from prefloop.cli.evaluate import number
-from prefloop.config import JudgeStep
+from prefloop.config import JudgeStep, judge_of
 from prefloop.errors import RecipeError
 from prefloop.evaluation.labelled import against_labels, labelled_pairs
 from prefloop.judging import Apart, check_judge, fetch_judge, make_judge, read_answers
@@ -65,12 +64,9 @@ def against_command(file: Path, judge: str, *, count: int | None, seed: int) -> 
 
 def _settings(judge: str) -> JudgeStep:
     try:
-        told = yaml.safe_load(judge)
-        told = {"type": told} if isinstance(told, str) else told
-        return JudgeStep.model_validate({"type": "judge", "judge": told, "design": {"type": "all_pairs"}})
-    except (yaml.YAMLError, ValidationError) as error:
-        first = error.errors()[0] if isinstance(error, ValidationError) else None
-        why = str(error).splitlines()[0] if first is None else first["msg"].removeprefix("Value error, ")
+        return JudgeStep.model_validate({"type": "judge", "judge": judge_of(judge), "design": {"type": "all_pairs"}})
+    except ValidationError as error:
+        why = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise RecipeError(
             f"--judge {judge}: {why}. Expected a judge as a recipe has it, such as '{{type: vader}}'."
         ) from error

@@ -41,8 +41,9 @@ from prefloop.config.load import (
     shipped_recipes,
 )
 from prefloop.config.provenance import Difference, Sourced, as_yaml, differences, sourced
-from prefloop.config.recipe import MachineConfig, ModelConfig, Recipe, at_round
+from prefloop.config.recipe import MachineConfig, ModelConfig, Recipe, at_round, merge
 from prefloop.config.references import GeometricMixture, HarmonicMixture, mixture_of, policies_of
+from prefloop.config.spoken import judge_of, setting
 from prefloop.config.steps import (
     STEP_CLASSES,
     CloseStep,
@@ -150,7 +151,9 @@ __all__ = [
     "differences",
     "in_pool",
     "is_mapping",
+    "judge_of",
     "load_recipe",
+    "merge",
     "mixture_of",
     "of_step",
     "options_class",
@@ -160,6 +163,7 @@ __all__ = [
     "read_suite",
     "recipe_layers",
     "recipe_of",
+    "setting",
     "shipped_recipes",
     "shipped_suites",
     "sourced",

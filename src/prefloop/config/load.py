@@ -1,6 +1,5 @@
 """From a recipe file or a shipped name to a checked recipe; every mistake is one line that says where."""
 
-import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -14,13 +13,13 @@ from pydantic import ValidationError
 from prefloop.config.base import Config, is_mapping
 from prefloop.config.margin import in_units_of_reward
 from prefloop.config.recipe import Recipe, main_field, merge, spelled_out
+from prefloop.config.spoken import numbers, setting
 from prefloop.config.steps import STEP_CLASSES
 from prefloop.config.suite import expand_evaluations
 from prefloop.config.tokens import expand_training
 from prefloop.errors import RecipeError, did_you_mean
 
 Raw = dict[str, Any]
-SCIENTIFIC = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 SET = "--set"
 """Where a value comes from that the command line gave."""
 TOP_LEVEL = frozenset(Recipe.model_fields) - {"steps"}
@@ -210,33 +209,8 @@ def _read(spec: str) -> tuple[Raw, str]:
 
 
 def _override(text: str, raw: Raw) -> Raw:
-    path, equals, value_text = text.partition("=")
-    if not equals or not path:
-        raise RecipeError(f"--set {text}: expected KEY.KEY=VALUE, for example --set policy.learning_rate=1e-5.")
-    value: Any = _number_or_yaml(value_text)
-    keys = path.strip().split(".")
-    for depth in range(len(keys) - 1, -1, -1):
-        value = {keys[depth]: value}
-    return {keys[0]: spelled_out(spelled_out(value)[keys[0]], _own_main(raw, keys[0]))}
-
-
-def _number_or_yaml(text: str) -> Any:
-    """YAML 1.1 reads 1e-12 as a word; a person means the number."""
-    try:
-        return numbers(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        raise RecipeError(f"--set ...={text}: not YAML: {' '.join(str(error).split())}") from error
-
-
-def numbers(value: Any) -> Any:
-    """Words that are numbers in scientific notation (`5e-7`), which YAML 1.1 leaves as words, become numbers."""
-    if is_mapping(value):
-        return {key: numbers(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [numbers(item) for item in cast("list[Any]", value)]
-    if isinstance(value, str) and SCIENTIFIC.fullmatch(value):
-        return float(value)
-    return value
+    ((key, value),) = setting(text, example="policy.learning_rate=1e-5").items()
+    return {key: spelled_out(spelled_out({key: value})[key], _own_main(raw, key))}
 
 
 def _checked_steps(raw: Raw, where: str) -> Raw:
@@ -319,6 +293,13 @@ def _validated(full: Raw, where: str) -> Recipe:
     return recipe
 
 
+_SECRET = {
+    "key": "expected the name of an environment variable, in capitals, that holds the key; no recipe holds keys.",
+    "url": "expected http or https, a host, a port and a path, such as http://localhost:8000/v1, without a password.",
+}
+"""What is said of settings where a secret may stand by mistake, which is then not repeated."""
+
+
 def _first(error: ValidationError, prefix: str, kind: type[Config]) -> str:
     """The first problem of a validation error as "key: what is wrong, found ...", with a hint for unknown keys."""
     found = error.errors()[0]
@@ -336,6 +317,8 @@ def _first(error: ValidationError, prefix: str, kind: type[Config]) -> str:
         return f"{shown}.type is '{tag}'. {did_you_mean(tag, expected)}"
     if found["type"] == "value_error" and is_mapping(found["input"]):  # of several fields together
         return f"{shown}: {found['msg'].removeprefix('Value error, ')}"
+    if keys and keys[-1] in _SECRET:
+        return f"{shown}: {_SECRET[keys[-1]]}"
     return f"{shown}: {found['msg']}, found {found['input']!r}."
 
 

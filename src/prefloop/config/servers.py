@@ -18,8 +18,8 @@ class ServersConfig(Config):
 
     url: Address | Annotated[tuple[Address, ...], Field(min_length=1)]
     """Where the API begins, such as http://localhost:8000/v1; a list is a pool of servers with the same model."""
-    key: str | None = None
-    """Name of the environment variable that holds their key."""
+    key: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] | None = None
+    """Name of the environment variable that holds their key, in capitals; the key itself stands in no recipe."""
     timeout_s: Annotated[float, Field(gt=0)] = 300.0
     """Longest wait for one answer, in seconds."""
     deadline_s: Annotated[float, Field(gt=0)] = 600.0

@@ -139,7 +139,8 @@ class ReplaySamplerConfig(Config):
 
     type: Literal["replay"]
     file: str
-    """Response records, such as a sample step's folder of another run, or one of its files."""
+    """Response records, such as a sample step's folder of another run, or one of its files; answers to these prompts
+    as AlpacaEval, FastChat or Arena-Hard write them; or `builtin:everyday_corrections`."""
 
 
 class ServerSamplerConfig(ServersConfig):

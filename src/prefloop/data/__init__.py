@@ -1,6 +1,6 @@
 """Prompt and preference sets: read, checked, and cut into the parts of rounds."""
 
-from prefloop.data.answer_files import AnswersOnFile, is_foreign, read_answers, with_references
+from prefloop.data.answer_files import AnswersOnFile, answers_of, is_foreign, read_answers, with_references
 from prefloop.data.checks import Check
 from prefloop.data.collection import Collection, GivenGroup
 from prefloop.data.given import Given
@@ -30,6 +30,7 @@ __all__ = [
     "RowSource",
     "Seen",
     "UniquePrompts",
+    "answers_of",
     "chosen_at_turn",
     "find_source",
     "is_for_validation",

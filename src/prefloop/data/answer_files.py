@@ -1,12 +1,13 @@
 """Answers on file, as AlpacaEval, Arena-Hard and FastChat write them: found by the question's id, or by its text."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from prefloop.data.files import rows_of_file
 from prefloop.data.problems import CODES
+from prefloop.data.row import Row
 from prefloop.errors import DataError
 from prefloop.records import Prompt
 
@@ -49,18 +50,23 @@ def read_answers(path: Path) -> AnswersOnFile:
     """
     if not path.is_file():
         raise DataError(f"{path}: there is no such file. Name a file of answers.")
-    found = AnswersOnFile(path.name)
+    return answers_of(rows_of_file(path, path.name), path.name)
+
+
+def answers_of(rows: Iterable[Row], name: str) -> AnswersOnFile:
+    """Rows of answers, from a source that is called so (DataError as above)."""
+    found = AnswersOnFile(name)
     models: set[str] = set()
-    for row in rows_of_file(path, path.name):
+    for row in rows:
         if row.values is None:
             problem = next(problem for problem in row.problems if problem.fate == "refused")
             raise DataError(f"{row.place}: {CODES[problem.code].meaning}: {problem.detail}. {CODES[problem.code].fix}")
         models |= _add(found, row.values, row.place)
     if len(models) > 1:
-        raise DataError(f"{path.name}: has answers of {len(models)} models ({', '.join(sorted(models))}). Split it.")
+        raise DataError(f"{name}: has answers of {len(models)} models ({', '.join(sorted(models))}). Split it.")
     if not found.by_id and not found.by_text:
-        raise DataError(f"{path.name}: has no answer. Each row needs {FORMS}.")
-    found.policy = models.pop() if models else path.name
+        raise DataError(f"{name}: has no answer. Each row needs {FORMS}.")
+    found.policy = models.pop() if models else name
     return found
 
 

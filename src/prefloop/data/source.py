@@ -1,18 +1,21 @@
 """Where prompts and pairs come from: what a recipe names, as rows with their places."""
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, Protocol
 
+from prefloop.data.catalogue import records as catalogue
 from prefloop.data.directories import files_of
 from prefloop.data.files import READERS, ending, rows_of_file
 from prefloop.data.hub import HubName, fetched
 from prefloop.data.row import Row, row_of
 from prefloop.errors import DataError, did_you_mean
-from prefloop.records import digest, file_digest
+from prefloop.pairing import editing_text
+from prefloop.records import Message, digest, file_digest
 
 SHIPPED = {
     "everyday": ("everyday.jsonl", "train"),
@@ -23,14 +26,38 @@ SHIPPED = {
 
 The scored pairs are twelve of `everyday_pairs` with what the judge `vader` says of their answers.
 """
+_SENTENCE = re.compile(r"(?<=[.!?])\s+")
+
+
+def _corrections() -> list[dict[str, str]]:
+    """What an editor answers who keeps a poor answer but for its last sentence, and takes the good one's last."""
+    found: list[dict[str, str]] = []
+    for row in (dict(one.values or {}) for one in find_source("everyday_pairs").rows()):
+        *kept, _ = _SENTENCE.split(row["rejected"])
+        asked = (Message.model_validate(message) for message in row["prompt"])
+        corrected = " ".join([*kept, _SENTENCE.split(row["chosen"])[-1]])
+        found.append({"instruction": editing_text([*asked], row["rejected"], row["chosen"]), "output": corrected})
+    return found
+
+
 MADE: Mapping[str, Callable[[], Sequence[Mapping[str, Any]]]] = {
     "everyday_answers": lambda: [
         {"prompt": row["prompt"], "completion": row["chosen"]}
         for one in find_source("everyday_pairs").rows()
         if (row := one.values) is not None
     ],
+    "everyday_corrections": _corrections,
+    "catalogue": lambda: [{"prompt": asked, "completion": title} for asked, title in catalogue("train")],
+    "catalogue:heldout": lambda: [
+        {"prompt": asked, "ground_truth": title.strip()} for asked, title in catalogue("heldout")
+    ],
 }
-"""Shipped sets that are worked out. `everyday_answers`: the chosen answers of `everyday_pairs`, as demonstrations."""
+"""Shipped sets that are worked out.
+
+`everyday_answers`: the chosen answers of `everyday_pairs`, as demonstrations; `everyday_corrections`: what an editor
+answers to rule `editing` on `everyday_pairs`; `catalogue`: a recommender's records, as demonstrations, and with
+`:heldout` those of other users, as gold answers.
+"""
 
 
 EXPECTED = "a file or a directory of rows, a shipped set, or org/name@revision on the Hub"
@@ -116,8 +143,8 @@ def find_source(name: str) -> DataSource:
         file, default = SHIPPED[stem]
         with as_file(files("prefloop.data") / file) as path:
             return FileSource(name.removeprefix("builtin:"), ((path, path.name),), split or default)
-    if name.removeprefix("builtin:") in MADE:
-        return RowSource(stem, MADE[stem]())
+    if (made := name.removeprefix("builtin:")) in MADE:
+        return RowSource(made, MADE[made]())
     whole, before_split = Path(name).expanduser(), Path(name.rpartition(":")[0]).expanduser()
     if whole.exists():
         return _at(whole, None)

@@ -116,7 +116,7 @@ def read_battles(path: Path, *, baseline: str | None = None) -> list[Battle]:
 
 
 def _battle(line: Line) -> Battle:
-    first, second = str(line.given("a")), str(line.given("b"))
+    first, second = line.name("a"), line.name("b")
     weight = line.number("n") if "n" in line.values else 1.0
     if weight <= 0:
         raise line.wrong("n", "a number of battles > 0")
@@ -132,7 +132,7 @@ def _battle(line: Line) -> Battle:
         outcome = 0.5
     else:
         raise line.wrong("winner", "model_a, model_b, tie, or a label such as A>>B")
-    return Battle(str(line.given("q")), first, second, outcome, weight, line.place)
+    return Battle(line.name("q"), first, second, outcome, weight, line.place)
 
 
 def _games(line: Line, baseline: str | None) -> list[Battle]:
@@ -144,7 +144,7 @@ def _games(line: Line, baseline: str | None) -> list[Battle]:
     if not isinstance(games, list) or not all(isinstance(game, Mapping) and "score" in game for game in games):
         raise line.wrong("games", "a list of objects with a score")
     scores = [_game_verdict(game) for game in games]
-    return battles_of_games(str(line.given(prompt)), baseline, line.text("model"), scores, form=form)
+    return battles_of_games(line.name(prompt), baseline, line.text("model"), scores, form=form)
 
 
 def _game_verdict(game: Mapping[str, Any]) -> str | None:
@@ -171,7 +171,7 @@ def read_style(path: Path, columns: Sequence[str] | None) -> tuple[dict[tuple[st
         raise DataError(f"{path.name}: has no column beside q and model.")
     found: dict[tuple[str, str], list[float]] = {}
     for line in lines:
-        key = str(line.given("q")), str(line.given("model"))
+        key = line.name("q"), line.name("model")
         if key in found:
             raise DataError(f"{line.place}: the style of {key[1]} on {key[0]} stands twice.")
         found[key] = [line.number(name) for name in names]

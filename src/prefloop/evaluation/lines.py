@@ -42,6 +42,17 @@ class Line:
             raise self.wrong(column, "a number")
         return float(value)
 
+    def name(self, column: str) -> str:
+        """What something is called: a text, or a number.
+
+        Raises:
+            DataError: there is none.
+        """
+        value = self.given(column)
+        if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
+            raise self.wrong(column, "a name")
+        return str(value)
+
     def whole(self, column: str) -> int:
         """A whole number.
 
@@ -78,8 +89,7 @@ def read_lines(path: Path) -> tuple[Line, ...]:
     Raises:
         DataError: a row cannot be read, or there is none.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: there is no such file. Name a file of judgments.")
+    _check_file(path)
     lines: list[Line] = []
     for row in rows_of_file(path, path.name):
         if row.values is None:
@@ -91,14 +101,19 @@ def read_lines(path: Path) -> tuple[Line, ...]:
     return tuple(lines)
 
 
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        found = "is a folder" if path.is_dir() else "there is no such file"
+        raise DataError(f"{path}: {found}. Name a file of judgments.")
+
+
 def read_json(path: Path) -> Any:
     """The one JSON value of a file, which may be compressed.
 
     Raises:
         DataError: it is none.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: there is no such file. Name a file of judgments.")
+    _check_file(path)
     try:
         with to_read(path) as file:
             return json.loads(file.read())

@@ -75,7 +75,7 @@ def evaluate_mt_bench(
 
 def read_categories(path: Path) -> dict[str, str]:
     """Category by question, from a file of MT-Bench's questions."""
-    return {str(line.given("question_id")): line.text("category") for line in read_lines(path)}
+    return {line.name("question_id"): line.text("category") for line in read_lines(path)}
 
 
 def _single(lines: Sequence[Line], categories: Mapping[str, str] | None, *, draws: int, seed: int) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def _rated(line: Line, given: float, categories: Mapping[str, str] | None) -> Ra
         raise line.wrong("turn", "1 or 2")
     category = None if categories is None else _category(line, categories)
     value = None if given == NO_RATING else float(given)
-    return Rated(line.text("model"), str(line.given("question_id")), turn, value, category)
+    return Rated(line.text("model"), line.name("question_id"), turn, value, category)
 
 
 def rating_tables(rated: Sequence[Rated], *, draws: int, seed: int) -> dict[str, Any]:
@@ -182,7 +182,7 @@ def _interval(rows: Sequence[Rated], *, draws: int, seed: int) -> list[float] | 
 
 
 def _category(line: Line, categories: Mapping[str, str]) -> str:
-    question = str(line.given("question_id"))
+    question = line.name("question_id")
     if question not in categories:
         raise DataError(f"{line.place}: question {question} is not in the file of questions.")
     return categories[question]
@@ -202,7 +202,7 @@ def _wrong_prompts(lines: Iterable[Line], categories: Mapping[str, str]) -> Iter
 def _game(line: Line) -> PairGame:
     winners = (_winner(line, 1), _winner(line, 2))
     turn = line.whole("turn") if "turn" in line.values else 1
-    return PairGame(str(line.given("question_id")), turn, line.text("model_1"), line.text("model_2"), winners)
+    return PairGame(line.name("question_id"), turn, line.text("model_1"), line.text("model_2"), winners)
 
 
 def _winner(line: Line, game: Literal[1, 2]) -> str:
@@ -225,20 +225,25 @@ def _pairwise(games: Sequence[PairGame], baseline: str | None, *, draws: int, se
     taken = [game for game in games if baseline is None or baseline in {game.model_1, game.model_2}]
     sound = [game for game in taken if "error" not in game.winners]
     firsts = [
-        winner == shown
+        (game.question, float(winner == shown))
         for game in sound
         for winner, shown in zip(game.winners, ("model_1", "model_2"), strict=True)
         if winner != "tie"
     ]
-    same = [game.winners[0] == game.winners[1] for game in sound]
+    same = [(game.question, float(game.winners[0] == game.winners[1])) for game in sound]
+    consistency = _share(same, draws=draws, seed=seed)
+    first = _share(firsts, draws=draws, seed=seed)  # of games that have a winner
+    half = None if first.interval is None else [bound - 0.5 for bound in first.interval]
     return {
         "models": {
             name: _record(name, sound, draws=draws, seed=seed)
             for name in names
             if any(name in {game.model_1, game.model_2} for game in taken)
         },
-        "consistency": float(np.mean(same)) if same else None,
-        "first_bias": float(np.mean(firsts)) - 0.5 if firsts else None,  # of games that have a winner
+        "consistency": consistency.value,
+        "consistency_interval": consistency.interval,
+        "first_bias": None if first.value is None else first.value - 0.5,
+        "first_bias_interval": half,
         "errors": len(taken) - len(sound),
         "n": len(sound),
         "interval_method": INTERVAL,
@@ -256,12 +261,34 @@ def _record(name: str, games: Sequence[PairGame], *, draws: int, seed: int) -> d
     ]
     win, loss, tie = (outcomes.count(value) for value in (1.0, 0.0, 0.5))
     found: dict[str, Any] = {"win": win, "loss": loss, "tie": tie}
-    if not outcomes:
-        return {**found, "win_rate": None, "win_rate_adjusted": None, "interval": None}
-    questions = np.array([game.question for game in mine])
-    adjusted = clustered_share(np.array(outcomes), questions, seed=seed, draws=draws)
-    found |= {"win_rate": win / len(outcomes), "win_rate_adjusted": adjusted.value}
-    return {**found, "interval": interval_or_none(adjusted.interval)}
+    wins = [(game.question, float(outcome == 1.0)) for game, outcome in zip(mine, outcomes, strict=True)]
+    won = _share(wins, draws=draws, seed=seed)
+    scored = [(game.question, outcome) for game, outcome in zip(mine, outcomes, strict=True)]
+    adjusted = _share(scored, draws=draws, seed=seed)
+    return {
+        **found,
+        "win_rate": won.value,
+        "win_rate_interval": won.interval,
+        "win_rate_adjusted": adjusted.value,
+        "interval": adjusted.interval,
+        "n": len(outcomes),
+    }
+
+
+@dataclass(frozen=True)
+class _Share:
+    """A mean of numbers in [0, 1] with its interval over questions; None where there is none."""
+
+    value: float | None
+    interval: list[float] | None
+
+
+def _share(rows: Sequence[tuple[str, float]], *, draws: int, seed: int) -> _Share:
+    if not rows:
+        return _Share(None, None)
+    questions, values = zip(*rows, strict=True)
+    found = clustered_share(np.array(values), np.array(questions), seed=seed, draws=draws)
+    return _Share(found.value, interval_or_none(found.interval))
 
 
 def vote_agreement(

@@ -1,16 +1,32 @@
 """RewardBench from scores on file: sections, best of four, Ties, and what accuracy alone does not say."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from math import isnan
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from prefloop.data.files import ending
 from prefloop.errors import DataError
 from prefloop.evaluation.lines import Line, read_json, read_lines
-from prefloop.statistics import TiesRow, best_of_score, pair_accuracy, section_scores, ties_score, wilson_interval
+from prefloop.evaluation.uncertainty import interval_or_none
+from prefloop.statistics import (
+    TiesRow,
+    bca_bootstrap,
+    best_of_score,
+    calibration_statistic,
+    clustered_mean,
+    clustered_share,
+    combined_interval,
+    pair_accuracy,
+    section_scores,
+    ties_interval,
+    ties_score,
+    wilson_interval,
+)
 
 _SIX = ("hep-cpp", "hep-go", "hep-java", "hep-js", "hep-python", "hep-rust")
 
@@ -58,80 +74,169 @@ EXAMPLE_COUNTS: Mapping[str, float] = {
 """Weights of the subsets inside their sections."""
 
 
-def evaluate_reward_bench(path: Path) -> dict[str, Any]:
+INTERVALS = "95 %; subsets Wilson over pairs, sections and overall recovered from these (MOVER)"
+BOOTSTRAP = "95 %; best of four, ties and calibration BCa bootstrap over items; log loss Student's t over pairs"
+
+
+def evaluate_reward_bench(path: Path, *, draws: int = 1000, seed: int = 0) -> dict[str, Any]:
     """Results of every case of a file.
 
     Args:
         path: One object with `cases` (and, where they differ from RewardBench's, `sections` and `example_counts`); a
             case has `pairs` of subset, chosen and rejected score, `best_of_4` and `ties`, any of them. Or lines of
-            `subset, chosen, rejected`, which are the pairs of one case.
+            `subset, chosen, rejected`, which are the pairs of one case; with `len_chosen, len_rejected`, accuracy is
+            also given by which of the two is longer.
+        draws: Of the bootstraps.
+        seed: Of the bootstraps.
 
     Raises:
         DataError: the file is not of this form.
     """
     if ending(path) != ".json":
-        return {"cases": [_case(_of_lines(read_lines(path)), SECTIONS, EXAMPLE_COUNTS)]}
+        return {"cases": [_Case(SECTIONS, EXAMPLE_COUNTS, draws, seed).of_lines(read_lines(path))]}
     found = read_json(path)
     cases = found.get("cases") if isinstance(found, Mapping) else None
-    if not isinstance(cases, list) or not all(isinstance(case, Mapping) for case in cases):
+    if not isinstance(cases, list) or not cases or not all(isinstance(case, Mapping) for case in cases):
         raise DataError(
             f"{path.name}: has no cases, which are a list of objects. Lines of pairs go into a .jsonl file."
         )
     sections, counts = found.get("sections", SECTIONS), found.get("example_counts", EXAMPLE_COUNTS)
+    if not isinstance(sections, Mapping) or not isinstance(counts, Mapping):
+        raise DataError(f"{path.name}: sections and example_counts are no objects, which name subsets.")
+    scored = _Case(sections, counts, draws, seed)
     return {
-        "cases": [
-            _case(Line(f"{path.name}, case {number}", case), sections, counts)
-            for number, case in enumerate(cases, start=1)
-        ]
+        "cases": [scored.of(Line(f"{path.name}, case {number}", case)) for number, case in enumerate(cases, start=1)]
     }
 
 
-def _of_lines(lines: Sequence[Line]) -> Line:
-    pairs = [[line.text("subset"), line.number("chosen"), line.number("rejected")] for line in lines]
-    return Line(lines[0].place, {"pairs": pairs})
+@dataclass(frozen=True)
+class _Case:
+    """How a case is scored."""
+
+    sections: Mapping[str, Sequence[str]]
+    counts: Mapping[str, float]
+    draws: int
+    seed: int
+
+    def of_lines(self, lines: Sequence[Line]) -> dict[str, Any]:
+        pairs = [(line.text("subset"), line.number("chosen"), line.number("rejected")) for line in lines]
+        found = self._pairs(pairs)
+        if "len_chosen" in lines[0].values:
+            gaps = [line.number("len_chosen") - line.number("len_rejected") for line in lines]
+            found["by_length"] = _by_length([chosen > rejected for _, chosen, rejected in pairs], gaps)
+        return found
+
+    def of(self, case: Line) -> dict[str, Any]:
+        found: dict[str, Any] = {"seed": case.values["seed"]} if "seed" in case.values else {}
+        try:
+            if case.values.get("pairs"):
+                found |= self._pairs(
+                    [(str(name), _score(one), _score(other)) for name, one, other in case.given("pairs")]
+                )
+            if case.values.get("best_of_4"):
+                found |= self._best_of_4([[_score(one) for one in scores] for scores in case.given("best_of_4")])
+            if case.values.get("ties"):
+                found |= self._ties([_ties_row(Line(case.place, row)) for row in case.given("ties")])
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{case.place}: cannot be scored: {error}.") from None
+        if not found.keys() - {"seed"}:
+            raise DataError(f"{case.place}: has neither pairs nor best_of_4 nor ties, or they are empty.")
+        return found
+
+    def _pairs(self, pairs: Sequence[tuple[str, float, float]]) -> dict[str, Any]:
+        by_subset: dict[str, list[tuple[float, float]]] = {}
+        for subset, chosen, rejected in pairs:
+            by_subset.setdefault(subset, []).append((chosen, rejected))
+        margins = {name: np.array(rows) @ np.array([1.0, -1.0]) for name, rows in by_subset.items()}
+        scored = {name: pair_accuracy(*np.array(rows, np.float64).T.copy()) for name, rows in by_subset.items()}
+        accuracy = {name: one.accuracy for name, one in scored.items()}
+        by_section = section_scores(accuracy, self.sections, self.counts)
+        weights = self._weights(accuracy)
+        n = {name: len(rows) for name, rows in by_subset.items()}
+        listed = {subset for subsets in self.sections.values() for subset in subsets}
+
+        def interval(share: Mapping[str, float]) -> list[float]:
+            names = list(share)
+            values = [[part[name] for name in names] for part in (accuracy, n, share)]
+            return list(combined_interval(values[0], [int(count) for count in values[1]], values[2]))
+
+        overall = {name: sum(part.get(name, 0.0) for part in weights.values()) / len(weights) for name in accuracy}
+        return {
+            "expected_subset_accuracy": accuracy,
+            "expected_sections": by_section,
+            "expected_overall_four_sections": float(np.mean(list(by_section.values()))),
+            "subset_intervals": {name: list(wilson_interval(value, n[name])) for name, value in accuracy.items()},
+            "section_intervals": {name: interval(part) if part else None for name, part in weights.items()},
+            "overall_interval": interval(overall),
+            "subset_ties": {name: one.ties for name, one in scored.items()},
+            "log_loss": {name: one.log_loss for name, one in scored.items()},
+            "log_loss_intervals": {
+                name: interval_or_none(clustered_mean(np.logaddexp(0.0, -margin), np.arange(margin.size)).interval)
+                for name, margin in margins.items()
+            },
+            "calibration_error": {name: one.calibration_error for name, one in scored.items()},
+            "calibration_intervals": {name: self._calibration(margin) for name, margin in margins.items()},
+            "n": n,
+            "not_in_a_section": sorted(set(accuracy) - listed),
+            "interval_method": INTERVALS,
+            "bootstrap_method": BOOTSTRAP,
+        }
+
+    def _weights(self, accuracy: Mapping[str, float]) -> dict[str, dict[str, float]]:
+        """What each subset that is there weighs in each section."""
+        found: dict[str, dict[str, float]] = {}
+        for section, subsets in self.sections.items():
+            present = {subset: float(self.counts[subset]) for subset in subsets if subset in accuracy}
+            total = sum(present.values())
+            found[section] = {subset: count / total for subset, count in present.items()} if total else {}
+        return found
+
+    def _calibration(self, margins: NDArray[np.float64]) -> list[float] | None:
+        rows = np.arange(margins.size)
+        found = bca_bootstrap(calibration_statistic(margins), rows, seed=self.seed, draws=self.draws)
+        return interval_or_none(found.interval)
+
+    def _best_of_4(self, given: Sequence[Sequence[float]]) -> dict[str, Any]:
+        each = [best_of_score(np.array(scores, np.float64)) for scores in given]
+        found = clustered_share(np.array(each), np.arange(len(each)), seed=self.seed, draws=self.draws)
+        return {
+            "expected_best_of_4": each,
+            "best_of_4_score": found.value,
+            "best_of_4_interval": interval_or_none(found.interval),
+            "bootstrap_method": BOOTSTRAP,
+        }
+
+    def _ties(self, rows: Sequence[TiesRow]) -> dict[str, Any]:
+        return {
+            "expected_ties": asdict(ties_score(rows)),
+            "ties_interval": interval_or_none(ties_interval(rows, seed=self.seed, draws=self.draws)),
+            "ties_n": len({row.number for row in rows}),
+            "bootstrap_method": BOOTSTRAP,
+        }
 
 
-def _case(case: Line, sections: Mapping[str, Sequence[str]], counts: Mapping[str, float]) -> dict[str, Any]:
-    found: dict[str, Any] = {"seed": case.values["seed"]} if "seed" in case.values else {}
-    try:
-        if "pairs" in case.values:
-            found |= _pairs(case, sections, counts)
-        if "best_of_4" in case.values:
-            each = [best_of_score(np.array(scores, np.float64)) for scores in case.given("best_of_4")]
-            found |= {"expected_best_of_4": each, "best_of_4_score": float(np.mean(each)) if each else None}
-        if "ties" in case.values:
-            found["expected_ties"] = asdict(
-                ties_score([_ties_row(Line(case.place, row)) for row in case.given("ties")])
-            )
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{case.place}: cannot be scored: {error}.") from None
+def _by_length(right: Sequence[bool], gaps: Sequence[float]) -> dict[str, Any]:
+    """Accuracy where the chosen answer is the longer one, the shorter one, and as long: a taste for length shows."""
+    found: dict[str, Any] = {}
+    for name, sign in (("chosen longer", 1.0), ("chosen shorter", -1.0), ("equal", 0.0)):
+        part = [one for one, gap in zip(right, gaps, strict=True) if np.sign(gap) == sign]
+        share = sum(part) / len(part) if part else None
+        interval = None if share is None else list(wilson_interval(share, len(part)))
+        found[name] = {"accuracy": share, "interval": interval, "n": len(part)}
     return found
 
 
-def _pairs(case: Line, sections: Mapping[str, Sequence[str]], counts: Mapping[str, float]) -> dict[str, Any]:
-    by_subset: dict[str, list[tuple[float, float]]] = {}
-    for subset, chosen, rejected in case.given("pairs"):
-        by_subset.setdefault(subset, []).append((float(chosen), float(rejected)))
-    scored = {name: pair_accuracy(*np.array(pairs, np.float64).T.copy()) for name, pairs in by_subset.items()}
-    accuracy = {name: one.accuracy for name, one in scored.items()}
-    by_section = section_scores(accuracy, sections, counts)
-    listed = {subset for subsets in sections.values() for subset in subsets}
-    return {
-        "expected_subset_accuracy": accuracy,
-        "expected_sections": by_section,
-        "expected_overall_four_sections": float(np.mean(list(by_section.values()))),
-        "subset_intervals": {
-            name: list(wilson_interval(value, len(by_subset[name]))) for name, value in accuracy.items()
-        },
-        "subset_ties": {name: one.ties for name, one in scored.items()},
-        "log_loss": {name: one.log_loss for name, one in scored.items()},
-        "calibration_error": {name: one.calibration_error for name, one in scored.items()},
-        "n": {name: len(pairs) for name, pairs in by_subset.items()},
-        "not_in_a_section": sorted(set(accuracy) - listed),
-        "interval_method": "95 %, Wilson over pairs",
-    }
+def _score(given: Any) -> float:
+    """A number that is one.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if isinstance(given, bool) or not isinstance(given, int | float) or isnan(given):
+        raise ValueError(f"a score is {given!r}, expected a number")
+    return float(given)
 
 
 def _ties_row(row: Line) -> TiesRow:
     group, _, number = row.text("id").partition(":")
-    return TiesRow(group, number, np.array(row.given("scores"), np.float64), row.whole("num_correct"))
+    return TiesRow(group, number, np.array([_score(one) for one in row.given("scores")]), row.whole("num_correct"))

@@ -93,7 +93,8 @@ class Appraiser:
         """Facts of the model with an adapter of this shape."""
         assert self.models.directory is not None
         if lora not in self._facts:
-            self._facts[lora] = model_facts(self.models.directory, lora)
+            facts = model_facts(self.models.directory, lora)
+            self._facts[lora] = replace(facts, on_cuda=uses_cuda(self.recipe))
         return self._facts[lora]
 
     def _answering(self, artifact: Artifact, settings: SampleStep) -> Need | None:

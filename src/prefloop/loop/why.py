@@ -181,7 +181,8 @@ class _Made:
         roles: dict[str, Role] = {member.response_id: member.role for member in members}
         rule = find_rule(settings.rule, "rule")
         usable = finished(group) if settings.finished_only else group
-        results = rule.apply(usable, rule.checked(settings.options, step.step))
+        reads_tokens = rule.reads_tokens  # which nobody has here, where no model is opened
+        results = () if reads_tokens else rule.apply(usable, rule.checked(settings.options, step.step))
         return Story(
             step=step.path,
             round=_from(step)["round"],

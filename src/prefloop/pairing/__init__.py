@@ -4,7 +4,7 @@ from prefloop.pairing.all_pairs import all_pairs
 from prefloop.pairing.best_worst import best_worst
 from prefloop.pairing.corrupted import corrupted_numbers, wrong_choices
 from prefloop.pairing.demonstrations import demonstrations
-from prefloop.pairing.edited import edited
+from prefloop.pairing.edited import edited, editing, editing_text
 from prefloop.pairing.ensemble import ensemble
 from prefloop.pairing.explored import chance_to_win, explored
 from prefloop.pairing.given import given
@@ -37,6 +37,7 @@ from prefloop.pairing.self_play import self_play
 from prefloop.pairing.siblings import siblings
 from prefloop.pairing.step_pairs import better_steps, first_bad_steps
 from prefloop.pairing.teacher import teacher
+from prefloop.pairing.tokens import Tokens
 from prefloop.pairing.tournament import tournament
 from prefloop.pairing.unpaired import threshold_labels, unpaired
 from prefloop.pairing.win_rates import win_rates
@@ -49,6 +50,7 @@ __all__ = [
     "Dropped",
     "Rule",
     "SetConstant",
+    "Tokens",
     "all_pairs",
     "best_worst",
     "better_steps",
@@ -58,6 +60,8 @@ __all__ = [
     "demonstrations",
     "dice",
     "edited",
+    "editing",
+    "editing_text",
     "ensemble",
     "explored",
     "find_rule",

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeVar
 
 from prefloop.config import Config, Options, ScaledFit, check_options, options_class
 from prefloop.errors import RecipeError, did_you_mean
+from prefloop.pairing.tokens import Tokens
 from prefloop.records import Example, Group, Prompt, Record, Role
 
 
@@ -50,6 +51,8 @@ class Rule:
     """Options that only a fit reads."""
     needs: tuple[Needs, ...] = ("responses", "judgments")
     """What a step before it must have made, beside prompts."""
+    reads_tokens: bool = False
+    """It looks at answers as the policy's tokens, and is handed what makes them (`tokens`)."""
 
     def checked(self, options: Options, where: str) -> Config:
         """Options from a recipe, checked against the signature (RecipeError where they do not fit)."""
@@ -79,10 +82,23 @@ class Rule:
         }
 
     def apply(
-        self, group: Group, options: Config, constants: Mapping[str, float] | None = None
+        self,
+        group: Group,
+        options: Config,
+        constants: Mapping[str, float] | None = None,
+        tokens: Tokens | None = None,
     ) -> Iterator[Example | Prompt | Dropped]:
-        """What the rule makes of one group, with the values of fitted options where there are any."""
-        return self.function(group, **{**self._values(options), **(constants or {})})
+        """What the rule makes of one group.
+
+        Args:
+            group: of a root prompt.
+            options: of the rule.
+            constants: values of its fitted options, where there are any.
+            tokens: of the policy, for a rule that reads them.
+        """
+        assert not self.reads_tokens or tokens is not None, f"{self.name} reads tokens"
+        told = (group, tokens) if self.reads_tokens else (group,)
+        return self.function(*told, **{**self._values(options), **(constants or {})})
 
     def _values(self, options: Config) -> dict[str, Any]:
         return {name: getattr(options, name) for name in self.options.model_fields}
@@ -114,10 +130,14 @@ def rule(
 
     def register(function: F) -> F:
         name = getattr(function, "__name__", "")
-        assert next(iter(inspect.signature(function).parameters)) == "group"
+        parameters = list(inspect.signature(function).parameters.values())
+        told = [one.name for one in parameters if one.kind is not inspect.Parameter.KEYWORD_ONLY]
+        assert told in (["group"], ["group", "tokens"])
         options = options_class(function, fits.keys())
         assert fits.keys() <= options.model_fields.keys()
-        _REGISTRY[name] = Rule(name, function, writes, roles, reads_given, options, fits, fit_reads, needs)
+        _REGISTRY[name] = Rule(
+            name, function, writes, roles, reads_given, options, fits, fit_reads, needs, "tokens" in told
+        )
         return function
 
     return register

@@ -73,6 +73,8 @@ class ModelFacts:
     """Training takes rows as trees."""
     recomputable: bool = True
     """Its layers can be computed again (gradient checkpointing)."""
+    on_cuda: bool = False
+    """It passes on a GPU, where more logits stand in memory together."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ class BatchShape:
             tokens=len(forest),
             attended=len(forest) * facts.kv_heads // facts.heads,
             mask=0,
-            predictions=min(answers, tokens_at_once(facts.vocab)),
+            predictions=min(answers, tokens_at_once(facts.vocab, on_cuda=facts.on_cuda)),
             answers=answers,
             said=f"{len(forest.paths)} answers over {len(forest)} tokens, {answers} of them predicted",
         )

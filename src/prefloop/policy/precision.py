@@ -26,7 +26,8 @@ def layers_in(model: PreTrainedModel, precision: Precision) -> Generator[None]:
     """A model's layers compute in a precision while this lasts.
 
     Its weights stay what they are, and so does the head: it reads the last hidden states in float32. bfloat16 is
-    autocast's, so that norms, softmax and the stream between the layers stay float32.
+    autocast's, so that norms, softmax and the stream between the layers stay float32. On a GPU the head multiplies in
+    TF32, with three more bits than bfloat16 (plain float32 takes longer for the head than bfloat16 for all layers).
     """
     if precision == "float32":
         yield
@@ -40,8 +41,14 @@ def layers_in(model: PreTrainedModel, precision: Precision) -> Generator[None]:
         output.last_hidden_state = output.last_hidden_state.float()
         return output
 
-    with replaced_forward(body, mixed):
-        yield
+    products = torch.backends.cuda.matmul
+    before = products.fp32_precision
+    products.fp32_precision = "tf32"
+    try:
+        with replaced_forward(body, mixed):
+            yield
+    finally:
+        products.fp32_precision = before
 
 
 @contextmanager

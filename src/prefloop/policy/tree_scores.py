@@ -119,7 +119,8 @@ class TreeScores:
     @property
     def _how(self) -> HeadOptions:
         weights = trained_weights(self.model.get_output_embeddings())
-        return {"at_once": tokens_at_once(self.model.config.get_text_config().vocab_size), "weights": weights}
+        vocab = self.model.config.get_text_config().vocab_size
+        return {"at_once": tokens_at_once(vocab, on_cuda=self.model.device.type == "cuda"), "weights": weights}
 
 
 def forest_states(

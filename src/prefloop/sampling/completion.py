@@ -51,7 +51,7 @@ def completions(answer: Any, count: int) -> tuple[Completion, ...]:
         return tuple(_completion(choice, named if isinstance(named, str) else None) for choice in choices)
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         said = answer.get("error", answer) if isinstance(answer, dict) else answer
-        raise BadAnswerError(f"answered with no completion: {str(said)[:200]}") from error
+        raise BadAnswerError(f"answered with no completion: {said}") from error
 
 
 def token_count(answer: Any, kind: Literal["prompt_tokens", "completion_tokens"]) -> int | None:

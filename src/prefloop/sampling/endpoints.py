@@ -69,12 +69,15 @@ class Endpoint:
     not_before: float = 0.0
     """`time.monotonic()` until which nothing is sent to it."""
     last_error: str = "has not answered"
-    lists: tuple[str, ...] = ()
+    lists: str = ""
     """Models that it says it has."""
     answers_as: str | None = None
     """The model that its answers named when its weights were proved; an answer that names another is not usable."""
     is_doubted: bool = False
-    """No connection to it could be made since its weights were proved: it may come back with others."""
+    """Since its weights were proved it could not be connected to, said that it loads, or failed again and again: it may
+    come back with others."""
+    is_lost: bool = False
+    """It was doubted, and is not what it was: it is asked no more."""
 
     def at(self, path: str) -> str:
         """The address of a path below the URL, or at the server's root where it begins with a slash."""
@@ -158,14 +161,17 @@ class Pool:
             except _BusyError as busy:
                 endpoint.last_error = str(busy)
                 endpoint.not_before = max(endpoint.not_before, time.monotonic() + busy.wait_s)
+                if busy.is_loading:
+                    self._doubt(endpoint)
             except RefusedError as error:
                 refused.append(endpoint)
                 if only is not None or all(one in refused for one in self.endpoints):
                     raise
-                self._failed(endpoint, str(error))
+                self._failed(endpoint, error)
             except (httpx2.RequestError, TimeoutError, BadAnswerError) as error:
-                self._failed(endpoint, _why(error) or f"no answer within {self.patience.timeout_s:g} s")
-                if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
+                self._failed(endpoint, error)
+                is_cut_off = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
+                if is_cut_off or endpoint.failures >= self.patience.failures:
                     self._doubt(endpoint)
             finally:
                 endpoint.in_flight -= 1
@@ -173,24 +179,29 @@ class Pool:
             await asyncio.sleep(min(self._jitter(attempt), max(0.0, until - time.monotonic())))
             attempt += 1
 
-    def _redacted(self, text: str) -> str:
-        """Without the key, which some servers repeat when they refuse it."""
+    def shown(self, text: str) -> str:
+        """The beginning of what a server said, on one line, without the key, which some repeat when they refuse it."""
         key = self.headers.get("Authorization", "").removeprefix("Bearer ")
-        return text.replace(key, "[the key]") if key else text
+        line = " ".join(text.split())
+        return (line.replace(key, "[the key]") if key else line)[:_SHOWN]
+
+    def _why(self, error: Exception) -> str:
+        """What went wrong; a wait that was too long says nothing of itself."""
+        return self.shown(str(error)) or f"no answer within {self.patience.timeout_s:g} s"
 
     def _jitter(self, attempt: int) -> float:
         longest = min(self.patience.longest_wait_s, self.patience.first_wait_s * 2 ** min(attempt, _DOUBLINGS))
         return self._random.uniform(0, longest)
 
-    def _failed(self, endpoint: Endpoint, why: str) -> None:
+    def _failed(self, endpoint: Endpoint, error: Exception) -> None:
         endpoint.failures += 1
-        endpoint.last_error = self._redacted(why)
+        endpoint.last_error = self._why(error)
         beyond = endpoint.failures - self.patience.failures
         if beyond >= 0:
             endpoint.not_before = time.monotonic() + self._jitter(beyond)
 
     def _doubt(self, endpoint: Endpoint) -> None:
-        """Leaves out a server that cannot be reached until it is there again and what it was."""
+        """Leaves out a server that may be starting anew until it is there again and what it was."""
         if self.proves_again is not None and not endpoint.is_doubted:
             endpoint.is_doubted = True
             self._returns.add(asyncio.create_task(self._returned(endpoint, self.proves_again)))
@@ -205,16 +216,17 @@ class Pool:
         try:
             why = await proves_again(endpoint)
         except (RefusedError, ResumableError) as error:
-            why = str(error)
+            why = self._why(error)
         if why is None:
             endpoint.is_doubted = False
-            self._freed.set()
         else:
-            endpoint.last_error = self._redacted(why)
+            endpoint.last_error = why
+            endpoint.is_lost = True
+        self._freed.set()
 
     async def _free(self, endpoints: Sequence[Endpoint], until: float, *, doubted: bool) -> Endpoint:
         """The best server that takes a call now, a doubted one only where it is meant; waits for one."""
-        while (now := time.monotonic()) < until:
+        while (now := time.monotonic()) < until and not all(one.is_lost for one in endpoints):
             free = [
                 one
                 for one in endpoints
@@ -268,27 +280,30 @@ class Pool:
             async with asyncio.timeout(self.patience.timeout_s):
                 status, _, content = await self._read(endpoint, "GET", "models", None, _LARGEST_BODY)
         except (httpx2.RequestError, TimeoutError, BadAnswerError) as error:
-            why = _why(error) or f"no answer within {self.patience.timeout_s:g} s"
-            endpoint.last_error = self._redacted(why)
+            endpoint.last_error = self._why(error)
             return False
         if status == _LOADING:
             endpoint.last_error = f"answered {status}: {self._said(content)}"
             return False
-        endpoint.lists = _listed(content)
+        endpoint.lists = self.shown(", ".join(_listed(content)))
         return True
 
     def _away(self, endpoints: Sequence[Endpoint]) -> ResumableError:
         found = "; ".join(f"{one.url}: {one.last_error}" for one in endpoints)
+        waited = (
+            "" if all(one.is_lost for one in endpoints) else f" No usable answer within {self.patience.deadline_s:g} s."
+        )
         return ResumableError(
-            f"{found}. No usable answer within {self.patience.deadline_s:g} s. Look after the server and give the same "
-            "command again: what was answered is kept."
+            f"{found}.{waited} Look after the server and give the same command again: what was answered is kept."
         )
 
     @property
     def _http(self) -> httpx2.AsyncClient:
         if self._client is None:
             limits = httpx2.Limits(max_connections=self.room)
-            self._client = httpx2.AsyncClient(headers=dict(self.headers), timeout=None, limits=limits)
+            # a proxy of the environment sees no key: it hands https on unread, and is not asked for http
+            direct: Mapping[str, None] = {"http://": None}
+            self._client = httpx2.AsyncClient(headers=dict(self.headers), timeout=None, limits=limits, mounts=direct)
         return self._client
 
     async def _read(
@@ -310,12 +325,12 @@ class Pool:
         status, retry_after, content = await self._read(endpoint, "POST", path, body, most_bytes)
         said = self._said(content)
         if status in _BUSY:
-            raise _BusyError(f"answered {status}: {said}", _retry_after(retry_after))
+            raise _BusyError(f"answered {status}: {said}", _retry_after(retry_after), is_loading=status == _LOADING)
         if status >= 500:
             raise BadAnswerError(f"answered {status}: {said}")
         if status >= 300:
             what = "redirects, which is not followed" if status < 400 else f"refused with {status}: {said}"
-            lists = f" It lists {', '.join(endpoint.lists)}." if status == 404 and endpoint.lists else ""
+            lists = f" It lists {endpoint.lists}." if status == 404 and endpoint.lists else ""
             raise RefusedError(f"{endpoint.at(path)}: {what}.{lists} Check {self.named}.url, model and key.", status)
         try:
             return read(content)
@@ -323,15 +338,14 @@ class Pool:
             raise BadAnswerError(f"answered {status} with no JSON: {said or 'an empty body'}") from error
 
     def _said(self, content: bytes) -> str:
-        """The beginning of a server's own words, on one line."""
-        return self._redacted(" ".join(content.decode(errors="replace").split()))[:_SHOWN]
+        return self.shown(content.decode(errors="replace"))
 
 
 def _require_model(endpoint: Endpoint, answer: Any) -> None:
     """An answer names the model whose weights were proved, if it names any."""
     named = answer.get("model") if isinstance(answer, dict) else None
     if endpoint.answers_as is not None and named is not None and named != endpoint.answers_as:
-        raise BadAnswerError(f"answered as {str(named)[:_SHOWN]}, but was proved as {endpoint.answers_as}")
+        raise BadAnswerError(f"answered as {named}, but was proved as {endpoint.answers_as}")
 
 
 def _listed(content: bytes) -> tuple[str, ...]:
@@ -342,15 +356,11 @@ def _listed(content: bytes) -> tuple[str, ...]:
         return ()
 
 
-def _why(error: Exception) -> str:
-    """What went wrong, in a few words; connection errors of several addresses say it several times."""
-    return " ".join(str(error).split())[:_SHOWN]
-
-
 class _BusyError(Exception):
-    def __init__(self, message: str, wait_s: float) -> None:
+    def __init__(self, message: str, wait_s: float, *, is_loading: bool) -> None:
         super().__init__(message)
         self.wait_s = wait_s
+        self.is_loading = is_loading
 
 
 def _retry_after(value: str | None) -> float:
@@ -380,6 +390,6 @@ def authorization(key: str | None, place: str) -> dict[str, str]:
     value = os.environ.get(key, "").strip()
     if not value:
         raise RecipeError(f"{place} names the environment variable {key}, which is not set. Set it to the key.")
-    if not (value.isascii() and value.isprintable()):
+    if not (value.isascii() and value.isprintable() and " " not in value):
         raise RecipeError(f"{place}: the environment variable {key} holds characters that no key has. Set it again.")
     return {"Authorization": f"Bearer {value}"}

@@ -4,9 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from prefloop.data import TURN, AnswersOnFile, is_foreign, read_answers
+from prefloop.data import TURN, AnswersOnFile, answers_of, find_source, is_foreign, read_answers
 from prefloop.errors import DataError
 from prefloop.records import Prompt, Response, content_of, digest, read_records, shards_in
+
+BUILTIN = "builtin:"
+"""Before the name of a shipped set that holds answers."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,9 @@ class Replay:
         Raises:
             DataError: there are none, or one is not a response.
         """
+        if file.startswith(BUILTIN):
+            source = find_source(file)
+            return cls(Path(file), {}, answers_of(source.rows(), source.name))
         path = _existing(file)
         if path.is_file() and is_foreign(path):
             return cls(path, {}, read_answers(path))
@@ -99,6 +105,8 @@ def replay_identity(file: str) -> str:
     Raises:
         DataError: there is nothing to read.
     """
+    if file.startswith(BUILTIN):
+        return find_source(file).identity
     return digest(sorted(content_of(_existing(file)).values()))
 
 

@@ -19,7 +19,7 @@ from prefloop.sampling.endpoints import BadAnswerError, Endpoint, Pool
 from prefloop.sampling.kept_answers import KeptAnswers
 from prefloop.sampling.proof import NATS_A_TOKEN, NEARLY_EQUAL, Reading, is_nearer, reading
 from prefloop.sampling.protocol import Answer, Draw, SamplingSettings
-from prefloop.sampling.publication import Published, Restart, ways
+from prefloop.sampling.publication import Published, Restart, as_it_is, ways
 
 PROBES = ("Tell me about your day.", "What is good about the sea?")
 """Questions that a policy answers greedily, to prove which weights answer."""
@@ -80,15 +80,24 @@ class ServerPolicies:
     def _proved(self, runner: asyncio.Runner, pool: Pool, policy: PolicyFiles) -> tuple[Published, list["Proof"]]:
         """Publishes in one way after another until every server is seen to serve the policy."""
         found: list[str] = []
-        for publish in ways(self._kind(policy), self.restart):
+        possible = ways(self._kind(policy), self.restart)
+        for publish in possible:
             published = runner.run(publish(pool, self.model, policy))
             if isinstance(published, str):
                 found.append(published)
                 continue
             proofs = [self._proof(runner, pool, published.name, policy, endpoint) for endpoint in pool.endpoints]
-            if not (wrong := [doubt for proof in proofs for doubt in proof.doubts]):
+            wrong = [f"{proof.endpoint.url}: {proof.doubt}" for proof in proofs if proof.doubt is not None]
+            untold = [
+                f"{proof.endpoint.url}: two greedy answers do not tell the policy from {words}"
+                for proof in proofs
+                for words in proof.untold
+            ]
+            if not wrong and (not untold or publish is not as_it_is or publish is possible[-1]):
+                for words in untold:
+                    self.note(words)
                 return published, _alike(proofs)
-            found += wrong
+            found += wrong or untold
             runner.run(published.undo())
         weights = policy.adapter or policy.directory
         raise ResumableError(
@@ -111,47 +120,48 @@ class ServerPolicies:
         answers = runner.run(_answered(ask, asked))
         named = {answer.model for answer in answers}
         if len(named) > 1:
-            models = ", ".join(sorted(str(one) for one in named))
-            return Proof(
-                endpoint, can, asked, answers, [f"{endpoint.url}: answers as one model and another ({models})"]
-            )
+            models = pool.shown(", ".join(sorted(str(one) for one in named)))
+            return Proof(endpoint, can, asked, answers, f"answers as one model and another ({models})")
         (endpoint.answers_as,) = named
-        return Proof(endpoint, can, asked, answers, self._doubts(policy, endpoint.url, answers, can))
+        doubt, untold = self._doubt(policy, answers, can)
+        return Proof(endpoint, can, asked, answers, doubt, untold)
 
-    def _doubts(self, policy: PolicyFiles, where: str, answers: Sequence[Completion], can: Capabilities) -> list[str]:
-        """Why a server seems to serve something else; nothing where its greedy answers are the policy's.
+    def _doubt(
+        self, policy: PolicyFiles, answers: Sequence[Completion], can: Capabilities
+    ) -> tuple[str | None, tuple[str, ...]]:
+        """Why a server seems to serve something else, and the policies that its greedy answers may as well be of.
 
         Both are held against it: tokens that our policy would not have taken, and log-probabilities that are not its.
         """
         tokens = [_tokens(answer, self.bench.codec, can) for answer in answers]
         if not any(tokens):
-            return [f"{where}: answers nothing to {' and '.join(PROBES)}, so that nobody can tell what it serves"]
+            return f"answers nothing to {' and '.join(PROBES)}, so that nobody can tell what it serves", ()
         ours = self._reading(policy, tokens)
         if ours.behind.max() > NEARLY_EQUAL:
-            return [
-                f"{where}: its greedy answers are not those of the policy: one token is {ours.behind.max():.2g} nats "
-                f"behind the likeliest (at most {NEARLY_EQUAL}), {_OTHERS}"
-            ]
-        if not can.logps:
-            return []
+            behind = f"one token is {ours.behind.max():.2g} nats behind the likeliest (at most {NEARLY_EQUAL})"
+            return f"its greedy answers are not those of the policy: {behind}, {_OTHERS}", ()
         said = [(answer.logps or ())[: len(ids)] for answer, ids in zip(answers, tokens, strict=True)]
-        theirs = torch.tensor([logp for logps in said for logp in logps], dtype=torch.float64)
-        off = (theirs - ours.logps).abs().mean().item()
+        theirs = torch.tensor([logp for logps in said for logp in logps], dtype=torch.float64) if can.logps else None
+        off = 0.0 if theirs is None else (theirs - ours.logps).abs().mean().item()
         if off > NATS_A_TOKEN:
-            return [
-                f"{where}: its log-probabilities of greedy answers are {off:.2g} nats a token from those of the policy "
-                f"(at most {NATS_A_TOKEN}), {_OTHERS}"
-            ]
+            far = f"{off:.2g} nats a token from those of the policy (at most {NATS_A_TOKEN})"
+            return f"its log-probabilities of greedy answers are {far}, {_OTHERS}", ()
         base = PolicyFiles(self.bench.source.identity, self.bench.source.directory)
         others = {"the policy of the round before": self.before, "the recipe's model without what was trained": base}
+        untold: list[str] = []
         for words, other in others.items():
-            if other is not None and other.identity != policy.identity:
-                verdict = is_nearer(theirs, ours.logps, self._reading(other, tokens).logps)
-                if verdict:
-                    return [f"{where}: still serves {words}"]
-                if verdict is None:
-                    self.note(f"{where}: two greedy answers do not tell the policy from {words}")
-        return []
+            if other is None or other.identity == policy.identity:
+                continue
+            its = self._reading(other, tokens)
+            if theirs is None:
+                verdict = None if its.behind.max() <= NEARLY_EQUAL else False
+            else:
+                verdict = is_nearer(theirs, ours.logps, its.logps)
+            if verdict:
+                return f"still serves {words}", ()
+            if verdict is None:
+                untold.append(words)
+        return None, tuple(untold)
 
     def _reading(self, policy: PolicyFiles, answers: Sequence[Sequence[int]]) -> Reading:
         with self.bench.for_scoring(policy) as model:
@@ -182,8 +192,10 @@ class Proof:
     asked: tuple[Mapping[str, Any], ...]
     """The requests for greedy answers."""
     answers: tuple[Completion, ...]
-    doubts: list[str]
+    doubt: str | None
     """Why it seems to serve other weights."""
+    untold: tuple[str, ...] = ()
+    """Policies that its greedy answers do not tell from the one that it should serve."""
 
 
 def _alike(proofs: Sequence[Proof]) -> list[Proof]:

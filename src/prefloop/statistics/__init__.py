@@ -3,6 +3,7 @@
 from prefloop.statistics.agreement import (
     OrderedAgreement,
     absolute_agreement,
+    clustered_kappa,
     cohen_kappa,
     expected_agreement,
     judge_bias,
@@ -66,14 +67,16 @@ from prefloop.statistics.paired import (
     ratio_of_means,
     totals_by_cluster,
 )
-from prefloop.statistics.proportion import clustered_share, wilson_interval
+from prefloop.statistics.proportion import clustered_share, combined_interval, wilson_interval
 from prefloop.statistics.reward_model import (
     PairAccuracy,
     TiesRow,
     TiesScore,
     best_of_score,
+    calibration_statistic,
     pair_accuracy,
     section_scores,
+    ties_interval,
     ties_score,
 )
 from prefloop.statistics.warm_start import warm_length_controlled_statistic
@@ -124,11 +127,14 @@ __all__ = [
     "best_of_n_mean",
     "best_of_score",
     "bradley_terry",
+    "calibration_statistic",
     "cluster_bootstrap",
+    "clustered_kappa",
     "clustered_mean",
     "clustered_share",
     "clustered_statistic",
     "cohen_kappa",
+    "combined_interval",
     "detectable_difference",
     "envelope",
     "exact_kl",
@@ -164,6 +170,7 @@ __all__ = [
     "section_scores",
     "soft_logistic",
     "standardised",
+    "ties_interval",
     "ties_score",
     "totals_by_cluster",
     "warm_length_controlled_statistic",

@@ -1,15 +1,15 @@
 """How far judges agree: with labels, with each other, and with themselves when the answers change places."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
 from jaxtyping import Bool, Float64, Shaped
-from numpy.typing import NDArray
 
-from prefloop.statistics.bootstrap import Labels
-from prefloop.statistics.logistic import Floats
+from prefloop.statistics.arrays import Floats, Labels, Truths
+from prefloop.statistics.bootstrap import ClusteredEstimate, bca_bootstrap
+from prefloop.statistics.proportion import wilson_interval
 
 Rule = Callable[[Float64[Floats, " items"], Float64[Floats, " items"]], Float64[Floats, " items"]]
 """Agreement of two preferences in [1, 2], by item."""
@@ -61,6 +61,58 @@ def cohen_kappa(one: Shaped[Labels, " items"], other: Shaped[Labels, " items"]) 
     expected = sum(float((first == label).mean() * (second == label).mean()) for label in range(names.size))
     observed = float((first == second).mean())
     return (observed - expected) / (1.0 - expected) if expected < 1.0 else float("nan")
+
+
+def clustered_kappa(
+    one: Shaped[Labels, " rows"],
+    other: Shaped[Labels, " rows"],
+    clusters: Shaped[Labels, " rows"],
+    *,
+    seed: int,
+    draws: int = 1000,
+    level: float = 0.95,
+) -> ClusteredEstimate:
+    """`cohen_kappa` with a BCa interval over clusters.
+
+    A resample in which both sides say the same throughout has kappa 1, whether or not one label is left. Where that is
+    so of all rows, resamples cannot vary, and the interval is that of Wilson's for the share that agrees, as many rows
+    as there are clusters, with the expected share as it is.
+
+    Args:
+        one: Labels.
+        other: Labels of the same rows.
+        clusters: What rows vary together with, such as their item.
+        seed: The same seed draws the same clusters.
+        draws: Number of resamples, >= 2.
+        level: Coverage, in (0, 1).
+
+    Returns:
+        The estimate. NaN where kappa is, and interval and error with a single cluster.
+
+    Raises:
+        ValueError: there are no rows, or a value is out of range.
+    """
+    value = cohen_kappa(one, other)
+    labels = np.unique(np.concatenate([one, other]))
+    same = (one == other).astype(np.float64)
+    sides = [(side[:, None] == labels).astype(np.float64) for side in (one, other)]
+
+    def kappas(weights: Float64[Floats, "resamples rows"]) -> Float64[Floats, " resamples"]:
+        total = weights.sum(-1)
+        agreed = (weights @ same) / total
+        expected = ((weights @ sides[0]) * (weights @ sides[1])).sum(-1) / total**2
+        beyond = np.where(agreed < 1.0, 1.0 - expected, 1.0)
+        return np.where(agreed < 1.0, (agreed - expected) / beyond, 1.0)
+
+    found = replace(bca_bootstrap(kappas, clusters, seed=seed, draws=draws, level=level), value=value)
+    unknown = (float("nan"), float("nan"))
+    if np.isnan(value):
+        return replace(found, standard_error=float("nan"), interval=unknown)
+    if found.clusters > 1 and value == 1.0:
+        expected = float((sides[0].mean(0) * sides[1].mean(0)).sum())
+        low, high = wilson_interval(1.0, found.clusters, level=level)
+        return replace(found, interval=((low - expected) / (1.0 - expected), (high - expected) / (1.0 - expected)))
+    return found
 
 
 def ordered_agreement(
@@ -186,8 +238,8 @@ def prefers_longer(
 
 def prefers_list(
     preferences: Float64[Floats, " items"],
-    first: Bool[NDArray[np.bool_], " items"],
-    second: Bool[NDArray[np.bool_], " items"],
+    first: Bool[Truths, " items"],
+    second: Bool[Truths, " items"],
 ) -> float:
     """Share of pairs of which exactly one answer has a list in which that one is preferred; NaN where there is none."""
     return _share_of(preferences, first & ~second, second & ~first)
@@ -195,8 +247,8 @@ def prefers_list(
 
 def _share_of(
     preferences: Float64[Floats, " items"],
-    first: Bool[NDArray[np.bool_], " items"],
-    second: Bool[NDArray[np.bool_], " items"],
+    first: Bool[Truths, " items"],
+    second: Bool[Truths, " items"],
 ) -> float:
     """How often the marked answer of a pair is the preferred one."""
     wins = np.concatenate([(preferences < 1.5)[first], (preferences > 1.5)[second]]).astype(np.float64)

@@ -6,13 +6,11 @@ from typing import cast
 
 import numpy as np
 from jaxtyping import Float64, Int
-from numpy.typing import NDArray
 
-from prefloop.statistics.logistic import Floats, sigmoid, soft_logistic
+from prefloop.statistics.arrays import Floats, Numbers
+from prefloop.statistics.logistic import sigmoid, soft_logistic
 from prefloop.statistics.winrate import LengthControlled, at_equal_lengths, length_controlled_glm, length_terms
 from prefloop.statistics.winrate import win_rate as plain_win_rate
-
-Numbers = NDArray[np.int64]
 
 C_GRID = tuple(float(c) for c in np.logspace(-4, 4, 10))
 """The values of C among which AlpacaEval's cross-validation chooses."""

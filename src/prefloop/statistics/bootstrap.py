@@ -2,16 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int, Shaped
-from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri, stdtrit
 
-from prefloop.statistics.logistic import Floats
+from prefloop.statistics.arrays import Floats, Labels, Numbers
 
-Labels = NDArray[Any]
 """Names or numbers that are equal for rows of one cluster."""
 
 _CHUNK = 100  # resamples computed at a time: bounds the memory, changes no number
@@ -197,7 +194,7 @@ def bca_bounds(
     return bound(0.5 - level / 2), bound(0.5 + level / 2)
 
 
-def _numbered(clusters: Shaped[Labels, " rows"]) -> tuple[Int[NDArray[np.int_], " rows"], int]:
+def _numbered(clusters: Shaped[Labels, " rows"]) -> tuple[Int[Numbers, " rows"], int]:
     names, index = np.unique(clusters, return_inverse=True)
     return index, names.size
 

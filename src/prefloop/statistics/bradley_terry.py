@@ -6,15 +6,13 @@ from typing import cast
 
 import numpy as np
 from jaxtyping import Float64, Int, Shaped
-from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.special import ndtri
 
-from prefloop.statistics.bootstrap import Labels, bca_bounds
-from prefloop.statistics.logistic import Floats, sigmoid, softplus
-
-Numbers = NDArray[np.int64]
+from prefloop.statistics.arrays import Floats, Labels, Numbers, Truths
+from prefloop.statistics.bootstrap import bca_bounds
+from prefloop.statistics.logistic import sigmoid, softplus
 
 SEPARATED_RIDGE = 1e-3
 """Penalty, 0.5 * ridge * sum of squared ratings, where some ratings have no finite maximum of the likelihood, and in
@@ -333,7 +331,7 @@ def _newton(
     start: Float64[Floats, " parameters"],
     *,
     within: float = _TOLERANCE,
-) -> tuple[Float64[Floats, "batch parameters"], NDArray[np.bool_]]:
+) -> tuple[Float64[Floats, "batch parameters"], Truths]:
     """Minimisers, and whether the gradient vanishes at them, relative to the number of battles."""
     design, total = cells.design, up + down
     found = np.tile(start, (up.shape[0], 1))

@@ -5,13 +5,12 @@ from math import lgamma, log
 
 import numpy as np
 from jaxtyping import Float64, Int
-from numpy.typing import NDArray
 from scipy.special import gammaln
 
-from prefloop.statistics.logistic import Floats
+from prefloop.statistics.arrays import Floats, Numbers
 
 
-def envelope(kl: Float64[Floats, " points"], reward: Float64[Floats, " points"]) -> Int[NDArray[np.int64], " kept"]:
+def envelope(kl: Float64[Floats, " points"], reward: Float64[Floats, " points"]) -> Int[Numbers, " kept"]:
     """Numbers of the points that no other one dominates, by rising KL.
 
     A point is dominated by one with no more KL and no less reward; of equal points the first is kept.

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Shaped
 
-from prefloop.statistics.bootstrap import ClusteredEstimate, Labels, clustered_mean
-from prefloop.statistics.logistic import Floats
+from prefloop.statistics.arrays import Floats, Labels
+from prefloop.statistics.bootstrap import ClusteredEstimate, clustered_mean
 
 
 @dataclass(frozen=True)

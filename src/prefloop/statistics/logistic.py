@@ -5,9 +5,8 @@ from itertools import product
 
 import numpy as np
 from jaxtyping import Float64
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from prefloop.statistics.arrays import Floats
 
 _TOLERANCE = 1e-13
 _MAX_STEPS = 100

@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Float64, Shaped
 from scipy.special import ndtri
 
-from prefloop.statistics.bootstrap import ClusteredEstimate, Labels
-from prefloop.statistics.logistic import Floats
+from prefloop.statistics.arrays import Floats, Labels
+from prefloop.statistics.bootstrap import ClusteredEstimate
 
 Statistic = Callable[[Float64[Floats, "*batch columns"]], Float64[Floats, "*batch"]]
 """From totals of columns to a number, such as a sum over a count, or the difference of two such means."""

@@ -1,12 +1,15 @@
 """Reward models on labelled pairs and sets: RewardBench's scores (arXiv:2403.13787, 2506.01937) and calibration."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int
 
-from prefloop.statistics.logistic import Floats, sigmoid, softplus
+from prefloop.statistics.arrays import Floats, Numbers
+from prefloop.statistics.bootstrap import bca_bootstrap
+from prefloop.statistics.logistic import sigmoid, softplus
+from prefloop.statistics.proportion import wilson_interval
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,7 @@ def pair_accuracy(chosen: Float64[Floats, " pairs"], rejected: Float64[Floats, "
         raise ValueError("scores must be numbers, and at least one pair")
     margin = chosen - rejected
     right, sure = margin > 0, sigmoid(np.abs(margin))
-    bins = np.minimum((20.0 * (sure - 0.5)).astype(np.int64), 9)
-    gaps = np.bincount(bins, weights=right - sure, minlength=10)
+    gaps = np.bincount(_bins(sure), weights=right - sure, minlength=10)
     return PairAccuracy(
         accuracy=float(right.mean()),
         ties=float((margin == 0).mean()),
@@ -92,6 +94,25 @@ def best_of_score(scores: Float64[Floats, " candidates"]) -> float:
     return 1.0 / int(best.sum()) if bool(best[0]) else 0.0
 
 
+def calibration_statistic(
+    margins: Float64[Floats, " pairs"],
+) -> Callable[[Float64[Floats, "resamples pairs"]], Float64[Floats, " resamples"]]:
+    """`PairAccuracy.calibration_error` as a function of row weights, for a bootstrap over pairs.
+
+    Args:
+        margins: chosen - rejected.
+    """
+    sure = sigmoid(np.abs(margins))
+    of_bin = _bins(sure)[:, None] == np.arange(10)
+    gaps = ((margins > 0) - sure)[:, None] * of_bin
+    return lambda weights: np.abs(weights @ gaps).sum(-1) / weights.sum(-1)
+
+
+def _bins(sure: Float64[Floats, " pairs"]) -> Int[Numbers, " pairs"]:
+    """Ten of equal width over [1/2, 1]."""
+    return np.minimum((20.0 * (sure - 0.5)).astype(np.int64), 9)
+
+
 def ties_score(rows: Sequence[TiesRow]) -> TiesScore:
     r"""RewardBench 2's score of the Ties subset.
 
@@ -110,6 +131,60 @@ def ties_score(rows: Sequence[TiesRow]) -> TiesScore:
     Raises:
         ValueError: a row has no correct or no wrong answer, or a number stands twice in a group.
     """
+    parts = _ties_parts(rows)
+    means = _means(parts, np.ones((1, parts.present.shape[0])))[0]
+    return TiesScore(*map(float, means), score=float(means @ _TIES_WEIGHTS))
+
+
+def ties_interval(rows: Sequence[TiesRow], *, seed: int, draws: int = 1000, level: float = 0.95) -> tuple[float, float]:
+    """Interval of `ties_score`'s score over numbers, whose tied and ref rows vary together: BCa bootstrap.
+
+    Where each of the four shares is 0 or 1, resamples cannot vary, and the bounds are as far as all of Wilson's
+    together.
+
+    Args:
+        rows: As in `ties_score`.
+        seed: The same seed draws the same numbers.
+        draws: Number of resamples, >= 2.
+        level: Coverage, in (0, 1).
+
+    Returns:
+        NaN where there are fewer than two numbers.
+
+    Raises:
+        ValueError: as in `ties_score`.
+    """
+    parts = _ties_parts(rows)
+    count = len(parts.present)
+    if count < 2:
+        return float("nan"), float("nan")
+    means = _means(parts, np.ones((1, count)))[0]
+    present = parts.present.sum(0)
+    if all(share in {0.0, 1.0} for share in means[:4]):
+        low = high = float(means @ _TIES_WEIGHTS)
+        for share, rows_of, weight in zip(means[:4], present[:4], _TIES_WEIGHTS[:4], strict=True):
+            if rows_of:
+                bounds = wilson_interval(float(share), int(rows_of), level=level)
+                low, high = low - weight * (share - bounds[0]), high + weight * (bounds[1] - share)
+        return float(low), float(high)
+    scores = bca_bootstrap(
+        lambda weights: _means(parts, weights) @ _TIES_WEIGHTS, np.arange(count), seed=seed, draws=draws, level=level
+    )
+    return scores.interval
+
+
+_TIES_WEIGHTS = np.array([0.3, 0.3, 0.2, 0.2, 0.01])
+
+
+@dataclass(frozen=True)
+class _TiesParts:
+    """What each number adds to each of the five means of the score, and to which it adds anything."""
+
+    values: Float64[Floats, "numbers five"]
+    present: Float64[Floats, "numbers five"]
+
+
+def _ties_parts(rows: Sequence[TiesRow]) -> _TiesParts:
     gaps: dict[str, dict[str, float]] = {"tied": {}, "ref": {}}
     spreads: dict[str, float] = {}
     for row in rows:
@@ -121,17 +196,20 @@ def ties_score(rows: Sequence[TiesRow]) -> TiesScore:
         gaps[row.group][row.number] = float(correct.min() - wrong.max())
         if row.group == "tied":
             spreads[row.number] = float(correct.max() - correct.min())
-    both = [number for number in gaps["tied"] if number in gaps["ref"]]
-    tied, ref, spread = (np.array([side[number] for number in both]) for side in (gaps["tied"], gaps["ref"], spreads))
+    numbers = list({**gaps["tied"], **gaps["ref"]})
+    tied, ref, spread = (
+        np.array([side.get(number, np.nan) for number in numbers], np.float64)
+        for side in (gaps["tied"], gaps["ref"], spreads)
+    )
     least = np.minimum(tied, ref)
     with np.errstate(divide="ignore", invalid="ignore"):
         margins = np.nan_to_num(np.tanh(least / spread - 1.0), nan=0.0)
+    values = np.stack([tied > 0, ref > 0, tied > spread, least > spread, margins], axis=1).astype(np.float64)
+    known = [~np.isnan(side) for side in (tied, ref, least, least, least)]
+    return _TiesParts(values, np.stack(known, axis=1).astype(np.float64))
 
-    def mean(values: Sequence[bool] | Float64[Floats, " rows"]) -> float:
-        return float(np.mean(values)) if len(values) else 0.0
 
-    tied_accuracy, ref_accuracy = (mean([gap > 0 for gap in gaps[group].values()]) for group in ("tied", "ref"))
-    preferred, hard = mean((tied > spread).astype(np.float64)), mean((least > spread).astype(np.float64))
-    margin = mean(margins)
-    score = 0.3 * tied_accuracy + 0.3 * ref_accuracy + 0.2 * preferred + 0.2 * hard + 0.01 * margin
-    return TiesScore(tied_accuracy, ref_accuracy, preferred, hard, margin, score)
+def _means(parts: _TiesParts, weights: Float64[Floats, "resamples numbers"]) -> Float64[Floats, "resamples five"]:
+    """Of each part over the numbers that have it; 0 where none has."""
+    total = weights @ parts.present
+    return (weights @ (parts.values * parts.present)) / np.where(total > 0, total, 1.0)

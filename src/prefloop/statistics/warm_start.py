@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Bool, Float64
-from numpy.typing import NDArray
 
-from prefloop.statistics.logistic import Floats, sigmoid
+from prefloop.statistics.arrays import Floats, Truths
+from prefloop.statistics.logistic import sigmoid
 from prefloop.statistics.winrate import DEFAULT_C, length_controlled, length_controlled_statistic, length_terms
 
 _TOLERANCE = 1e-10
@@ -61,7 +61,7 @@ def _newton(
     weights: Float64[Floats, "resamples rows"],
     start: Float64[Floats, "2"],
     penalty: float,
-) -> tuple[Float64[Floats, " resamples"], Bool[NDArray[np.bool_], " resamples"]]:
+) -> tuple[Float64[Floats, " resamples"], Bool[Truths, " resamples"]]:
     """Qualities after Newton steps with the signs of the start, and in which resamples they are the minimum."""
     signs = np.sign(start)
     length, quality = (np.full(weights.shape[0], value) for value in start)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float64
-from numpy.typing import NDArray
 
-from prefloop.statistics.logistic import Floats, LogisticFit, sigmoid, soft_logistic
+from prefloop.statistics.arrays import Floats, Truths
+from prefloop.statistics.logistic import LogisticFit, sigmoid, soft_logistic
 
 _DRAW = 0.5
 
@@ -221,7 +221,7 @@ def length_controlled_statistic(
     return winrate
 
 
-def _valid_rows(preferences: Float64[Floats, " rows"]) -> Bool[NDArray[np.bool_], " rows"]:
+def _valid_rows(preferences: Float64[Floats, " rows"]) -> Bool[Truths, " rows"]:
     valid = ~np.isnan(preferences)
     if not bool(valid.any()):
         raise ValueError(f"none of the {preferences.size} preferences is a number")

@@ -2,8 +2,10 @@
 
 import json
 import random
+import select
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -19,10 +21,10 @@ from prefloop.policy import PolicyFiles, Workbench
 from prefloop.records import Message, Prompt, seed_for
 from prefloop.sampling import Draw, LocalPolicies, SamplingSettings
 
-_SLOW_S = 2.0
-"""How long the faults `slow` and `drip` hold a request, before they cut the connection."""
-_DRIPS = 40
-"""Bytes that `drip` sends in that time."""
+_SLOW_S = 60.0
+"""How long the faults `slow` and `drip` hold a request, if its client does not leave before."""
+_A_WHILE_S = 0.05
+"""From one look at a client, or byte that drips, to the next."""
 _HUGE = 10 * 2**20
 """Bytes of the answer of the fault `huge`."""
 LACKING = frozenset(
@@ -41,13 +43,17 @@ class Faults:
 
     share: float = 0.0
     kinds: tuple[str, ...] = ()
-    """Names of `FAULTS`."""
+    """Names of `FAULTS`; they come in turn."""
     seed: int = 0
 
     def at(self, number: int) -> str | None:
         """The fault of a request."""
-        drawn = random.Random(seed_for("fault", self.seed, number))
-        return drawn.choice(self.kinds) if self.kinds and drawn.random() < self.share else None
+        if not self._falls_on(number):
+            return None
+        return self.kinds[sum(map(self._falls_on, range(number))) % len(self.kinds)]
+
+    def _falls_on(self, number: int) -> bool:
+        return random.Random(seed_for("fault", self.seed, number)).random() < self.share
 
 
 @dataclass
@@ -90,12 +96,16 @@ class CompletionsServer:
     adapters: dict[str, str] = field(default_factory=dict[str, str])
     is_down: bool = False
     """Every connection is cut."""
+    is_holding: bool = False
+    """Completions wait until it is False again."""
+    held: int = 0
+    """Completions that wait."""
     requests: int = 0
     headers: list[str] = field(default_factory=list[str])
     """The Authorization header of every completion's request."""
 
     def __post_init__(self) -> None:
-        self._counting = threading.Lock()
+        self.counting = threading.Lock()
         self._at_once = 0
         self._loading_until = 0.0
 
@@ -112,8 +122,7 @@ class CompletionsServer:
         class Handler(_Handler):
             server_of = owner
 
-        server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        server.daemon_threads = True
+        server = _Server(("127.0.0.1", port), Handler)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
         try:
@@ -126,7 +135,7 @@ class CompletionsServer:
     @contextmanager
     def counted(self) -> Generator[int, None, None]:
         """A request is under way; gives its number."""
-        with self._counting:
+        with self.counting:
             number = self.requests
             self.requests += 1
             self._at_once += 1
@@ -134,8 +143,12 @@ class CompletionsServer:
         try:
             yield number
         finally:
-            with self._counting:
+            with self.counting:
                 self._at_once -= 1
+
+    def delay(self) -> None:
+        """Before every completion."""
+        time.sleep(self.latency_s)
 
     def completion(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """The answer to a request's body, lacking fields ignored (LookupError for a prompt that is refused)."""
@@ -253,6 +266,15 @@ class CompletionsServer:
         return choice
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that leave are no news."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class _Handler(BaseHTTPRequestHandler):
     server_of: CompletionsServer
     protocol_version = "HTTP/1.1"
@@ -271,13 +293,15 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         path = self.path.removeprefix("/v1").removeprefix("/")
         with server.counted() as number:
-            if server.is_down:
+            if path in {"completions", "chat/completions"} and not (server.is_down or server.is_loading):
+                server.headers.append(self.headers.get("Authorization", ""))
+                server.delay()
+                self._hold()
+            if server.is_down or self._is_left():
                 self.close_connection = True
             elif server.is_loading:
                 self._send(503, b"loading")
             elif path in {"completions", "chat/completions"}:
-                server.headers.append(self.headers.get("Authorization", ""))
-                time.sleep(server.latency_s)
                 self._complete(body, server.faults.at(number), is_chat=path == "chat/completions")
             elif server.takes(path, json.loads(body)):
                 self._send(200, b"Success: taken.")
@@ -301,8 +325,29 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(400, json.dumps({"error": {"message": str(error)}}).encode())
             return
         answer["choices"].reverse()  # clients go by the index
-        self._send(200, json.dumps(answer).encode())
+        if self._is_left():
+            self.close_connection = True
+            return
         self.server_of.answers.append(body.decode())
+        self._send(200, json.dumps(answer).encode())
+
+    def _hold(self) -> None:
+        server = self.server_of
+        with server.counting:
+            server.held += 1
+        while server.is_holding and not self._is_left():
+            time.sleep(_A_WHILE_S)
+        with server.counting:
+            server.held -= 1
+
+    def _is_left(self) -> bool:
+        """The client has closed the connection."""
+        if not select.select([self.connection], [], [], 0)[0]:
+            return False
+        try:
+            return not self.connection.recv(1, socket.MSG_PEEK)
+        except OSError:
+            return True
 
     def _send(self, status: int, content: bytes, headers: Mapping[str, str] | None = None, cut: int = 0) -> None:
         self.send_response(status)
@@ -331,13 +376,16 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.close()
 
     def drip(self, body: bytes) -> None:
-        """The answer comes byte by byte, slower than a client of a test waits."""
+        """The answer comes byte by byte, until the client leaves."""
         content = json.dumps(self.server_of.completion(json.loads(body))).encode()
         self._send(200, content, cut=len(content))
+        begun = time.monotonic()
         with suppress(OSError):
-            for byte in content[:_DRIPS]:
+            for byte in content:
                 self.wfile.write(bytes([byte]))
-                time.sleep(_SLOW_S / _DRIPS)
+                time.sleep(_A_WHILE_S)
+                if self._is_left() or time.monotonic() > begun + _SLOW_S:
+                    return
 
     def html(self, body: bytes) -> None:
         """A page of a proxy under the name of success."""
@@ -366,9 +414,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(200, json.dumps(self.server_of.completion(json.loads(body))).encode(), cut=20)
 
     def slow(self, body: bytes) -> None:
-        """Nothing comes for a while, longer than a client of a test waits."""
+        """Nothing comes, until the client leaves."""
         del body
-        time.sleep(_SLOW_S)
+        begun = time.monotonic()
+        while not self._is_left() and time.monotonic() < begun + _SLOW_S:
+            time.sleep(_A_WHILE_S)
         self.close_connection = True
 
     def garbage(self, body: bytes) -> None:
@@ -423,4 +473,6 @@ FAULTS: Mapping[str, Callable[[_Handler, bytes], None]] = {
     "redirect": _Handler.redirect,
     "unauthorized": _Handler.unauthorized,
 }
-"""How a request can go wrong. The last two are refusals; after the others it is worth trying again."""
+"""How a request can go wrong."""
+REFUSALS = frozenset({"redirect", "unauthorized"})
+"""Faults that stay as they are; after the others it is worth trying again."""

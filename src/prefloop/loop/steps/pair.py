@@ -55,6 +55,7 @@ def _applied(
     """Writes what the rule makes of every group of a part, and counts."""
     rule = find_rule(settings.rule, "rule")
     options = rule.checked(settings.options, work.artifact.step)
+    tokens = work.resources.bench.codec if rule.reads_tokens else None
     counts: Counter[str] = Counter({"groups": 0, makes: 0})
     for shard in range(work.num_shards("prompts", part)):
         made: list[Record] = []
@@ -62,7 +63,7 @@ def _applied(
             usable = finished(group) if settings.finished_only else group
             counts["groups"] += 1
             counts["cut answers"] += len(group.responses) - len(usable.responses)
-            for result in rule.apply(usable, options, constants):
+            for result in rule.apply(usable, options, constants, tokens):
                 if isinstance(result, Dropped):
                     counts[f"dropped: {result.reason}"] += 1
                 else:
@@ -94,7 +95,8 @@ def _inputs(_name: str, settings: StepConfig, scope: Scope) -> Inputs:
     kinds: Mapping[str, type[Record]] = {"prompts": Prompt, "responses": Response, "judgments": Judgment}
     read = {slot: nearest(settings, scope, kind, all_earlier=True) for slot, kind in kinds.items()}
     earlier = nearest(settings, scope, Example) if settings.reads else ()
-    return {**read, "examples": earlier} if earlier else read
+    model = (scope.model,) if find_rule(settings.rule, "rule").reads_tokens else ()
+    return {**read, **({"examples": earlier} if earlier else {}), **({"model": model} if model else {})}
 
 
 def _holds(settings: StepConfig) -> Mapping[type[Record], str]:

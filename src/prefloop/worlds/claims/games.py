@@ -292,7 +292,7 @@ def best_and_worst_break_it() -> float:
 # ------------------------------------------------------------------------------------------- DPO and Nash-MD in cycles
 
 
-@claim("online dpo", source="arXiv:2402.04792, worked out: the linearised round")
+@claim("online dpo", source="arXiv:2402.04792, worked out: the linearised round", systems=("oaif",))
 def dpo_in_a_cycle() -> float:
     """Against a fixed reference a distance from the middle of a three-cycle changes by 4a / (sqrt(3) beta) a round.
 

@@ -49,7 +49,7 @@ def length_is_not_learnt() -> float:
     return max(apart(policy, world.tilted(number * world.reward / 2)) for number, policy in rounds)
 
 
-@claim("iterative dpo", source="arXiv:2406.11817, what it is against")
+@claim("iterative dpo", source="arXiv:2406.11817, what it is against", systems=("loop", "ilr_dpo"))
 def length_is_learnt() -> float:
     """The same judge without alpha: T rounds end at initial * exp(T (r + c |y|) / beta), longer every round."""
     world, paid = _long_winded()

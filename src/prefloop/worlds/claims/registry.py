@@ -21,8 +21,9 @@ class Claim:
     error: Callable[[], float]
     """How far it is from what is claimed."""
     within: float
-
     unit: str
+    systems: tuple[str, ...] = ()
+    """Recipes that it is a truth of; none: that of the method's name, if there is one."""
 
     def measured(self) -> float:
         """How far it is; infinitely far where there is no minimum though there should be."""
@@ -40,7 +41,7 @@ _CLAIMS: dict[str, Claim] = {}
 
 
 def claim(
-    method: str, *, source: str, within: float = WITHIN, unit: str = ""
+    method: str, *, source: str, within: float = WITHIN, unit: str = "", systems: tuple[str, ...] = ()
 ) -> Callable[[Callable[[], float]], Callable[[], float]]:
     """Registers a function that measures how far a method is from what its docstring says.
 
@@ -49,11 +50,12 @@ def claim(
         source: where the claim is from.
         within: distance up to which it holds, with the reason in the function where it is not the default.
         unit: of the distance, where it is not nats, a probability or a factor.
+        systems: recipes that it is a truth of, where the method's name is no recipe, or others are meant too.
     """
 
     def register(function: Callable[[], float]) -> Callable[[], float]:
         says = (function.__doc__ or "").splitlines()[0]
-        _CLAIMS[function.__name__] = Claim(method, function.__name__, says, source, function, within, unit)
+        _CLAIMS[function.__name__] = Claim(method, function.__name__, says, source, function, within, unit, systems)
         return function
 
     return register

@@ -1,5 +1,6 @@
 """Where pairs labelled by a reward lead: each objective's own closed form."""
 
+from dataclasses import replace
 from math import log
 
 import torch
@@ -7,13 +8,13 @@ from torch import Tensor
 
 from prefloop.training import TokenExample
 from prefloop.worlds.bandit import Bandit, apart, normalised_by
-from prefloop.worlds.claims.registry import claim
+from prefloop.worlds.claims.registry import claim, unless
 from prefloop.worlds.games import tilted
 from prefloop.worlds.judges import flipped
 from prefloop.worlds.population import every_pair
 from prefloop.worlds.solve import population_loss
 from prefloop.worlds.stage import World, play
-from prefloop.worlds.table import language
+from prefloop.worlds.table import TabularPolicy, language
 
 DPO = "arXiv:2305.18290 equation 4"
 
@@ -53,13 +54,13 @@ def _loop_of_dpo(world: Bandit, reference: str, rounds: int) -> tuple[float, ...
     )
 
 
-@claim("iterative dpo", source="arXiv:2402.04792")
+@claim("iterative dpo", source="arXiv:2402.04792", systems=("oaif", "rlhf_workflow"))
 def fixed_reference() -> float:
     """Rounds against the initial model do not move ref * exp(r / beta)."""
     return max(_loop_of_dpo(Bandit.of(4, seed=2), "initial", rounds=3))
 
 
-@claim("iterative dpo", source="arXiv:2405.07863, as its code has the reference")
+@claim("iterative dpo", source="arXiv:2405.07863, as its code has the reference", systems=("loop",))
 def moving_reference() -> float:
     """T rounds, each against its own start, end at initial * exp(T r / beta)."""
     return max(_loop_of_dpo(Bandit.of(4, seed=2), "round_start", rounds=4))
@@ -229,7 +230,11 @@ def offset_of_two_answers() -> float:
     return abs(float(left - (1 - prob_first) * (second + margin).sigmoid()))
 
 
-@claim("conservative_dpo", source="Mitchell, A note on DPO with noisy preferences, 2023")
+@claim(
+    "conservative_dpo",
+    source="Mitchell, A note on DPO with noisy preferences, 2023",
+    systems=("conservative_dpo", "rlhf_workflow"),
+)
 def smoothing_makes_sure_labels_finite() -> float:
     """Sure labels of two answers end at the margin log((1 - e) / e)."""
     return _margin_of_sure_labels("conservative_dpo")
@@ -258,9 +263,38 @@ def clean_optimum_from_noisy_labels() -> float:
     return apart(found, world.tilted(world.reward / 0.7))
 
 
-@claim("length_regularized_dpo", source="arXiv:2403.19159; arXiv:2406.11817")
+@claim(
+    "length_regularized_dpo",
+    source="arXiv:2403.19159; arXiv:2406.11817",
+    systems=("length_regularized_dpo", "ilr_dpo"),
+)
 def reward_without_length() -> float:
     """The end is ref * exp((r - alpha |y|) / beta)."""
     world = Bandit.of(4, seed=19, lengths=(2, 4, 7, 12))
     found = population_loss("length_regularized_dpo", world.labelled(), world.policy, beta=0.5, alpha=0.1).minimum()
     return apart(found, world.tilted((world.reward - 0.1 * world.lengths) / 0.5))
+
+
+@claim("bmc", source="arXiv:2408.07471, worked out")
+def edited_tokens_count_twice() -> float:
+    """Answers that are edited all over, at delta = 1, end at ref * exp(r / (2 beta)); with no edit at exp(r / beta)."""
+    world = Bandit.of(4, seed=23, lengths=(2, 3, 5, 8))
+    plain = world.labelled()
+    edited = [
+        replace(one, marked={key: (True,) * len(one.rows[key].answer_ids) for key in one.marked}) for one in plain
+    ]
+    found = [population_loss("bmc", made, world.policy, beta=0.5, delta=1.0).minimum() for made in (plain, edited)]
+    return max(apart(one, world.tilted(world.reward / beta)) for one, beta in zip(found, (0.5, 1.0), strict=True))
+
+
+@claim("mrpo", source="arXiv:2405.16388, worked out for given weights and a fixed clip")
+def the_mixture_is_tilted() -> float:
+    """The end is harmonic mixture * exp(r / beta), each further reference clipped to within eta of the anchor."""
+    world, other = Bandit.of(4, seed=24), Bandit.of(4, seed=25).ref
+    references = {"ref": world.policy, "aux_ref.0": TabularPolicy(world.answers, other)}
+    found = population_loss(
+        "mrpo", world.labelled(), world.policy, references, beta=0.5, eta=0.1, clip="fixed", weights=(0.3, 0.7)
+    ).minimum()
+    clipped = other.clamp(1.1 * world.ref, 0.9 * world.ref)
+    mixture = -torch.logaddexp(log(0.3) - world.ref, log(0.7) - clipped)
+    return apart(found, (mixture + world.reward / 0.5).log_softmax(0)) + unless(bool((clipped != other).any()))

@@ -13,10 +13,10 @@ from prefloop.worlds.bandit import Bandit, apart
 from prefloop.worlds.claims.registry import claim
 from prefloop.worlds.games import prompted_optimum, self_play_optimum
 from prefloop.worlds.judges import Judges, nobody
-from prefloop.worlds.population import Drawn, every_pair, examples_of, groups, single_answers
+from prefloop.worlds.population import Drawn, Judging, every_pair, examples_of, groups, single_answers
 from prefloop.worlds.solve import population_loss
 from prefloop.worlds.stage import World, play
-from prefloop.worlds.table import TabularPolicy
+from prefloop.worlds.table import TabularPolicy, arms
 
 LAW = "arXiv:2412.09243 and arXiv:2405.20830, worked out"
 
@@ -125,7 +125,7 @@ def imitation_then_preference() -> float:
     return max(errors)
 
 
-@claim("srpo_prompting", source="arXiv:2409.17534, worked out")
+@claim("srpo_prompting", source="arXiv:2409.17534, worked out", systems=("only_prompting",))
 def gap_scales_the_reward() -> float:
     """A good instruction against a mixture at gap g ends at ref * (good / bad)^(g / beta)."""
     world = Bandit.of(4, seed=39)
@@ -190,7 +190,7 @@ def good_samples_teach_nothing() -> float:
 # -------------------------------------------------------------------------------------------------------- filtered DPO
 
 
-@claim("filtered dpo", source="arXiv:2404.13846, worked out for a generator that stays")
+@claim("filtered dpo", source="arXiv:2404.13846, worked out for a generator that stays", systems=("filtered_dpo",))
 def the_filter_is_a_reward() -> float:
     """Kept pairs end at ref * (e^r F)^(1 / beta), F(y) = P(an own answer scores strictly below y)."""
     world = Bandit.of(5, seed=44)
@@ -207,6 +207,60 @@ def the_filter_is_a_reward() -> float:
     met = torch.arange(5) != worst
     expected = (world.ref + (world.reward + below.log()) / 0.5)[met].log_softmax(0)
     return float((found[met].log_softmax(0) - expected).abs().max())
+
+
+# ---------------------------------------------------------------------------------------------------- BeeS, and goals
+
+
+def _labelled_and_scored(rates: Sequence[float], wrong: float) -> tuple[Bandit, Judging]:
+    """Two given answers: a label that is wrong at some rate, and sources that are right at rates of their own."""
+    world = Bandit(arms(2), torch.tensor([1.0, 0.0]).double(), torch.zeros(2).double().log_softmax(0))
+    prefers = torch.tensor([[0.5, 1 - wrong], [wrong, 0.5]], dtype=torch.float64)
+
+    def source(name: str, rate: float) -> Judging:
+        def judging(responses: Sequence[Response]) -> Iterator[tuple[float, tuple[Judgment, ...]]]:
+            for chance, sign in ((rate, 1), (1 - rate, -1)):
+                values = [sign * float(world.reward[number]) for number in world.judges.numbers(responses)]
+                yield (
+                    chance,
+                    tuple(
+                        Judgment(judge=name, kind="score", subjects=(one.response_id,), values=(value,))
+                        for one, value in zip(responses, values, strict=True)
+                    ),
+                )
+
+        return judging
+
+    sources = [source(f"source-{number}", rate) for number, rate in enumerate(rates)]
+    return world, Judges.together(world.judges.labelling(prefers, given=True), *sources)
+
+
+@claim("bees", source="arXiv:2502.14560, worked out")
+def two_sources_are_surer_than_one() -> float:
+    """Labels wrong at rate e that n sources of rate s agree with are right at odds (1 - e) / e * (s / (1 - s))^n."""
+    wrong, errors = 0.3, list[float]()
+    for rates in ((0.8,), (0.8, 0.9)):
+        world, judging = _labelled_and_scored(rates, wrong)
+        draws = [world.drawn(1, logps, "given")[0] for logps in torch.eye(2).double().log().unbind()]
+        bounds = {f"source-{number}": (-2.0, 2.0) for number in range(len(rates))}
+        cut = 0.7 if len(rates) == 1 else 0.8
+        kept = examples_of(groups(draws, judging), "clear_pairs", bounds=bounds, min_evidence=cut)
+        right = sum(one.weight for one in kept if one.rows["chosen"].answer_ids == world.answers[0])
+        odds = (1 - wrong) / wrong
+        for rate in rates:
+            odds *= rate / (1 - rate)
+        errors.append(abs(right / sum(one.weight for one in kept) - odds / (1 + odds)))
+    return max(errors)
+
+
+@claim("reward_augmented", source="arXiv:2410.08067, worked out")
+def without_its_goal_a_pair_cancels() -> float:
+    """Where no prompt says the goal, the two copies of a pair cancel, and the reference is the end."""
+    world = Bandit.of(4, seed=48)
+    judging = Judges.together(world.judges.labelling(world.prefers, given=True), world.judges.scoring(world.reward))
+    examples = examples_of(groups(world.drawn(2, step="given"), judging), "goal_labelled")
+    found = population_loss("dpo", examples, world.policy, beta=0.5).minimum()
+    return apart(found, world.ref)
 
 
 # ------------------------------------------------------------------------------------------------------- a tree's node
