@@ -40,6 +40,7 @@ bench: $(INSTALLED_DEV)  ## sampling beside transformers, and training beside TR
 	.venv/bin/python benchmarks/curves.py answers
 	.venv/bin/python benchmarks/train_speed.py $(PAIRS) --trl-python build/trl/bin/python
 	.venv/bin/python benchmarks/train_speed.py $(PAIRS) --trl-python build/trl/bin/python --lora
+	.venv/bin/python benchmarks/server_pool.py
 	OMP_WAIT_POLICY=PASSIVE .venv/bin/python benchmarks/sampling_speed.py
 
 mutations: $(INSTALLED_DEV)  ## changes the objectives one operator, sign or constant at a time: what sees it?

@@ -23,7 +23,7 @@ HEAD = """# Systems
 <!-- written by scripts/systems_page.py from the recipes and the tests that are marked with them -->
 Every system is a recipe over the same steps: nothing in `loop/` knows its name. `prefloop recipes show NAME` prints all
 of its values, `prefloop recipes diff PARENT NAME` its contribution; `NAME.tiny` is the same graph on `builtin:tiny`, in
-seconds. Judges are rules here, and answers of teachers come from a file, so that all of it runs without a network. The
+seconds. Judges are rules or trained here, and teachers' answers come from a file, so that all runs offline. The
 test switches off what makes the system what it is, and asserts what becomes of the examples or of the loss. The last
 column has what theory says of it in a world small enough to enumerate, and in brackets how far the product's own code
 ends from that: `prefloop verify` measures it again ([worlds.md](worlds.md)).

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from prefloop.cli.evaluate_run import RunOptions, evaluate_run_command, suite_of
 from prefloop.config import read_suite, shipped_suites, suite_with
@@ -16,7 +17,9 @@ from prefloop.evaluation import Answers, Question, conversations, evaluate_mt_be
 from prefloop.evaluation.arena_hard import markdown_metadata, read_battles
 from prefloop.evaluation.scoreboard import together
 from prefloop.pairing import pair_messages, preference_messages, verdict_messages
+from prefloop.policy import ChatCodec, PolicyFiles, Workbench, resolve_model
 from prefloop.records import Message, Prompt, Response
+from prefloop.testing import CompletionsServer
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 TWO = {
@@ -255,6 +258,21 @@ def test_a_suite_is_against_a_model_that_answers_once(tmp_path: Path) -> None:
     assert (tmp_path / "opponents/base/run/setup/suite-base/part-00000.jsonl").stat().st_mtime_ns <= made
     outputs = json.loads((tmp_path / "alpaca_eval/model_outputs.json").read_text())
     assert outputs[0].keys() == {"dataset", "instruction", "output", "generator"}
+
+
+def test_a_suite_is_answered_by_a_server_that_serves_the_model(tmp_path: Path) -> None:
+    source = resolve_model("builtin:tiny")
+    bench = Workbench(source, ChatCodec.load(source.directory, {}), torch.device("cpu"))
+    server = CompletionsServer(bench, PolicyFiles("served", source.directory))
+    with server.running() as url:
+        sampler = f"{{type: server, url: '{url}', model: tiny}}"
+        given = {"judge": "shorter", "sampler": sampler, "against": ("builtin:tiny",)}
+        result = evaluate_run_command(options(tmp_path, "everyday", "count=3", **given))
+    assert len([body for body in server.answers if '"max_tokens":24' in body]) == 3
+    assert result["against"]["builtin_tiny"]["judge"]["n"] == 3  # the opponent was sampled here
+    for wrong, said in (("5", "--sampler is '5', expected a sampler's type"), ("{type: server}", "sampler.url")):
+        with pytest.raises(RecipeError, match=said):
+            evaluate_run_command(options(tmp_path / "none", "everyday", sampler=wrong))
 
 
 @pytest.mark.parametrize(

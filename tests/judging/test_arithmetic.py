@@ -1,5 +1,7 @@
 """Calculations done again, and the tokens of the steps that they stand in."""
 
+from dataclasses import replace
+
 import pytest
 
 from prefloop.config import ArithmeticStepsJudge
@@ -102,3 +104,21 @@ def test_verdicts_on_steps_are_what_the_rule_of_step_dpo_reads(codec: ChatCodec)
 def test_an_answer_without_steps_has_no_verdicts() -> None:
     ((_, verdict),) = ArithmeticSteps(lambda _tokens: "7").judge([Ask(PROMPT, (answer("7"),))])
     assert (verdict.values, verdict.spans) == ((), ())
+
+
+def test_a_step_is_a_line_where_so_asked(codec: ChatCodec) -> None:
+    text = "3 + 4 = 7\n\n7 - 2 = 6\nA: 6"
+    tokens = codec.response_ids(text, finished=True)
+    solution = answer(text).model_copy(update={"token_ids": tokens})
+    judge = make_judge(
+        ArithmeticStepsJudge(type="arithmetic_steps", steps="lines"), replace(ANYWHERE, text_of=codec.text_of)
+    )
+    ((_, verdict),) = judge.judge([Ask(PROMPT, (solution,))])
+    assert judge.name == "rule:arithmetic_steps:lines"
+    assert verdict.values == (1.0, 0.0, 0.5)
+    assert [codec.text_of(tokens[first:last]) for first, last in verdict.spans] == [
+        "3 + 4 = 7\n\n", "7 - 2 = 6\n", codec.text_of(tokens)[-4:]
+    ]  # fmt: skip
+    assert (verdict.spans[0][0], verdict.spans[-1][1]) == (0, len(tokens))
+    labelled = make_judge(ArithmeticStepsJudge(type="arithmetic_steps"), replace(ANYWHERE, text_of=codec.text_of))
+    assert next(labelled.judge([Ask(PROMPT, (solution,))]))[1].values == ()

@@ -1,4 +1,4 @@
-"""A real engine behind the sample step of a run: `transformers serve`, started as a process of its own."""
+"""Real engines behind the sample step of a run, as processes: `transformers serve`, and llama.cpp's server."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,12 @@ from scipy.stats import chisquare
 
 from prefloop.errors import RecipeError
 from prefloop.loop import RunResult
-from prefloop.policy import ChatCodec, Workbench, resolve_model
+from prefloop.policy import ChatCodec, TokenRow, Workbench, resolve_model, score_rows
+from prefloop.policy.gguf import smollm2_file
 from prefloop.records import Prompt, read_folder
+from prefloop.sampling.proof import NATS_A_TOKEN
 
 SmallRun = Callable[..., RunResult]
-pytestmark = pytest.mark.engine
-LISTENS = re.compile(r"running on (http://\S+)")
 
 
 RESTART = """#!/bin/sh
@@ -50,25 +50,22 @@ def require_serve() -> None:
 
 
 @contextmanager
-def transformers_serve(directory: Path, log: Path) -> Generator[str, None, None]:
-    """Serves a model directory on a free port; gives the URL."""
-    require_serve()
-    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(directory)]
-    options = ["--host", "127.0.0.1", "--port", "0", "--device", "cpu"]
+def running(command: Sequence[str], listens: str, log: Path) -> Generator[str, None, None]:
+    """A server on a free port, which says where it listens; gives the URL."""
     with log.open("w", encoding="utf-8") as written:
         process = subprocess.Popen(
-            [*command, *options],
+            command,
             stdout=written,
             stderr=subprocess.STDOUT,
             env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
         )
     try:
         until = time.monotonic() + 120
-        while (listens := LISTENS.search(log.read_text(encoding="utf-8"))) is None:
+        while (found := re.search(listens, log.read_text(encoding="utf-8"))) is None:
             assert process.poll() is None, log.read_text(encoding="utf-8")
             assert time.monotonic() < until, log.read_text(encoding="utf-8")
             time.sleep(0.05)
-        yield f"{listens[1]}/v1"
+        yield f"{found[1]}/v1"
     finally:
         process.terminate()
         process.wait(30)
@@ -81,7 +78,11 @@ def served() -> Path:
 
 @pytest.fixture(scope="module")
 def url(served: Path, tmp_path_factory: pytest.TempPathFactory) -> Generator[str, None, None]:
-    with transformers_serve(served, tmp_path_factory.mktemp("engine") / "serve.log") as found:
+    require_serve()
+    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(served)]
+    options = ["--host", "127.0.0.1", "--port", "0", "--device", "cpu"]
+    log = tmp_path_factory.mktemp("engine") / "serve.log"
+    with running([*command, *options], r"running on (http://\S+)", log) as found:
         yield found
 
 
@@ -94,6 +95,7 @@ def responses(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
+@pytest.mark.engine
 def test_fields_that_it_ignores_are_found_and_the_run_says_what_it_does_instead(
     small_run: SmallRun, url: str, served: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -120,6 +122,7 @@ def test_fields_that_it_ignores_are_found_and_the_run_says_what_it_does_instead(
     assert json.loads(counts)["ids_from_text"] == 18
 
 
+@pytest.mark.engine
 def test_its_greedy_answers_are_those_of_the_local_sampler(small_run: SmallRun, url: str, served: Path) -> None:
     greedy = ("samples.temperature=0", "samples.num_samples=1")
     here = responses(small_run(*greedy, name="here", until="samples").run)
@@ -132,6 +135,7 @@ def test_its_greedy_answers_are_those_of_the_local_sampler(small_run: SmallRun, 
     assert records(there) == records(here)
 
 
+@pytest.mark.engine
 def test_it_samples_from_the_policy_itself(small_run: SmallRun, url: str, served: Path) -> None:
     """First tokens of answers against the policy's probabilities, although it takes the likeliest tokens by default."""
     wanted = ("prompts.count=1", "samples={num_samples: 200, max_new_tokens: 1}")
@@ -151,6 +155,7 @@ def test_it_samples_from_the_policy_itself(small_run: SmallRun, url: str, served
     assert chisquare([*seen, rest[0]], [*expected[often].tolist(), rest[1]]).pvalue > 1e-3
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
@@ -166,6 +171,7 @@ def test_a_setting_that_it_ignores_or_hides_is_an_error(
     assert f"{url}: {said}" in str(error.value)
 
 
+@pytest.mark.engine
 @pytest.mark.slow
 def test_it_is_restarted_with_every_rounds_weights(small_run: SmallRun, served: Path, tmp_path: Path) -> None:
     require_serve()
@@ -184,3 +190,53 @@ def test_it_is_restarted_with_every_rounds_weights(small_run: SmallRun, served: 
     finally:
         if (tmp_path / "server.pid").exists():
             os.kill(int((tmp_path / "server.pid").read_text(encoding="utf-8")), signal.SIGKILL)
+
+
+SMOLLM2 = "builtin:smollm2-135m-instruct"
+LLAMA_CPP = """
+import sys, threading
+import xllamacpp
+
+told = xllamacpp.CommonParams()
+told.model.path, told.n_ctx, told.n_parallel, told.port, told.cpuparams.n_threads = sys.argv[1], 2048, 4, 0, 1
+server = xllamacpp.Server(told)
+print("listens at", server.listening_address, flush=True)
+threading.Event().wait()
+"""
+
+
+@pytest.fixture(scope="module")
+def llama_cpp(tmp_path_factory: pytest.TempPathFactory) -> Generator[str, None, None]:
+    pytest.importorskip("xllamacpp", reason="xllamacpp, which has llama.cpp's server, is not installed")
+    log = tmp_path_factory.mktemp("engine") / "llama.log"
+    command = [sys.executable, "-c", LLAMA_CPP, str(smollm2_file())]
+    with running(command, r"listens at (http://\S+)", log) as found:
+        yield found
+
+
+@pytest.mark.peer
+def test_llama_cpp_gives_tokens_log_probabilities_and_several_choices_and_samples_from_the_policy(
+    small_run: SmallRun, llama_cpp: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It multiplies by 4-bit weights, where the recipe's model has what they say in float32."""
+    told = (f"model={SMOLLM2}", "prompts.count=2", "samples={num_samples: 2, max_new_tokens: 8}")
+    ran = small_run(*told, at(llama_cpp, Path("smollm2")), until="samples").run
+    assert llama_cpp not in capsys.readouterr().err
+    found = responses(ran)
+    assert [one["ids_from"] for one in found if len(one["token_ids"]) == 8] == ["sampler"] * 4
+    source = resolve_model(SMOLLM2)
+    bench = Workbench(source, ChatCodec.load(source.directory, {}), torch.device("cpu"))
+    prompts = {one.prompt_id: bench.codec.prompt_ids(one) for one in read_folder(ran / "round-00/prompts", Prompt)}
+    rows = [TokenRow(prompts[one["prompt_id"]], tuple(one["token_ids"]), (True,) * 8) for one in found]
+    ours = list(score_rows(bench.base(source.directory), rows, 4096))
+    assert sum(one["sum_logp"] for one in found) == pytest.approx(sum(ours), abs=4 * 8 * NATS_A_TOKEN)
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize(("setting", "value"), [("repetition_penalty", 1.2), ("stop_ids", [30])])
+def test_llama_cpp_ignores_settings_and_a_run_with_them_stops(
+    small_run: SmallRun, llama_cpp: str, setting: str, value: object
+) -> None:
+    told = (f"model={SMOLLM2}", "prompts.count=1", f"samples.{setting}={value}", "samples.max_new_tokens=4")
+    with pytest.raises(RecipeError, match=rf"{setting} is .*, which the server ignores"):
+        small_run(*told, at(llama_cpp, Path("smollm2")), until="samples")

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -24,6 +25,7 @@ from .conftest import SMALL, stable_files
 
 SmallRun = Callable[..., RunResult]
 SAMPLES = "round-00/samples/part-00000.jsonl"
+EVALUATED = "round-00/evaluation-samples/part-00000.jsonl"
 
 
 def responses(run: Path) -> list[dict[str, Any]]:
@@ -137,8 +139,8 @@ def tiny_server(**options: Any) -> CompletionsServer:
     return CompletionsServer(bench, PolicyFiles("served", source.directory), **options)
 
 
-def at(url: str, **others: Any) -> str:
-    return f"samples.sampler={json.dumps({'type': 'server', 'url': url, 'model': 'tiny', **others})}"
+def at(url: str, step: str = "samples", **others: Any) -> str:
+    return f"{step}.sampler={json.dumps({'type': 'server', 'url': url, 'model': 'tiny', **others})}"
 
 
 RUNS = """
@@ -209,6 +211,25 @@ def test_every_rounds_adapter_is_published_and_answers_and_is_taken_back(small_r
     assert any(name.startswith("prefloop-") for name in names)
     assert server.adapters == {}
     assert (ran / "answers.sqlite").is_file()
+
+
+@pytest.mark.slow
+def test_an_evaluation_samples_from_servers_and_knows_its_kl_also_where_they_give_no_log_probabilities(
+    small_run: SmallRun,
+) -> None:
+    found: list[dict[str, Any]] = []
+    for name, lacks in (("with", frozenset[str]()), ("without", frozenset({"logprobs"}))):
+        server = tiny_server(lacks=lacks)
+        with server.running() as url:
+            ran = small_run(at(url, "evaluation"), ADAPTED, name=name).run
+        asked = Counter(json.loads(body)["model"].split("-")[0] for body in asked_of(server))
+        assert asked == {"tiny": 5, "prefloop": 5}
+        answers = [json.loads(line) for line in (ran / EVALUATED).read_text(encoding="utf-8").splitlines()]
+        assert [("sum_logp" in one) for one in answers] == [name == "with"] * 5
+        found.append(json.loads((ran / "round-00/evaluation.json").read_text(encoding="utf-8")))
+    assert found[0]["kl"]["value"] > 1e-3
+    assert found[1]["kl"]["value"] == pytest.approx(found[0]["kl"]["value"], abs=1e-4)
+    assert {**found[1], "kl": None} == {**found[0], "kl": None}
 
 
 @pytest.mark.slow

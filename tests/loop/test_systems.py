@@ -3,6 +3,7 @@
 Every test is of one recipe's twin; docs/systems.md shows its first line beside the recipe.
 """
 
+import gzip
 import json
 import re
 from collections.abc import Sequence
@@ -16,10 +17,12 @@ import torch
 
 from prefloop.config import VaderJudge, load_recipe
 from prefloop.errors import DataError
+from prefloop.judging.arithmetic import verdict_on
 from prefloop.judging.rules import Sentiment
+from prefloop.judging.verifiers import number_at_the_end
 from prefloop.loop import Progress, run_recipe
 from prefloop.policy import ChatCodec, PolicyFiles, Workbench, resolve_model
-from prefloop.records import Example, Prompt, Response, read_folder
+from prefloop.records import Example, Judgment, Prompt, Response, read_folder
 
 pytestmark = pytest.mark.recipes
 
@@ -110,8 +113,10 @@ def test_the_workflow_trains_on_all_rounds_against_the_start_model_with_unsure_l
 
 @pytest.mark.system("sppo")
 def test_win_probabilities_are_what_sppo_regresses_on(tmp_path: Path) -> None:
-    """Where training begins the loss is half the squares of eta times the win probabilities less one half."""
+    """Where training begins the loss is half the squares of eta times the win probabilities less one half; these are
+    means over what the trained pairwise model says of every two answers in both orders."""
     run = ran("sppo", tmp_path / "run", "prompts.count=12")
+    assert_mean_of_orders(run / "round-00")
 
     wins = [
         [one.member(role).numbers["win_prob"] for role in ("chosen", "rejected")] for one in pairs_of(run / "round-00")
@@ -119,6 +124,17 @@ def test_win_probabilities_are_what_sppo_regresses_on(tmp_path: Path) -> None:
     expected = np.mean([sum((10 * (win - 0.5)) ** 2 for win in two) / 2 for two in wins])
     assert losses(run / "round-00")[0] == pytest.approx(expected, abs=1e-5)
     assert np.std([win for two in wins for win in two]) > 0.01
+
+
+def assert_mean_of_orders(folder: Path) -> None:
+    """Win probabilities of pairs, from the judgments by hand."""
+    said = {one.subjects: one.values[0] or 0.0 for one in read_folder(folder / "judgments", Judgment)}
+    assert all(one.judge.startswith("pairwise_model:") for one in read_folder(folder / "judgments", Judgment))
+    for one in pairs_of(folder):
+        chosen = one.member("chosen")
+        others = {subject for two in said if chosen.response_id in two for subject in two} - {chosen.response_id}
+        wins = [(said[chosen.response_id, o] + 1 - said[o, chosen.response_id]) / 2 for o in others]
+        assert chosen.numbers["win_prob"] == pytest.approx((sum(wins) + 0.5) / (len(wins) + 1), abs=1e-9)
 
 
 @pytest.mark.system("oaif")
@@ -340,7 +356,8 @@ def test_davir_keeps_what_fine_tuning_learnt_relative_to_its_loss(tmp_path: Path
 
 @pytest.mark.system("selm")
 def test_selm_pushes_its_own_greedy_answer_down(tmp_path: Path) -> None:
-    """With optimism its own answer ends less likely than without, after the same steps on the same pairs."""
+    """With optimism its own answer ends less likely than without, after the same steps on the same pairs, which the
+    pairwise model made; a judge that always prefers the longer makes others."""
     few = ("policy.epochs=8", "policy.learning_rate=1e-3")
     strong = ran("selm", tmp_path / "strong", *few, "policy.objective.alpha=5")
     plain = ran("selm", tmp_path / "plain", *few, "policy.objective.alpha=0", reuse=strong)
@@ -351,12 +368,15 @@ def test_selm_pushes_its_own_greedy_answer_down(tmp_path: Path) -> None:
     ]
     assert last[0]["loss"] < last[1]["loss"] - 0.05
     assert any("own answer is the worst" in one.why for one in pairs_of(strong / "round-00"))
+    longer = ran("selm", tmp_path / "longer", "judgments.judge=longer", until="pairs", reuse=strong)
+    by = [{one.example_id for one in pairs_of(of / "round-00")} for of in (strong, longer)]
+    assert by[0] - by[1]
 
 
 @pytest.mark.system("inpo")
 def test_inpo_is_pulled_to_the_initial_model_and_to_its_round_start_at_once(tmp_path: Path) -> None:
     """Where round 1 begins, the loss is of tau / eta times what round 0 changed; a single reference has 1 / (2 eta)
-    alone. A winner of the tournament has won its last meeting."""
+    alone. By the pairwise model a winner of the tournament has won its last meeting, in the mean of both orders."""
     run = ran("inpo", tmp_path / "run", "prompts.count=16", until="round-01/policy")
     single = ran(
         "inpo", tmp_path / "single", "prompts.count=16", "policy.references={ref: round_start, prev: round_start}",
@@ -367,7 +387,10 @@ def test_inpo_is_pulled_to_the_initial_model_and_to_its_round_start_at_once(tmp_
     assert losses(run / "round-00")[0] == pytest.approx(target, abs=1e-3)
     assert losses(single / "round-01")[0] == pytest.approx(target, abs=1e-3)
     assert abs(losses(run / "round-01")[0] - target) > 1e-2
-    assert all(one.numbers["prob_chosen_wins"] > 0.5 for one in pairs_of(run / "round-00"))
+    said = {one.subjects: one.values[0] or 0.0 for one in read_folder(run / "round-00/judgments", Judgment)}
+    for one in pairs_of(run / "round-00"):
+        two = (one.member("chosen").response_id, one.member("rejected").response_id)
+        assert 0.5 < one.numbers["prob_chosen_wins"] == pytest.approx((said[two] + 1 - said[two[::-1]]) / 2, abs=1e-9)
 
 
 @pytest.mark.system("dno")
@@ -420,3 +443,72 @@ def test_xpo_pushes_the_answer_of_the_initial_model_down(tmp_path: Path) -> None
     bonus = 0.01 * np.mean([one.sum_logp or 0.0 for one in theirs])
     assert losses(run / "round-00")[0] == pytest.approx(log(2) + bonus, abs=1e-4)
     assert losses(plain / "round-00")[0] == pytest.approx(log(2), abs=1e-5)
+
+
+@pytest.mark.system("step_dpo", no_truth="it is DPO behind a beginning of the answer, whose truth is that of `dpo`")
+def test_step_dpo_sets_right_steps_against_the_first_wrong_one(tmp_path: Path) -> None:
+    """Behind one beginning of right steps, trained on are a wrong calculation and a right one that led to the right
+    end; unverified ones are more, with wrong calculations among them."""
+    run = ran("step_dpo", tmp_path / "run")
+    lucky = ran("step_dpo", tmp_path / "lucky", "pairs.verified=false", until="pairs", reuse=run)
+
+    round_0 = run / "round-00"
+    responses = {
+        one.response_id: one for step in ("solutions", "continuations") for one in read_folder(round_0 / step, Response)
+    }
+    text_of = ChatCodec.load(resolve_model("builtin:tiny").directory, {}).text_of
+    behind = set[int]()
+    for one in pairs_of(round_0):
+        start = len(one.prompt.prefix_ids)
+        steps = [member.token_ids or () for member in one.members]
+        assert steps[0][:start] == steps[1][:start] == one.prompt.prefix_ids
+        assert [verdict_on(text_of(tokens[start:])) for tokens in steps] == [1.0, 0.0]
+        assert {verdict_on(line) for line in text_of(one.prompt.prefix_ids).splitlines()} <= {1.0}
+        ends = [number_at_the_end(responses[member.response_id].text) for member in one.members]
+        assert ends[0] == int(one.prompt.answer or "") != ends[1]
+        behind.add(start)
+    assert 0 in behind
+    assert len(behind) > 1
+    chosen = [
+        (one.member("chosen").token_ids or ())[len(one.prompt.prefix_ids) :] for one in pairs_of(lucky / "round-00")
+    ]
+    assert len(chosen) > len(pairs_of(round_0))
+    assert {verdict_on(text_of(tokens)) for tokens in chosen} >= {0.0, 1.0}
+
+
+SOLUTIONS = Path(__file__).parents[3] / "shared" / "data" / "gsm8k_model_solutions.jsonl.gz"
+
+
+@pytest.mark.skipif(not SOLUTIONS.exists(), reason="the stored solutions are not part of the project")
+def test_stored_solutions_are_cut_before_their_first_wrong_calculation(tmp_path: Path) -> None:
+    stored = tmp_path / "solutions.jsonl"
+    with gzip.open(SOLUTIONS, "rt", encoding="utf-8") as lines:
+        rows = [json.loads(line) for line, _ in zip(lines, range(40), strict=False)]
+    stored.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    loaded = load_recipe(
+        "step_dpo",
+        [
+            "model=builtin:tiny",
+            f"prompts.data={stored}",
+            f"solutions.sampler={{type: replay, file: {stored}}}",
+            "solutions.num_samples=4",
+            "beginnings.max_per_question=4",
+            "machine.threads=1",
+        ],
+    )
+    run = run_recipe(loaded, tmp_path / "run", Progress(), until="beginnings").run / "round-00"
+
+    right = [value for one in read_folder(run / "ends", Judgment) for value in one.values]
+    models = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
+    assert sum(right) == sum(row[model]["is_correct"] for row in rows for model in models)
+    cut = [one for one in read_folder(run / "beginnings", Prompt) if one.prefix_ids]
+    text_of = ChatCodec.load(resolve_model("builtin:tiny").directory, {}).text_of
+    assert cut
+    for one in cut:
+        begun = text_of(one.prefix_ids)
+        assert begun.endswith("\n")
+        assert all(verdict_on(line) > 0 for line in begun.splitlines())
+        question = one.messages[-1].content
+        row = next(row for row in rows if row["question"] == question)
+        wrong = [row[model]["solution"] for model in models if row[model]["solution"].startswith(begun)]
+        assert any(verdict_on(text[len(begun) :].splitlines()[0]) == 0 for text in wrong)

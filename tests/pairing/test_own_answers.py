@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from math import exp
 
+import pytest
+
 from prefloop.pairing import instructed, own_answer, prompted, self_play, worst_of_k
 from prefloop.pairing.prompted import gap_mixture, gap_schedule
 from prefloop.pairing.recommendation import Recommendation, first_item, self_play_rows
@@ -47,6 +49,21 @@ def test_the_own_answer_is_a_third_member_and_the_example_says_where_it_stands(b
         "own_answer: own answer is the worst of 3",
         "own_answer: own answer is between best and worst of 3",
     ]
+
+
+def test_without_ranks_wins_decide_and_what_the_data_set_said_does_not(build: Build, read: Read) -> None:
+    def wins(first: str, second: str, value: float | None, judge: str = "ranker") -> Judgment:
+        return Judgment(judge=judge, kind="preference", subjects=(first, second), values=(value,))
+
+    given = wins("a", "b", 1.0, "dataset:pairs")
+    asked = [wins("a", "b", 0.2), wins("c", "a", 0.9), wins("b", "c", 0.6)]
+    (example,) = own_answer(build([None] * 3, steps=GIVEN, extra=[given, *asked]))
+    assert isinstance(example, Example)
+    assert read([example]) == ["b>a"]
+    assert example.member("chosen").numbers["win_rate"] == pytest.approx((0.8 + 0.6 + 0.5) / 3)
+    without = [given, asked[0], wins("c", "a", None), asked[2]]
+    assert read(list(own_answer(build([None] * 3, steps=GIVEN, extra=without)))) == ["own answer without rank"]
+    assert read(list(own_answer(build([1.0, 2.0, 3.0], steps=GIVEN, extra=without)))) == ["c>a"]
 
 
 def test_there_must_be_one_own_answer(build: Build, read: Read) -> None:

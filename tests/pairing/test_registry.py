@@ -34,6 +34,7 @@ def test_rules_declare_what_they_write_and_read() -> None:
         "goal_labelled",
         "learnable",
         "not_outdone",
+        "side_by_side",
         "unpaired",
     }
     fitted = {name: set(found.fit) for name, found in rules().items() if found.fit}

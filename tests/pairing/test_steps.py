@@ -166,3 +166,25 @@ def test_copies_wrong_ends_and_unsure_steps_are_left_out(read: Read) -> None:
     assert read(pairs_of(first, second)) == ["one>wrong"]
     assert read(pairs_of(first, second, verified=True)) == ["no better step"]
     assert read(list(better_steps(question()))) == ["no beginning to go on from"]
+
+
+def test_a_wrong_first_step_meets_right_ones_behind_the_question_itself(read: Read) -> None:
+    wrong = solution("wrong", [20, 21, 2, 22], QUESTION)
+    right = solution("right", [40, 41, 2, 42], QUESTION)
+    said = [*verdicts("wrong", 0.0, [(0, 3), (3, 4)], (0, 1)), *verdicts("right", 1.0, [(0, 2), (2, 4)], (1, 1))]
+    group = Group(prompts=(QUESTION,), responses=(wrong, right), judgments=tuple(said))
+    (beginning,) = first_bad_steps(group)
+    assert beginning == QUESTION
+    (example,) = better_steps(group)
+    assert isinstance(example, Example)
+    assert read([example]) == ["right>wrong"]
+    assert [member.token_ids for member in example.members] == [(40, 41), (20, 21, 2)]
+
+
+def test_a_wrong_step_that_was_followed_by_the_right_end_is_not_rejected(read: Read) -> None:
+    lucky, wrong = solution("lucky", [30, 31, 2, 42], QUESTION), solution("wrong", [20, 21, 2, 22], QUESTION)
+    right = solution("right", [40, 41, 2, 42], QUESTION)
+    said = [*verdicts("lucky", 1.0, [(0, 2), (2, 4)], (0, 1)), *verdicts("wrong", 0.0, [(0, 2), (2, 4)], (0, 1))]
+    said += verdicts("right", 1.0, [(0, 2), (2, 4)], (1, 1))
+    group = Group(prompts=(QUESTION,), responses=(lucky, wrong, right), judgments=tuple(said))
+    assert read(list(better_steps(group, verified=True))) == ["right>wrong"]

@@ -144,7 +144,7 @@ def test_what_a_server_takes_by_itself_where_a_field_is_left_out_is_undone(
 ) -> None:
     """llama.cpp samples from 40 tokens unless it is told otherwise; the answers are those of a server that does not."""
     found: list[list[tuple[int, ...]]] = []
-    for number, defaults in enumerate(({}, {"top_k": 2, "min_p": 0.05, "repetition_penalty": 1.3})):
+    for number, defaults in enumerate(({}, {"top_k": 2, "min_p": 0.05, "repetition_penalty": 1.3, "top_p": 0.5})):
         folder = tmp_path / str(number)
         folder.mkdir()
         with served(bench, policy, folder, CompletionsServer(bench, policy, defaults=defaults)) as serving:

@@ -28,6 +28,13 @@ def evaluate_run(  # noqa: PLR0913, PLR0917  an option each
         str | None,
         typer.Option(help="A judge's type, or its settings: '{type: vader, unit: text}'. Default: the suite's."),
     ] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            help="Who samples the model's answers, as a recipe has it: '{type: server, url: http://localhost:8000/v1, "
+            "model: NAME}'. Default: this process."
+        ),
+    ] = None,
     prompts: Annotated[str | None, typer.Option(help="The questions, where the suite leaves them to you.")] = None,
     references: Annotated[
         str | None, typer.Option(help="Reference answers by the questions' ids, for judges that read gold answers.")
@@ -57,7 +64,18 @@ def evaluate_run(  # noqa: PLR0913, PLR0917  an option each
 
     with human_text(json_file):
         options = RunOptions(
-            suite, model, judge, prompts, references, against or (), changes or (), out, bootstrap, seed, threads
+            suite,
+            model,
+            judge,
+            prompts,
+            references,
+            against or (),
+            changes or (),
+            out,
+            bootstrap,
+            seed,
+            threads,
+            sampler,
         )
         result = evaluate_run_command(options)
     write_plot(plot, result)

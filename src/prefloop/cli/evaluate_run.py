@@ -10,7 +10,7 @@ from rich.table import Table
 
 from prefloop.cli.console import output, say
 from prefloop.cli.evaluate import number, paired_lines, with_interval
-from prefloop.config import SuiteFile, judge_of, merge, read_suite, setting, suite_with
+from prefloop.config import SuiteFile, judge_of, merge, read_suite, sampler_of, setting, suite_with
 from prefloop.errors import DataError, RecipeError
 
 
@@ -29,6 +29,7 @@ class RunOptions:
     bootstrap: int
     seed: int
     threads: int | None
+    sampler: str | None = None
 
 
 def evaluate_run_command(options: RunOptions) -> dict[str, Any]:
@@ -44,7 +45,8 @@ def evaluate_run_command(options: RunOptions) -> dict[str, Any]:
     machine = {} if options.threads is None else {"threads": options.threads}
     name = Path(options.suite).stem
     folder = options.folder or Path("runs") / f"{name}-{_safe(short_name(options.model))}"
-    run = SuiteRun(options.suite, suite, options.model, folder, options.seed, machine)
+    sampler = None if options.sampler is None else sampler_of(options.sampler)
+    run = SuiteRun(options.suite, suite, options.model, folder, options.seed, machine, sampler)
     found = run_suite(run, Progress())
     result = {
         "suite": options.suite,

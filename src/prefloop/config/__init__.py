@@ -24,6 +24,7 @@ from prefloop.config.judges import (
     LlmJudge,
     LogLikelihoodJudge,
     LongerJudge,
+    PairwiseModelJudge,
     PythonJudge,
     RegexJudge,
     RewardModelJudge,
@@ -43,7 +44,7 @@ from prefloop.config.load import (
 from prefloop.config.provenance import Difference, Sourced, as_yaml, differences, sourced
 from prefloop.config.recipe import MachineConfig, ModelConfig, Recipe, at_round, merge
 from prefloop.config.references import GeometricMixture, HarmonicMixture, mixture_of, policies_of
-from prefloop.config.spoken import judge_of, setting
+from prefloop.config.spoken import judge_of, sampler_of, setting
 from prefloop.config.steps import (
     STEP_CLASSES,
     CloseStep,
@@ -118,6 +119,7 @@ __all__ = [
     "ObjectiveConfig",
     "Options",
     "PairStep",
+    "PairwiseModelJudge",
     "Precision",
     "PromptsStep",
     "PythonJudge",
@@ -163,6 +165,7 @@ __all__ = [
     "read_suite",
     "recipe_layers",
     "recipe_of",
+    "sampler_of",
     "setting",
     "shipped_recipes",
     "shipped_suites",

@@ -145,7 +145,7 @@ class FinalNumberJudge(JudgeSettings):
 
 
 class ArithmeticStepsJudge(JudgeSettings):
-    """Of every step of a solution, `Step 1: ...` line by line, whether the calculations in it are right.
+    """Of every step of a solution whether the calculations in it are right.
 
     A step with a wrong one is wrong, one with right ones is right, one with none is neutral (1, 0, 0.5). For the rules
     of Step-DPO.
@@ -153,6 +153,8 @@ class ArithmeticStepsJudge(JudgeSettings):
 
     scores: ClassVar[bool] = False
     type: Literal["arithmetic_steps"]
+    steps: Literal["labels", "lines"] = "labels"
+    """What a step is: what stands behind a label, `Step 1:`, at the beginning of a line; or a line (GSM8K)."""
 
 
 class OutsideJudge(JudgeSettings):
@@ -227,6 +229,25 @@ class RewardModelJudge(JudgeSettings):
     center: float = 0.0
     """Subtracted from every score: its mean on answers that are neither good nor bad, so that 0 divides them. Of a
     train step's model it comes on top of what that step measured on the answers that it trained on."""
+
+
+class PairwiseModelJudge(JudgeSettings):
+    """A pairwise model: a sequence-classification model with one label, which reads a prompt and two answers.
+
+    Its label is the logit that the answer shown first is better.
+    """
+
+    type: Literal["pairwise_model"]
+    model: str
+    """A train step of the recipe with objective `pair_ranker`; or a directory, or `org/name@revision` on the Hub."""
+    form: Annotated[str, Field(pattern=r"(?s)\{first\}.+\{second\}")] | None = None
+    """How a model from elsewhere was shown two answers in training, with `{first}` and `{second}`; its chat template
+    writes that as the answer to the prompt. None: as models that are trained here are shown them."""
+
+    @property
+    def takes(self) -> tuple[Shown, ...]:
+        """Two answers."""
+        return ("two",)
 
 
 class ImplicitRewardJudge(JudgeSettings):
@@ -347,6 +368,7 @@ JudgeConfig = Annotated[
     | HumanJudge
     | PythonJudge
     | RewardModelJudge
+    | PairwiseModelJudge
     | ImplicitRewardJudge
     | LogLikelihoodJudge,
     Field(discriminator="type"),

@@ -37,12 +37,25 @@ def judge_of(text: str) -> dict[str, Any]:
     Raises:
         RecipeError: it is neither.
     """
-    judge = yaml_of(text, f"--judge {text}")
-    if isinstance(judge, str):
-        return {"type": judge}
-    if not is_mapping(judge):
-        raise RecipeError(f"--judge is {text!r}, expected a judge's type, or a mapping such as '{{type: vader}}'.")
-    return dict(judge)
+    return _typed("judge", text, "{type: vader}")
+
+
+def sampler_of(text: str) -> dict[str, Any]:
+    """Who samples, as a sample step has it: `local`, `{type: server, url: http://localhost:8000/v1, model: mine}`.
+
+    Raises:
+        RecipeError: it is neither.
+    """
+    return _typed("sampler", text, "{type: server, url: http://localhost:8000/v1, model: mine}")
+
+
+def _typed(option: str, text: str, example: str) -> dict[str, Any]:
+    said = yaml_of(text, f"--{option} {text}")
+    if isinstance(said, str):
+        return {"type": said}
+    if not is_mapping(said):
+        raise RecipeError(f"--{option} is {text!r}, expected a {option}'s type, or a mapping such as '{example}'.")
+    return dict(said)
 
 
 def yaml_of(text: str, where: str) -> Any:

@@ -158,6 +158,7 @@ class ServerSamplerConfig(ServersConfig):
 
 
 SamplerConfig = Annotated[LocalSamplerConfig | ServerSamplerConfig | ReplaySamplerConfig, Field(discriminator="type")]
+AskedSamplerConfig = Annotated[LocalSamplerConfig | ServerSamplerConfig, Field(discriminator="type")]
 
 
 class SampleStep(ReadingStep):
@@ -527,7 +528,9 @@ class EvaluateStep(StepConfig):
     """A file of answers that judges take for good ones."""
     turns: Turns = 1
     """2: the second question of every row is asked after the policy's own answer to the first."""
-    not_told: ClassVar[Mapping[str, Any]] = NOT_TOLD
+    not_told: ClassVar[Mapping[str, Any]] = {**NOT_TOLD, "sampler": True}
+    sampler: AskedSamplerConfig = LocalSamplerConfig()
+    """Who samples the answers, as in a sample step; fixed opponents on file need nobody."""
     judge: JudgeConfig
     """Default: the judge of the loop."""
     max_calls: Annotated[int, Field(ge=0)] | None = None

@@ -115,6 +115,8 @@ def answers_of_suite(
     }
     if replayed is not None:
         sampling["sampler"] = {"type": "replay", "file": replayed}
+    elif settings.get("sampler") is not None:
+        sampling["sampler"] = settings["sampler"]
     steps: dict[str, Any] = {answers: {**sampling, "reads": [f"{name}-prompts"]}}
     if settings.get("turns", 1) == 2:
         steps[f"{answers}{TURN_2}"] = {"type": "next_turn", "reads": [f"{name}-prompts", answers]}

@@ -1,4 +1,4 @@
-"""Answers on file, as AlpacaEval, Arena-Hard and FastChat write them: found by the question's id, or by its text."""
+"""Answers on file, as AlpacaEval, Arena-Hard, FastChat and GSM8K have them: found by the question's id or its text."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +14,10 @@ from prefloop.records import Prompt
 IDS = ("question_id", "uid")
 """Labels by which questions are found."""
 
-FORMS = "instruction and output (AlpacaEval), question_id and choices (FastChat, Arena-Hard), or uid and messages"
+FORMS = (
+    "instruction and output (AlpacaEval), question_id and choices (FastChat, Arena-Hard), uid and messages, or "
+    "question and objects with a solution (GSM8K's model solutions)"
+)
 
 
 @dataclass
@@ -86,6 +89,11 @@ def _add(found: AnswersOnFile, values: Mapping[str, Any], place: str) -> set[str
                 raise ValueError("there is no assistant's turn in messages")
             found.by_id.setdefault(_id(values), []).append(tuple(answers))
             model = values.get("model")
+        elif "question" in values and (
+            solved := [one for one in values.values() if isinstance(one, Mapping) and "solution" in one]
+        ):
+            found.by_text.setdefault(_text(values["question"]), []).extend((_text(one["solution"]),) for one in solved)
+            model = None  # of several models, a sample each
         else:
             raise ValueError(f"its columns are {', '.join(values)}")
     except (KeyError, TypeError, ValueError) as error:

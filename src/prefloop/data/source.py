@@ -4,10 +4,12 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, Protocol
 
+from prefloop.data.arithmetic import arithmetic, arithmetic_solutions
 from prefloop.data.catalogue import records as catalogue
 from prefloop.data.directories import files_of
 from prefloop.data.files import READERS, ending, rows_of_file
@@ -51,12 +53,16 @@ MADE: Mapping[str, Callable[[], Sequence[Mapping[str, Any]]]] = {
     "catalogue:heldout": lambda: [
         {"prompt": asked, "ground_truth": title.strip()} for asked, title in catalogue("heldout")
     ],
+    "arithmetic": partial(arithmetic, "train"),
+    "arithmetic:heldout": partial(arithmetic, "heldout"),
+    "arithmetic_solutions": arithmetic_solutions,
 }
 """Shipped sets that are worked out.
 
 `everyday_answers`: the chosen answers of `everyday_pairs`, as demonstrations; `everyday_corrections`: what an editor
 answers to rule `editing` on `everyday_pairs`; `catalogue`: a recommender's records, as demonstrations, and with
-`:heldout` those of other users, as gold answers.
+`:heldout` those of other users, as gold answers; `arithmetic`: chains of additions with their results, with `:heldout`
+others; `arithmetic_solutions`: the former with their solutions, a calculation a line, as demonstrations.
 """
 
 

@@ -8,6 +8,7 @@ from prefloop.judging.human import OPEN, Human, ReadAnswers, read_answers
 from prefloop.judging.likelihoods import Likelihood
 from prefloop.judging.llm import Llm
 from prefloop.judging.make import JudgeMachine, check_judge, fetch_judge, make_judge, read_from_outside
+from prefloop.judging.pairwise_model import PairwiseModel
 from prefloop.judging.protocol import Ask, AsksAnother, Judge, Kind, Verdict
 from prefloop.judging.record import ask_each, judgments
 from prefloop.judging.reward_model import RewardModel
@@ -26,6 +27,7 @@ __all__ = [
     "Kind",
     "Likelihood",
     "Llm",
+    "PairwiseModel",
     "Plan",
     "ReadAnswers",
     "Remembering",

@@ -30,6 +30,8 @@ OPERATIONS: dict[str, Callable[[Decimal, Decimal], Decimal]] = {
     "/": operator.truediv,
 }
 PLAIN = str.maketrans({"x": "*", "\N{MULTIPLICATION SIGN}": "*", "\N{DIVISION SIGN}": "/", "\N{MINUS SIGN}": "-"})
+LINE = re.compile(r"^(?=.*\S)", re.MULTILINE)
+"""Where a line begins that says something: an empty label."""
 WRONG, NEUTRAL, RIGHT = 0.0, 0.5, 1.0
 
 
@@ -39,15 +41,20 @@ class ArithmeticSteps:
 
     text_of: TextOf | None
     """What tokens of the policy say: verdicts are about spans of them. None only tells its name."""
-    name: str = "rule:arithmetic_steps"
+    steps: Literal["labels", "lines"] = "labels"
     kind: Literal["steps"] = "steps"
+
+    @property
+    def name(self) -> str:
+        """The rule, and what it takes for steps."""
+        return "rule:arithmetic_steps" + ":lines" * (self.steps == "lines")
 
     def judge(self, asks: Sequence[Ask]) -> Iterator[tuple[int, Verdict]]:
         """Of each solution a verdict a step, with the step's tokens; of one without steps or tokens, none."""
         assert self.text_of is not None
         for number, ask in enumerate(asks):
             (response,) = ask.subjects
-            steps = steps_of(response, self.text_of)
+            steps = steps_of(response, self.text_of, LABEL if self.steps == "labels" else LINE)
             yield number, Verdict(tuple(verdict_on(text) for text, _ in steps), spans=tuple(span for _, span in steps))
 
 
@@ -128,19 +135,19 @@ def _factor(tokens: list[str]) -> tuple[Decimal, list[str]]:
     return amount(first), rest
 
 
-def steps_of(response: Response, text_of: TextOf) -> list[tuple[str, Span]]:
-    """The text of every labelled step with its tokens: from behind the label up to the next label's beginning.
+def steps_of(response: Response, text_of: TextOf, label: re.Pattern[str] = LABEL) -> list[tuple[str, Span]]:
+    """The text of every step with its tokens: from behind its label up to the beginning of the next one's.
 
     The first token that says something behind a label is the first of its step; EOS belongs to the last one.
     """
     tokens = response.token_ids or ()
     text = text_of(tokens)
-    labels = list(LABEL.finditer(text))
+    labels = list(label.finditer(text))
     counts = range(len(tokens) + 1)
     found: list[tuple[str, Span]] = []
-    for label, end in zip(labels, [*(one.start() for one in labels[1:]), len(text)], strict=False):
-        first = bisect_left(counts, label.end(), key=lambda count: len(text_of(tokens[:count])))
+    for begin, end in zip(labels, [*(one.start() for one in labels[1:]), len(text)], strict=False):
+        first = bisect_left(counts, begin.end(), key=lambda count: len(text_of(tokens[:count])))
         last = bisect_right(counts, end, key=lambda count: len(text_of(tokens[:count]))) - 1
         if first < last:
-            found.append((text[label.end() : end].rstrip("\n"), (first, last)))
+            found.append((text[begin.end() : end].rstrip("\n"), (first, last)))
     return found

@@ -176,9 +176,13 @@ def disarmed(text: str, control: re.Pattern[str]) -> str:
     has not given it.
     """
     for pattern in (control, VERDICT, SCORE, SCORE_OF):
-        if pattern.pattern:
-            text = pattern.sub(lambda found: f"{found[0][0]}\u200b{found[0][1:]}", text)
+        text = broken(text, pattern)
     return text
+
+
+def broken(text: str, pattern: re.Pattern[str]) -> str:
+    """A text in which a space without width stands behind the first character of whatever a pattern finds."""
+    return pattern.sub(lambda found: f"{found[0][0]}\u200b{found[0][1:]}", text) if pattern.pattern else text
 
 
 def labels_of(shows: Shown, count: int) -> list[str]:

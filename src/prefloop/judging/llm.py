@@ -10,13 +10,12 @@ from pydantic import JsonValue
 from prefloop.config import LlmJudge
 from prefloop.judging.chat import CONTROL, Chat, Question, Said
 from prefloop.judging.judge_prompt import JudgePrompt
-from prefloop.judging.protocol import Ask, Verdict
+from prefloop.judging.protocol import EMPTY, Ask, Verdict, settled_by_emptiness
 from prefloop.judging.verdicts import choice_in, score_in, scores_in, verdict_in
 from prefloop.pairing.combination import sigmoid
 from prefloop.records import Message, seed_for
 
 LETTERS = ("A", "B")
-EMPTY = "an empty answer"
 TURN_TOKENS = 32
 """What a template writes around a turn, at most."""
 AGAIN = "\n\n[asked again]\n\n"
@@ -100,11 +99,10 @@ class Llm:
 
     def _settled(self, ask: Ask) -> Verdict | None:
         """The verdict where an answer is empty; a judge that was shown nothing would grade the form of its question."""
-        empty = [not subject.text.strip() for subject in ask.subjects]
-        if self.kind == "preference" and any(empty):
-            return Verdict((0.5 if all(empty) else float(empty[1]),), EMPTY)
-        if all(empty):
-            return Verdict((self.prompt.file.lowest,) * len(empty), EMPTY)
+        if self.kind == "preference":
+            return settled_by_emptiness(ask)
+        if not any(subject.text.strip() for subject in ask.subjects):
+            return Verdict((self.prompt.file.lowest,) * len(ask.subjects), EMPTY)
         return None
 
     def _question(self, ask: Ask) -> Question:

@@ -18,6 +18,7 @@ from prefloop.config import (
     LlmJudge,
     LogLikelihoodJudge,
     LongerJudge,
+    PairwiseModelJudge,
     PythonJudge,
     RegexJudge,
     RewardModelJudge,
@@ -32,6 +33,7 @@ from prefloop.judging.human import Human
 from prefloop.judging.judge_prompt import judge_prompt
 from prefloop.judging.likelihoods import Likelihood
 from prefloop.judging.llm import Llm
+from prefloop.judging.pairwise_model import PairwiseModel
 from prefloop.judging.protocol import Judge
 from prefloop.judging.python_function import PythonFunction, function_of, source_of
 from prefloop.judging.reward_model import (
@@ -91,8 +93,11 @@ def make_judge(config: JudgeConfig, machine: JudgeMachine = ANYWHERE, shows: Sho
         return Llm(config, prompt, _model_name(config, machine), lambda: _chat(config, machine))
     if isinstance(config, RewardModelJudge):
         return RewardModel(config, machine.device, machine.tokens_per_batch)
+    if isinstance(config, PairwiseModelJudge):
+        classifier = RewardModelJudge(type="reward_model", model=config.model)
+        return PairwiseModel(config, RewardModel(classifier, machine.device, machine.tokens_per_batch))
     if isinstance(config, ArithmeticStepsJudge):
-        return ArithmeticSteps(machine.text_of)
+        return ArithmeticSteps(machine.text_of, config.steps)
     if isinstance(config, ImplicitRewardJudge | LogLikelihoodJudge):
         return Likelihood(config, machine.bench, machine.policies, machine.tokens_per_batch)
     return RULES[type(config)](config)
@@ -133,7 +138,7 @@ def check_judge(config: JudgeConfig, shows: Shown = "one") -> None:
     match config:
         case PythonJudge():
             function_of(config)
-        case RewardModelJudge():
+        case RewardModelJudge() | PairwiseModelJudge():
             reward_model_files(config.model)
         case LlmJudge():
             judge_prompt(config.prompt, shows)
@@ -147,7 +152,7 @@ def check_judge(config: JudgeConfig, shows: Shown = "one") -> None:
 
 def fetch_judge(config: JudgeConfig) -> None:
     """Downloads what a judge needs, as far as the recipe names it (ModelError where that fails)."""
-    if isinstance(config, RewardModelJudge):
+    if isinstance(config, RewardModelJudge | PairwiseModelJudge):
         fetch_reward_model(config.model)
     if isinstance(config, LlmJudge) and config.model is not None:
         resolve_model(config.model)
@@ -158,7 +163,7 @@ def read_from_outside(config: JudgeConfig, shows: Shown = "one") -> Mapping[str,
     match config:
         case PythonJudge():
             return source_of(config)
-        case RewardModelJudge():
+        case RewardModelJudge() | PairwiseModelJudge():
             return {"judge model": identity_of_reward_model(config.model)}
         case LlmJudge():
             prompt = {"judge prompt": judge_prompt(config.prompt, shows).identity}

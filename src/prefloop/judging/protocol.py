@@ -32,6 +32,16 @@ class Verdict:
     """The tokens that each value is about, where there is one a step."""
 
 
+EMPTY = "an empty answer"
+"""What is recorded as said where an answer says nothing."""
+
+
+def settled_by_emptiness(ask: Ask) -> Verdict | None:
+    """The verdict on two answers, one of which says nothing; shown it, a judge would grade its question's form."""
+    first, second = (not subject.text.strip() for subject in ask.subjects)
+    return Verdict((0.5 if first and second else float(second),), EMPTY) if first or second else None
+
+
 class Judge(Protocol):
     """Scores or compares answers. An ask without a verdict stays open."""
 

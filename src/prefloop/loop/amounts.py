@@ -134,10 +134,11 @@ class Ledger:
     ) -> int | None:
         """A rule over sampled answers makes at most one example a prompt; one over a data set, one a given pair.
 
-        One whose examples have a single answer makes at most as many as there are answers.
+        One whose examples have a single answer, or that says so, makes at most as many as there are answers.
         """
         rule = find_rule(settings.rule, "rule")
-        if len(rule.roles) == 1 and not {*rule.roles} & {*REPEATED_ROLES} and not measured:
+        single = len(rule.roles) == 1 and not {*rule.roles} & {*REPEATED_ROLES}
+        if (single or rule.of_each == "answer") and not measured:
             return read("responses", "answers")
         if rule.reads_given:
             return None if measured else read("judgments", "given_pairs")

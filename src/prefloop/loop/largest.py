@@ -13,6 +13,7 @@ from prefloop.loop.prompt_set import prompts_at
 from prefloop.loop.steps.tokens import encoding_settings
 from prefloop.loop.steps.train import budget_of, layout_of
 from prefloop.objectives import REPEATED_ROLES, find_objective
+from prefloop.pairing import find_rule
 from prefloop.policy import ChatCodec, ModelFacts, TokenRow
 from prefloop.records import Example, Member, Message, Prompt, Response, Role
 from prefloop.training import MISMATCHED, largest_pass, tokenised
@@ -26,7 +27,11 @@ def longest_prompts(artifacts: Iterable[Artifact], recipe: Recipe) -> list[Promp
         if isinstance(settings, PromptsStep):
             prompts = chain(prompts, prompts_at(artifact, settings, recipe))
         elif isinstance(settings, PairStep):
-            prompts = chain(prompts, longest_prompts(artifact.inputs["prompts"], recipe))
+            begun = longest_prompts(artifact.inputs["prompts"], recipe)
+            if find_rule(settings.rule, "rule").of_each == "answer":  # what was sampled may stand before the answer
+                given = (0,) * max(_longest_answer(one, recipe) for one in artifact.inputs["responses"])
+                begun = [prompt.derived(prefix_ids=(*prompt.prefix_ids, *given)) for prompt in begun]
+            prompts = chain(prompts, begun)
         elif isinstance(settings, DataStep):
             prompts = chain(prompts, survey(artifact.step, settings, recipe).longest_prompts)
         elif isinstance(settings, NextTurnStep):
@@ -34,13 +39,17 @@ def longest_prompts(artifacts: Iterable[Artifact], recipe: Recipe) -> list[Promp
     return nlargest(LONGEST, prompts, key=_characters)
 
 
+def _longest_answer(artifact: Artifact, recipe: Recipe) -> int:
+    """Tokens of the longest answer that a step may sample."""
+    settings = recipe.step(artifact.step, artifact.place.round or 0)
+    return settings.max_new_tokens if isinstance(settings, SampleStep) else 0
+
+
 def _after_longest_answers(artifact: Artifact, recipe: Recipe) -> list[Prompt]:
     """Second questions after answers as long as they may become, a word a token."""
     found: list[Prompt] = []
     for answered in artifact.inputs["responses"]:
-        settings = recipe.step(answered.step, answered.place.round or 0)
-        longest = settings.max_new_tokens if isinstance(settings, SampleStep) else 0
-        said = Message(role="assistant", content=" a" * longest)
+        said = Message(role="assistant", content=" a" * _longest_answer(answered, recipe))
         for prompt in longest_prompts(artifact.inputs["prompts"], recipe):
             asked = tuple(Message(role="user", content=turn.content) for turn in (prompt.later or ())[:1])
             found.append(Prompt.of((*prompt.messages, said, *asked)))

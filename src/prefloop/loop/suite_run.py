@@ -42,6 +42,8 @@ class SuiteRun:
     folder: Path
     seed: int = 0
     machine: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    sampler: Mapping[str, Any] | None = None
+    """Who samples the model's answers, as in a recipe; None: this process. Opponents are sampled here."""
     step: str = f"{NAME}-samples"
     """The step that samples."""
 
@@ -88,13 +90,13 @@ def _file_of(run: SuiteRun, name: str, spec: str, progress: Progress) -> str:
     folder = run.folder / "opponents" / name
     alone = run.suite.model_copy(update={"pool": None, "judge": None})
     step = f"{NAME}-{name}"  # of another name, so that a model which meets itself answers anew
-    run_suite(SuiteRun(run.name, alone, spec, folder, run.seed, run.machine, step), progress)
+    run_suite(SuiteRun(run.name, alone, spec, folder, run.seed, run.machine, step=step), progress)
     return os.fspath(folder / ANSWERS)
 
 
 def _recipe(run: SuiteRun, pool: Mapping[str, str]) -> LoadedRecipe:
     """The steps of an evaluation without a loop around them."""
-    settings = {**of_step(run.suite), "suite": run.name, "pool": dict(pool)}
+    settings = {**of_step(run.suite), "suite": run.name, "pool": dict(pool), "sampler": run.sampler}
     for name in pool:
         if not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
             raise RecipeError(f"suite {run.name}: an opponent is called {name!r}. Use letters, digits, dots, hyphens.")

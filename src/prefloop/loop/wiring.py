@@ -14,6 +14,7 @@ from prefloop.config import (
     LoadedRecipe,
     MixStep,
     PairStep,
+    PairwiseModelJudge,
     PromptsStep,
     Recipe,
     SampleStep,
@@ -135,6 +136,10 @@ def check_data(name: str, settings: StepConfig, place: str, recipe: Recipe) -> N
         chosen_at_turn(found.prompts, settings.count, 0, 0, f"{name}.count")
 
 
+PAIRWISE = "pair_ranker"
+"""The objective of pairwise models, which see two answers at once."""
+
+
 def check_judgments(name: str, settings: StepConfig, place: str, recipe: Recipe) -> None:
     """The judge can be asked."""
     del name
@@ -143,10 +148,16 @@ def check_judgments(name: str, settings: StepConfig, place: str, recipe: Recipe)
         check_judge(settings.judge, shown(settings))
         return
     trained = recipe.step(step)
-    if not isinstance(trained, TrainStep) or trains_policy(trained):
+    compares = isinstance(settings.judge, PairwiseModelJudge)
+    what, objective = ("pairwise model", PAIRWISE) if compares else ("reward model", "bradley_terry")
+    if not isinstance(trained, TrainStep) or trains_policy(trained) or (trained.objective.name == PAIRWISE) != compares:
         raise RecipeError(
-            f"{place}.judge.model is '{step}', a step that trains no reward model. Give it the objective "
-            f"bradley_terry, or name the directory ./{step}."
+            f"{place}.judge.model is '{step}', a step that trains no {what}. Give it the objective "
+            f"{objective}, or name the directory ./{step}."
+        )
+    if isinstance(settings.judge, PairwiseModelJudge) and settings.judge.form is not None:
+        raise RecipeError(
+            f"{place}.judge.form is set, but step '{step}' trains on the form that is shipped. Remove it."
         )
 
 

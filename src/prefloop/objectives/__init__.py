@@ -62,6 +62,7 @@ from prefloop.objectives.registry import Elsewhere, Fit, Objective, State, find_
 from prefloop.objectives.reward_model import (
     bradley_terry,
     bradley_terry_margin,
+    pair_ranker,
     ranked_rewards,
     ranked_rewards_by_pairs,
 )
@@ -204,6 +205,7 @@ __all__ = [
     "odpo_log_ratio",
     "orpo",
     "orpo_with_prompt",
+    "pair_ranker",
     "parse_quantity",
     "plackett_luce_dpo",
     "ppo",

@@ -96,6 +96,36 @@ def bradley_terry_margin(
     return -logsigmoid(policy_chosen_rewards - policy_rejected_rewards - margin) + centring
 
 
+@objective(source="arXiv:2306.02561 section 3.2, with one output", at_reference=lambda _: math.log(2))
+def pair_ranker(
+    policy_chosen_rewards: Float[Tensor, " pairs"],
+    policy_rejected_rewards: Float[Tensor, " pairs"],
+) -> Float[Tensor, " pairs"]:
+    r"""Binary cross-entropy of a pairwise model on both orders of two answers (PairRM).
+
+    Chosen and rejected are one text each, made of both answers by rule `side_by_side`: the better answer shown first,
+    and shown second. With s the output of the head, the logit that what is shown first is better:
+
+        loss = -(log sigmoid(s(chosen)) + log sigmoid(-s(rejected))) / 2
+
+    Limits: s = 0 gives log 2. Unlike under `bradley_terry` a constant on both costs something: each order by itself is
+    a probability.
+
+    Args:
+        policy_chosen_rewards: s with the better answer first; gradient flows.
+        policy_rejected_rewards: s with the better answer second; gradient flows.
+
+    Returns:
+        Loss of each pair, in nats.
+
+    Example:
+        >>> import torch
+        >>> pair_ranker(torch.tensor([1.0]), torch.tensor([-1.0]))
+        tensor([0.3133])
+    """
+    return -(logsigmoid(policy_chosen_rewards) + logsigmoid(-policy_rejected_rewards)) / 2
+
+
 @objective(source="arXiv:2305.18290 eq. 18, of rewards")
 def ranked_rewards(
     policy_ranked_rewards: Float[Tensor, "pairs ranks"],

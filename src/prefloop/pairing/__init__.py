@@ -35,6 +35,7 @@ from prefloop.pairing.registry import Dropped, Rule, SetConstant, find_rule, rul
 from prefloop.pairing.rollouts import rollouts
 from prefloop.pairing.self_play import self_play
 from prefloop.pairing.siblings import siblings
+from prefloop.pairing.side_by_side import side_by_side, side_by_side_text
 from prefloop.pairing.step_pairs import better_steps, first_bad_steps
 from prefloop.pairing.teacher import teacher
 from prefloop.pairing.tokens import Tokens
@@ -96,6 +97,8 @@ __all__ = [
     "scores",
     "self_play",
     "siblings",
+    "side_by_side",
+    "side_by_side_text",
     "teacher",
     "threshold_labels",
     "tournament",

@@ -1,9 +1,10 @@
 """Best against worst of a given pair and the policy's own answer, which the loss reads as well (SELM)."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from math import isnan
 
-from prefloop.pairing.combination import extremes, mean
+from prefloop.pairing.combination import extremes, mean, win_matrix, win_rates
 from prefloop.pairing.groups import member, pair, scores
 from prefloop.pairing.registry import Dropped, rule
 from prefloop.records import Example, Group
@@ -25,22 +26,35 @@ def mean_ranks(group: Group) -> dict[str, float]:
     return {subject: mean(ranks) for subject, ranks in said.items() if ranks}
 
 
+def win_rates_of(group: Group) -> dict[str, float]:
+    """How often each answer wins against the others; nothing where two of them were not compared by a judge."""
+    judged = tuple(one for one in group.judgments if not one.judge.startswith("dataset:"))
+    matrix = win_matrix(replace(group, judgments=judged))
+    ids = [response.response_id for response in group.responses]
+    if any((first, second) not in matrix for first in ids for second in ids if first != second):
+        return {}
+    rows = [[matrix.get((first, second), 0.5) for second in ids] for first in ids]
+    return dict(zip(ids, win_rates(rows), strict=True))
+
+
 @rule(writes=Example, roles=("chosen", "rejected", "response"))
 def own_answer(group: Group) -> Iterator[Example | Dropped]:
     """Best against worst by rank of the given answers and the policy's own, which is a third member (SELM).
 
-    Where nobody ranked them, by their scores. The own answer comes first among equals, then the given ones in their
-    order (arXiv:2405.19332).
+    Where nobody ranked them, by how often each wins; where nobody compared all of them, by their scores. What the data
+    set says of its pair does not count: the three are judged anew. The own answer comes first
+    among equals, then the given ones in their order (arXiv:2405.19332).
 
     Args:
-        group: a prompt with one sampled answer, given ones, and a ranking of them, or scores.
+        group: a prompt with one sampled answer, given ones, and a ranking of them, comparisons, or scores.
     """
     own = [response for response in group.responses if response.step != "given"]
     if len(own) != 1:
         yield Dropped("not exactly one own answer")
         return
     ranks = mean_ranks(group)
-    said, what = (ranks, "rank") if ranks else (scores(group), "score")
+    wins = {} if ranks else win_rates_of(group)
+    said, what = (ranks, "rank") if ranks else (wins, "win_rate") if wins else (scores(group), "score")
     better = {subject: -value if ranks else value for subject, value in said.items()}
     ordered = [*own, *(response for response in group.responses if response.step == "given")]
     found = extremes([better.get(response.response_id) for response in ordered])

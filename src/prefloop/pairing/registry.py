@@ -51,6 +51,8 @@ class Rule:
     """Options that only a fit reads."""
     needs: tuple[Needs, ...] = ("responses", "judgments")
     """What a step before it must have made, beside prompts."""
+    of_each: Literal["prompt", "answer"] = "prompt"
+    """Of what it makes at most one example or prompt. A prompt made of an answer may begin with all of it."""
     reads_tokens: bool = False
     """It looks at answers as the policy's tokens, and is handed what makes them (`tokens`)."""
 
@@ -115,6 +117,7 @@ def rule(
     fit: Mapping[str, FitFunction] | None = None,
     fit_reads: tuple[str, ...] = (),
     needs: tuple[Needs, ...] = ("responses", "judgments"),
+    of_each: Literal["prompt", "answer"] = "prompt",
 ) -> Callable[[F], F]:
     """Registers a function as a rule under its own name.
 
@@ -125,6 +128,7 @@ def rule(
         fit: option -> function that finds it on all groups together, where a recipe says `fitted`.
         fit_reads: options that only such a function reads, which a recipe cannot set without it.
         needs: what a step before it must have made, beside prompts; the rehearsal asks for it.
+        of_each: of what it makes at most one example or prompt, for `plan`.
     """
     fits = dict(fit or {})
 
@@ -136,7 +140,7 @@ def rule(
         options = options_class(function, fits.keys())
         assert fits.keys() <= options.model_fields.keys()
         _REGISTRY[name] = Rule(
-            name, function, writes, roles, reads_given, options, fits, fit_reads, needs, "tokens" in told
+            name, function, writes, roles, reads_given, options, fits, fit_reads, needs, of_each, "tokens" in told
         )
         return function
 

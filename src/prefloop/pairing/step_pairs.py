@@ -6,7 +6,7 @@ begins behind the step's label, and for each 1 (right), 0.5 (neutral), 0 (wrong)
 judgments of kind `label`: 1 right, 0 wrong, None for an answer without a final one, which counts as wrong.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated
 
 from pydantic import Field
@@ -47,7 +47,7 @@ def _right(group: Group) -> dict[str, bool]:
     }
 
 
-@rule(writes=Prompt)
+@rule(writes=Prompt, of_each="answer")
 def first_bad_steps(
     group: Group,
     *,
@@ -80,7 +80,7 @@ def first_bad_steps(
             yield group.root.derived(prefix_ids=solution.token_ids[: bad[0]])
 
 
-@rule(writes=Example, roles=("chosen", "rejected"))
+@rule(writes=Example, roles=("chosen", "rejected"), of_each="answer")
 def better_steps(
     group: Group, *, first_bad: FirstBad = "incorrect", verified: bool = False
 ) -> Iterator[Example | Dropped]:
@@ -95,15 +95,12 @@ def better_steps(
         verified: the step itself must be judged right too, since a right answer can follow a wrong step.
     """
     right = _right(group)
-    derived = [prompt for prompt in group.prompts if prompt.prompt_id != group.root.prompt_id and prompt.prefix_ids]
-    if not derived:
-        yield Dropped("no beginning to go on from")
-    for prompt in derived:
-        found = _rejected(group, prompt, first_bad)
-        if found is None:
-            yield Dropped("bad step not found again")
-            continue
-        solution, bad = found
+    found = [
+        (prompt, *cut) for prompt in group.prompts if (cut := _rejected(group, prompt, right, first_bad)) is not None
+    ]
+    if not found:
+        yield Dropped("no beginning to go on from" if len(group.prompts) == 1 else "bad step not found again")
+    for prompt, solution, bad in found:
         tokens = solution.token_ids or ()
         seen = {tokens[: bad[1]]}
         made = 0
@@ -125,10 +122,13 @@ def better_steps(
             yield Dropped("no better step")
 
 
-def _rejected(group: Group, prompt: Prompt, first_bad: FirstBad) -> tuple[Response, Span] | None:
-    """The solution that a prompt is the beginning of, and its bad step."""
+def _rejected(
+    group: Group, prompt: Prompt, right: Mapping[str, bool], first_bad: FirstBad
+) -> tuple[Response, Span] | None:
+    """The solution with a wrong end that a prompt is the beginning of, and its bad step."""
     length = len(prompt.prefix_ids)
-    for one in group.responses:
+    wrong = [one for one in group.responses if not right.get(one.response_id, True)]
+    for one in wrong:
         if one.prompt_id == group.root.prompt_id and (one.token_ids or ())[:length] == prompt.prefix_ids:
             bad = _first_bad(group, one, first_bad)
             if bad is not None and bad[0] == length:

@@ -80,9 +80,9 @@ def prompt_field(ids: Sequence[int], codec: ChatCodec, *, as_ids: bool) -> list[
 def neutral_fields(codec: ChatCodec) -> tuple[Mapping[str, Any], ...]:
     """Fields that make engines sample from all tokens, one engine's after the other's; the last are none.
 
-    llama.cpp has top_k 40 and min_p 0.05 where a request says nothing, vLLM and SGLang what the model's
-    generation_config.json says. transformers takes that file's settings as a field, which then has to name EOS, and
-    takes the likeliest token at every temperature without `do_sample`.
+    llama.cpp has top_k 40 and min_p 0.05 where a request says nothing (and top_p 0.95, but every request says top_p),
+    vLLM and SGLang what the model's generation_config.json says. transformers takes that file's settings as a field,
+    which then has to name EOS, and takes the likeliest token at every temperature without `do_sample`.
     """
     config = {"do_sample": True, "top_k": 0, "eos_token_id": sorted(codec.eos_ids), "pad_token_id": min(codec.eos_ids)}
     return {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}, {"generation_config": json.dumps(config)}, {}
@@ -113,7 +113,7 @@ async def probed(
                 f"{where}: read {read} tokens where the prompt has {len(prompt)}, so it adds some or has another "
                 "tokenizer. Serve the recipe's model, without a BOS of the server's own."
             )
-    plain = {"prompt": prompt_field(prompt, codec, as_ids=as_ids), "max_tokens": _TOKENS}
+    plain = {"prompt": prompt_field(prompt, codec, as_ids=as_ids), "max_tokens": _TOKENS, "top_p": 1.0}
     ids_field = await _ids_field(ask, {**plain, "temperature": 0, "logprobs": LISTED}, codec)
     with_ids = {} if ids_field is None else {"logprobs": LISTED, **ids_field}
     neutral = await _neutral(ask, {**plain, **with_ids}, codec, where, likely)

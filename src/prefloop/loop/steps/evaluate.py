@@ -1,7 +1,7 @@
 """Step type `evaluate`: the scoreboard of a round."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import fmean as mean
 
 from prefloop.config import TURN_2, EvaluateStep, StepConfig, in_pool
@@ -9,7 +9,7 @@ from prefloop.evaluation import Answers, scoreboard
 from prefloop.loop.artifact import Inputs
 from prefloop.loop.scope import Scope
 from prefloop.loop.steps.work import StepType, Work
-from prefloop.policy import TokenRow, score_rows
+from prefloop.policy import PolicyFiles, TokenRow, score_rows
 from prefloop.records import Judgment, Prompt, Response, seed_for
 
 KL_TOKENS_PER_BATCH = 4096
@@ -76,22 +76,35 @@ def _scores(work: Work, slot: str) -> dict[str, float]:
 
 
 def _log_ratios(work: Work, ours: Answers) -> list[float]:
-    """Log pi - log pi_initial of our answers: the sampler knows the first, the initial model says the second."""
+    """Log pi - log pi_initial of our answers; where the sampler did not say the first, the policy does."""
+    unsaid = [response for response in ours.responses if response.sum_logp is None]
+    said = {response.response_id: response.sum_logp for response in ours.responses if response.sum_logp is not None}
+    if unsaid:
+        sampled_from = work.artifact.inputs["samples"][0].inputs["policy"][0]
+        policy = work.policy_at(sampled_from, work.run / sampled_from.path)
+        scored = _logps(work, policy, unsaid, "score with the policy")
+        said |= {response.response_id: logp for response, logp in zip(unsaid, scored, strict=True)}
+    reference = _logps(work, work.policy("policy_initial"), ours.responses, "score with initial")
+    return [said[response.response_id] - logp for response, logp in zip(ours.responses, reference, strict=True)]
+
+
+def _logps(work: Work, policy: PolicyFiles, responses: Sequence[Response], what: str) -> list[float]:
+    """Log-probabilities of answers under a policy, nats, in their order."""
     bench = work.resources.bench
     prompts = {prompt.prompt_id: bench.codec.prompt_ids(prompt) for prompt in work.records("prompts", Prompt)}
     rows = [
         TokenRow(prompts[response.prompt_id], tuple(response.token_ids or ()), (True,) * len(response.token_ids or ()))
-        for response in ours.responses
+        for response in responses
     ]
     order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
-    reference = [0.0] * len(rows)
-    with bench.for_scoring(work.policy("policy_initial")) as model:
+    found = [0.0] * len(rows)
+    with bench.for_scoring(policy) as model:
         for done, (index, logp) in enumerate(
             zip(order, score_rows(model, [rows[index] for index in order], KL_TOKENS_PER_BATCH), strict=True), start=1
         ):
-            reference[index] = logp
-            work.report("score with initial", done, len(rows))
-    return [(response.sum_logp or 0.0) - logp for response, logp in zip(ours.responses, reference, strict=True)]
+            found[index] = logp
+            work.report(what, done, len(rows))
+    return found
 
 
 def _inputs(name: str, settings: StepConfig, scope: Scope) -> Inputs:

@@ -8,7 +8,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
 
-from prefloop.config import AgainstDesign, ComparingDesign, JudgeConfig, JudgeStep, LlmJudge, Recipe, Shown, StepConfig
+from prefloop.config import (
+    AgainstDesign,
+    ComparingDesign,
+    JudgeConfig,
+    JudgeStep,
+    LlmJudge,
+    PairwiseModelJudge,
+    Recipe,
+    RewardModelJudge,
+    Shown,
+    StepConfig,
+)
 from prefloop.errors import ResumableError
 from prefloop.judging import (
     OPEN,
@@ -23,6 +34,7 @@ from prefloop.judging import (
     KeptJudge,
     Likelihood,
     Llm,
+    PairwiseModel,
     Plan,
     Remembering,
     RewardModel,
@@ -46,6 +58,8 @@ from prefloop.loop.steps.work import StepType, Work, nearest
 from prefloop.records import Judgment, Prompt, Response, in_pieces, read_records, shard_name, write_records
 from prefloop.training import ABOUT
 
+TRAINED = (RewardModelJudge, PairwiseModelJudge)
+"""Judges that a train step of the recipe may make."""
 POLICY = "policy_"
 """Before the part that a policy of the run plays in a judge: the slot that it is in."""
 WAVE = 1024
@@ -159,7 +173,7 @@ def _asked_here(work: Work, settings: JudgeStep) -> Generator[list[Tally]]:
         yield [Tally(InWaves(model, work, WAVE, member)) for member, model in enumerate(models)]
         return
     judge = make_judge(settings.judge, _machine(work, settings), shown(settings))
-    if isinstance(judge, RewardModel | Likelihood):
+    if isinstance(judge, RewardModel | PairwiseModel | Likelihood):
         yield [Tally(InWaves(judge, work, WAVE))]
     elif isinstance(judge, Llm) and not settings.judge.kept:
         yield [Tally(InWaves(judge, work, WAVE_OF_A_LANGUAGE_MODEL))]
@@ -179,8 +193,8 @@ def _asked_here(work: Work, settings: JudgeStep) -> Generator[list[Tally]]:
 
 
 def trained_judge(judge: JudgeConfig, recipe: Recipe) -> str | None:
-    """The train step whose reward model a judge is, or whose reward models; None where it is from elsewhere."""
-    if judge.type != "reward_model" or judge.model not in set(recipe.names()):
+    """The train step whose model a judge is, or whose models; None where it is from elsewhere."""
+    if not isinstance(judge, TRAINED) or judge.model not in set(recipe.names()):
         return None
     return judge.model
 
@@ -188,20 +202,26 @@ def trained_judge(judge: JudgeConfig, recipe: Recipe) -> str | None:
 def judge_name(settings: JudgeStep, recipe: Recipe) -> str:
     """What a judge is called in a summary; of one that the run trains no content is known beforehand."""
     step = trained_judge(settings.judge, recipe)
-    return make_judge(settings.judge, shows=shown(settings)).name if step is None else f"reward_model:{step}"
+    return make_judge(settings.judge, shows=shown(settings)).name if step is None else f"{settings.judge.type}:{step}"
 
 
-def _trained(work: Work, settings: JudgeStep) -> Iterator[RewardModel]:
-    """The reward models that a train step of the run made, each with the mean that it measured subtracted."""
+def _trained(work: Work, settings: JudgeStep) -> Iterator[RewardModel | PairwiseModel]:
+    """The models that a train step of the run made; of rewards the mean that it measured is subtracted."""
     judge = settings.judge
-    assert judge.type == "reward_model"
+    assert isinstance(judge, TRAINED)
     machine, place = _machine(work, settings), work.path("model")
     folders = members_of(place)
     for number, folder in enumerate(folders):
-        center = json.loads((folder / ABOUT).read_text(encoding="utf-8"))["center"]
-        config = judge.model_copy(update={"model": str(folder / "model"), "center": judge.center + center})
         called = judge.model if len(folders) == 1 else f"{judge.model}#{number}"
-        yield RewardModel(config, machine.device, machine.tokens_per_batch, called=called)
+        own = {"model": str(folder / "model")}
+        if isinstance(judge, PairwiseModelJudge):
+            plain = RewardModelJudge(type="reward_model", model=own["model"])
+            model = RewardModel(plain, machine.device, machine.tokens_per_batch, called=called)
+            yield PairwiseModel(judge.model_copy(update=own), model)
+        else:
+            center = json.loads((folder / ABOUT).read_text(encoding="utf-8"))["center"]
+            config = judge.model_copy(update={**own, "center": judge.center + center})
+            yield RewardModel(config, machine.device, machine.tokens_per_batch, called=called)
 
 
 def _said(judge: Judge, plan: Plan) -> Iterable[Judgment]:
