@@ -17,10 +17,11 @@ OFFLINE_TWINS = [
     for name in EVERY_TWIN
     if name not in {"offline.tiny", "dpo.tiny"}
     and recipe_layers(name)[0].where == "recipe offline"
-    and compose_recipe(name.removesuffix(".tiny")).raw["pairs"]["rule"] in {"given", "unpaired", "demonstrations"}
+    and compose_recipe(name.removesuffix(".tiny")).raw["pairs"]["rule"]
+    in {"given", "unpaired", "demonstrations", "degraded"}
 ]
 """They see all of their pairs in every step, so that the losses of steps can be compared."""
-TWINS = [name for name in EVERY_TWIN if name not in {*OFFLINE_TWINS, "reward_model.tiny", "ppo.tiny"}]
+TWINS = [name for name in EVERY_TWIN if name not in {*OFFLINE_TWINS, "reward_model.tiny", "ppo.tiny", "rloo.tiny"}]
 LOSS_MOVES = {"alpha_dpo.tiny", "wpo.tiny"}
 """The margin that is asked for, or the weights, follow from the policy itself: two steps do not share one loss."""
 MARGIN_FALLS = {"discopop.tiny"}
