@@ -28,7 +28,8 @@ def _comparison(values: Values, place: str) -> Given:
         raise RowRefused(
             "out_of_range", f"choice is {shown(choice)}, expected 0 or 1, the number of the better summary"
         )
-    asked = Message(role="user", content=_request(required(values, "info")))
+    (info,) = mappings_of([required(values, "info")], "info")
+    asked = Message(role="user", content=_request(info))
     return judged_pair(prompt_of((asked,), values, place, "info"), answers, 1 - choice, None, values, place)
 
 
