@@ -164,3 +164,18 @@ def test_one_prompt_has_no_band_and_impossible_ones_are_refused() -> None:
         frontier_band(one[:0], one[:0], lambda _kl, r: r, seed=0)
     with pytest.raises(ValueError, match="draws is 1 and level"):
         frontier_band(one, one, lambda _kl, r: r, seed=0, draws=1)
+
+
+def test_kl_and_reward_of_a_prompt_are_drawn_together() -> None:
+    """Where a prompt's KL is higher its points lie to the right: at equal KL its reward is lower, unless both rise."""
+    generator = np.random.default_rng(0)
+    level = generator.normal(scale=0.2, size=(200, 1))
+    kl, reward = np.array([0.0, 1.0, 2.0]) + level, np.array([0.0, 2.0, 4.0]) + np.zeros((200, 1))
+
+    def at_one(kl: np.ndarray, reward: np.ndarray) -> np.ndarray:
+        return reward_at_kl(kl, reward, (1.0,))
+
+    _, low, high = frontier_band(kl, reward, at_one, seed=0)
+    assert high - low == pytest.approx(2 * 1.96 * 2 * level.std(ddof=1) / 200**0.5, rel=0.12)
+    _, low, high = frontier_band(kl, reward + 2 * level, at_one, seed=0)
+    assert high - low == pytest.approx(0.0, abs=1e-12)
