@@ -62,7 +62,7 @@ def table(points: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield "|---|---|---|---|"
     for arm in ARMS:
         for number in range(rounds):
-            rows = [by[arm, seed][number] for seed in seeds if (arm, seed) in by]
+            rows = [by[arm, seed][number] for seed in seeds if (arm, seed) in by and number < len(by[arm, seed])]
             if rows:
                 won, length = ([row[key] for row in rows] for key in (0, 1))
                 yield f"| {arm} | {number + 1} | {said(won, 1)} | {said(length, 2)} |"
@@ -77,7 +77,7 @@ def table(points: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def figures_of(board: Mapping[str, Any]) -> tuple[float, float]:
     """Win rate against the initial model by the truth, and length as a multiple of the initial model's."""
-    return board["against"]["initial"]["judge"]["value"], board["length_ratio"]["value"]
+    return board["against"]["initial"]["judge"]["win_rate"], board["length"]["ratio"]
 
 
 def said(values: Sequence[float], digits: int) -> str:
