@@ -110,7 +110,9 @@ class Appraiser:
                 return scoring_need(self.facts(adapted), self.program, shape, merged=False, adapted=adapted is not None)
 
     def _sampling(self, artifact: Artifact, settings: SampleStep) -> Need:
-        lora = self._lora(artifact.inputs["policy"])
+        policies = {one.identity: one for one in artifact.inputs["policy"]}
+        lora = self._lora(policies.values())
+        merged = sum(self._lora([one]) is not None for one in policies.values())
         prompts = longest_prompts(artifact.inputs["prompts"], self.recipe)
         together = min(settings.wave, len(prompts))
         wanted = self.recipe.machine.rows
@@ -118,13 +120,20 @@ class Appraiser:
         return sampling_need(
             self.facts(lora),
             self.program,
-            merged=lora is not None,
+            copies=1 + merged + max(0, len(policies) - merged - 1),
+            components=2 if settings.contrast is not None else len(settings.policies),
             rows=rows,
             prompts=together,
             samples=settings.num_samples,
-            prompt_tokens=self._longest_prompt(artifact.inputs["prompts"]),
+            prompt_tokens=self._longest_prompt(artifact.inputs["prompts"]) + self._longest_text(settings.instructions),
             new_tokens=settings.max_new_tokens,
         )
+
+    def _longest_text(self, instructions: Iterable[str]) -> int:
+        """Tokens of the longest instruction."""
+        codec = self.models.codec
+        assert codec is not None
+        return max((len(codec.response_ids(text, finished=False)) for text in instructions), default=0)
 
     def _training(self, artifact: Artifact, settings: TrainStep, codec: ChatCodec) -> Need | None:
         facts = self.facts(settings.lora)

@@ -9,7 +9,7 @@ from prefloop.pairing.edited import edited, editing, editing_text
 from prefloop.pairing.ensemble import ensemble
 from prefloop.pairing.explored import chance_to_win, explored
 from prefloop.pairing.given import given
-from prefloop.pairing.goals import goal_labelled
+from prefloop.pairing.goals import goal_labelled, with_goal
 from prefloop.pairing.groups import finished, member, pair, scores
 from prefloop.pairing.judge_forms import (
     NO_RATING,
@@ -111,6 +111,7 @@ __all__ = [
     "verdict",
     "verdict_messages",
     "win_rates",
+    "with_goal",
     "worst_of_k",
     "wrong_choices",
 ]
