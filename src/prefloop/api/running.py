@@ -1,7 +1,6 @@
 """`prefloop.run`: a recipe as a call; and the recipes that the other functions write."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike, fspath
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prefloop.api.models import Model, Tokenizer, directory_of
-from prefloop.config import load_recipe
+from prefloop.config import load_recipe, recipe_of
 from prefloop.loop import Progress, run_recipe
 
 Raw = dict[str, Any]
@@ -80,11 +79,10 @@ def progress(*, quiet: bool) -> Progress:
 def do_set_up(steps: Mapping[str, Raw], folder: Path, *, model: str, seed: int, machine: Raw) -> dict[str, Path]:
     """Does some steps without a loop around them, and says where each one's result lies."""
     raw = {"name": "steps", "model": model, "seed": seed, "rounds": 1, "block": [], "machine": machine}
-    file = folder / "steps.yaml"
-    file.write_text(json.dumps({**raw, "setup": [*steps], **steps}), encoding="utf-8")
     place = folder / "steps"
     *_, last = steps
-    run_recipe(load_recipe(os.fspath(file)), place, progress(quiet=True), until=last)
+    loaded = recipe_of({**raw, "setup": [*steps], **steps}, "settings")
+    run_recipe(loaded, place, progress(quiet=True), until=last)
     return {name: place / "setup" / name for name in steps}
 
 

@@ -320,6 +320,85 @@ def export(
     write_json(json_file, result)
 
 
+Source = Annotated[str, typer.Argument(help="A data set in any format, a shipped one, or org/name@revision.")]
+OutFile = Annotated[Path, typer.Argument(help="The file of rows to write.")]
+Changes = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE of this stage; may be given again.")]
+
+
+@app.command(epilog="Example: prefloop sample everyday answers.jsonl --model builtin:tiny --set num_samples=4")
+def sample(
+    prompts: Source,
+    out: OutFile,
+    model: Annotated[str, typer.Option(help="A model directory, builtin:NAME or org/name@revision.")],
+    seed: Annotated[int, typer.Option(min=0, help="Of all draws.")] = 0,
+    changes: Changes = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Sample a model's answers to prompts: rows of prompt and completion."""
+    from prefloop.cli.on_files import sample_command
+
+    with human_text(json_file):
+        result = sample_command(prompts, out, model, seed, changes or [])
+    write_json(json_file, result)
+
+
+@app.command(epilog="Example: prefloop score answers.jsonl scored.jsonl --judge vader")
+def score(
+    rows: Annotated[str, typer.Argument(help="Rows of prompt and completion, as `prefloop sample` writes them.")],
+    out: OutFile,
+    judge: Annotated[str, typer.Option(help="A judge's type, or its settings as a recipe has them.")],
+    model: Annotated[str, typer.Option(help="Whose tokens a judge counts.")] = "builtin:tiny",
+    name: Annotated[str, typer.Option(help="Key of the score in the rows.")] = "score",
+    seed: Annotated[int, typer.Option(min=0, help="Of a judge that draws.")] = 0,
+    json_file: JsonFile = None,
+) -> None:
+    """Say what a judge thinks of each answer: the rows again, with a score."""
+    from prefloop.cli.on_files import score_command
+
+    with human_text(json_file):
+        result = score_command(rows, out, judge, model, name, seed)
+    write_json(json_file, result)
+
+
+@app.command(epilog="Example: prefloop pair scored.jsonl pairs.jsonl --rule best_worst")
+def pair(
+    rows: Annotated[str, typer.Argument(help="Scored answers, as `prefloop score` writes them.")],
+    out: OutFile,
+    rule: Annotated[str, typer.Option(help="A rule of pairing; its settings with --set.")] = "best_worst",
+    score: Annotated[str, typer.Option(help="Key of the score in the rows.")] = "score",
+    changes: Changes = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Make examples of scored answers: rows of prompt, chosen and rejected, each saying why."""
+    from prefloop.cli.on_files import pair_command
+
+    with human_text(json_file):
+        result = pair_command(rows, out, rule, score, changes or [])
+    write_json(json_file, result)
+
+
+@app.command(epilog="Example: prefloop train pairs.jsonl models/mine --model builtin:tiny --set learning_rate=1e-4")
+def train(
+    data: Source,
+    out: Annotated[Path, typer.Argument(help="The model directory to write.")],
+    model: Annotated[str, typer.Option(help="The model that is trained; the reference is the same before training.")],
+    kind: Annotated[
+        Literal["preference", "sft", "reward_model"], typer.Option("--type", help="dpo, sft or bradley_terry.")
+    ] = "preference",
+    objective: Annotated[str | None, typer.Option(help="Another objective than that of --type.")] = None,
+    folder: Annotated[Path | None, typer.Option("--run", help="Run folder. Default: OUT.run.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the order and of adapters.")] = 0,
+    changes: Changes = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Train a model on rows of any format. The same command again goes on where it was stopped."""
+    from prefloop.cli.on_files import OBJECTIVES, train_command
+
+    with human_text(json_file):
+        result = train_command(data, out, model, objective or OBJECTIVES[kind], folder, seed, changes or [])
+    write_json(json_file, result)
+
+
 @app.command("import-gguf", epilog="Example: prefloop import-gguf model.gguf models/mine")
 def import_gguf(
     file: Annotated[Path, typer.Argument(help="A GGUF file.")],

@@ -1,0 +1,73 @@
+"""The commands that do one stage on files, one after the other, and what they refuse."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prefloop.cli import main
+
+SAMPLED = ["--model", "builtin:tiny", "--set", "num_samples=4", "--set", "max_new_tokens=24", "--seed", "3"]
+
+
+def prefloop(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:
+    monkeypatch.setattr("sys.argv", ["prefloop", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+def lines(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_round_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers, scored, pairs, model = (tmp_path / name for name in ("a.jsonl", "s.jsonl", "p.jsonl", "model"))
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in ("How are you?", "Tell me a story.")))
+    assert prefloop(monkeypatch, "sample", prompts, answers, *SAMPLED) == 0
+    assert [row["index"] for row in lines(answers)] == [0, 1, 2, 3] * 2
+    again = tmp_path / "again.jsonl"
+    assert prefloop(monkeypatch, "sample", prompts, again, *SAMPLED) == 0
+    assert again.read_bytes() == answers.read_bytes()
+    assert prefloop(monkeypatch, "score", answers, scored, "--judge", "shorter", "--name", "brevity") == 0
+    assert [row["brevity"] for row in lines(scored)] == [-len(row["token_ids"]) for row in lines(answers)]
+    assert prefloop(monkeypatch, "pair", scored, pairs, "--score", "brevity", "--set", "min_margin=1") == 0
+    made = lines(pairs)
+    assert made
+    for row in made:
+        of_prompt = [-one["brevity"] for one in lines(scored) if one["prompt"] == row["prompt"]]
+        assert (len(row["chosen_ids"]), len(row["rejected_ids"])) == (min(of_prompt), max(of_prompt))
+    told = ["--model", "builtin:tiny", "--set", "learning_rate=1e-3", "--set", "batch_size=2", "--set", "epochs=3"]
+    assert prefloop(monkeypatch, "train", pairs, model, *told) == 0
+    assert (model / "model.safetensors").is_file()
+    log = lines(next((tmp_path / "model.run").rglob("training.jsonl")))
+    assert log[0]["loss"] == pytest.approx(0.6931, abs=1e-4)
+    assert log[-1]["loss"] < 0.69
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["sample", "everyday", "there.jsonl", "--model", "builtin:tiny"], "there.jsonl: is there already and is not"),
+        (["sample", "everyday", "no/a.jsonl", "--model", "builtin:tiny"], "no/a.jsonl: there is no folder no."),
+        (["pair", "there.jsonl", "p.jsonl"], "rows, row 0: has no `score`. Judge the rows first"),
+        (["pair", "broken.jsonl", "p.jsonl"], "broken.jsonl:1: "),
+        (["pair", "there.jsonl", "p.jsonl", "--set", "min_margin"], "--set min_margin: expected KEY.KEY=VALUE"),
+        (
+            ["sample", "everyday", "a.jsonl", "--model", "builtin:tiny", "--set", "num_sample=2"],
+            "settings: samples.num_sample is not a setting. Did you mean 'num_samples'?",
+        ),
+    ],
+)
+def test_one_line_says_what_is_wrong(
+    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("there.jsonl").write_text('{"prompt": "Hi.", "completion": "Ho."}\n')
+    Path("broken.jsonl").write_text("{\n")
+    assert prefloop(monkeypatch, *words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"prefloop: {said}")
+    assert not Path("p.jsonl").exists()
