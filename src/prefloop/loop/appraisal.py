@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from prefloop.config import EvaluateStep, LoraConfig, Recipe, SampleStep, TrainStep
+from prefloop.config import EvaluateStep, LoraConfig, Recipe, SampleStep, SearchStep, TrainStep
 from prefloop.loop.amounts import Ledger
 from prefloop.loop.artifact import Artifact
 from prefloop.loop.largest import largest_of, longest_prompts
@@ -59,6 +59,8 @@ class Appraiser:
         match self.recipe.step(artifact.step, artifact.place.round or 0):
             case SampleStep() as settings:
                 return self._answering(artifact, settings)
+            case SearchStep() as settings:
+                return self._searching(artifact, settings)
             case TrainStep() as settings:
                 self.trained.append(settings)
                 return self._training(artifact, settings, self.models.codec)
@@ -101,7 +103,7 @@ class Appraiser:
         """Servers answer with memory of their own; here the policy scores a few of their answers, to prove it."""
         match settings.sampler.type:
             case "local":
-                return self._sampling(artifact, settings)
+                return self._sampling(artifact, settings, settings.num_samples)
             case "replay":
                 return None
             case "server":
@@ -109,20 +111,27 @@ class Appraiser:
                 shape = BatchShape.of_rows(len(PROBES), PROOF_TOKENS, PROBE_TOKENS)
                 return scoring_need(self.facts(adapted), self.program, shape, merged=False, adapted=adapted is not None)
 
-    def _sampling(self, artifact: Artifact, settings: SampleStep) -> Need:
+    def _searching(self, artifact: Artifact, settings: SearchStep) -> Need | None:
+        """Of all that a search samples, rollouts behind a beginning that is as long as one."""
+        if settings.sampler.type != "local":
+            return None
+        begun = min(settings.max_steps * settings.max_step_tokens, settings.max_new_tokens)
+        return self._sampling(artifact, settings, settings.num_actions * max(settings.rollouts, 1), begun)
+
+    def _sampling(self, artifact: Artifact, settings: SampleStep | SearchStep, samples: int, begun: int = 0) -> Need:
         lora = self._lora(artifact.inputs["policy"])
         prompts = longest_prompts(artifact.inputs["prompts"], self.recipe)
         together = min(settings.wave, len(prompts))
         wanted = self.recipe.machine.rows
-        rows = min(DEFAULT_ROWS if wanted == "auto" else wanted, together * settings.num_samples)
+        rows = min(DEFAULT_ROWS if wanted == "auto" else wanted, together * samples)
         return sampling_need(
             self.facts(lora),
             self.program,
             merged=lora is not None,
             rows=rows,
             prompts=together,
-            samples=settings.num_samples,
-            prompt_tokens=self._longest_prompt(artifact.inputs["prompts"]),
+            samples=samples,
+            prompt_tokens=self._longest_prompt(artifact.inputs["prompts"]) + begun,
             new_tokens=settings.max_new_tokens,
         )
 

@@ -88,9 +88,18 @@ def _answering(work: Work, settings: SampleStep, stack: ExitStack) -> Answering:
             return lambda prompts, _done: (
                 _as_tokens(response, codec) for response in replay.of(prompts, settings.num_samples, work.artifact.step)
             )
+        case sampler:
+            total = sum(1 for _ in work.records("prompts", Prompt)) * settings.num_samples
+            serving = sampler_of(work, sampler, stack).serving(work.policy("policy"))
+            return partial(sampled, stack.enter_context(serving), work, settings, total)
+
+
+def sampler_of(work: Work, config: LocalSamplerConfig | ServerSamplerConfig, stack: ExitStack) -> Sampler:
+    """Who samples from policies; what it holds open is closed with the stack."""
+    match config:
         case LocalSamplerConfig():
             rows = work.resources.machine.rows
-            sampler: Sampler = LocalPolicies(work.resources.bench, DEFAULT_ROWS if rows == "auto" else rows)
+            return LocalPolicies(work.resources.bench, DEFAULT_ROWS if rows == "auto" else rows)
         case ServerSamplerConfig() as servers:
             patience = Patience(timeout_s=servers.timeout_s, deadline_s=servers.deadline_s)
             headers = authorization(servers.key, f"{work.artifact.step}.sampler.key")
@@ -99,11 +108,9 @@ def _answering(work: Work, settings: SampleStep, stack: ExitStack) -> Answering:
             restart = (
                 None if servers.restart is None else Restart(tuple(shlex.split(servers.restart)), work.run / RESTARTS)
             )
-            sampler = ServerPolicies(
+            return ServerPolicies(
                 pool, servers.model, work.resources.bench, kept, work.report.note, restart, _trained_from(work)
             )
-    total = sum(1 for _ in work.records("prompts", Prompt)) * settings.num_samples
-    return partial(sampled, stack.enter_context(sampler.serving(work.policy("policy"))), work, settings, total)
 
 
 def _trained_from(work: Work) -> PolicyFiles | None:
