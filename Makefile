@@ -6,6 +6,7 @@ PYTHON ?= python3
 export PYTHON
 
 PAIRS ?= everyday_pairs
+ALPACA_EVAL ?= ../shared/evaluation/data/alpacaeval
 SMOLLM2 = --model builtin:smollm2-135m-instruct --data $(PAIRS)
 
 INSTALLED := .venv/.installed
@@ -28,7 +29,7 @@ test: $(INSTALLED_DEV)  ## the unmarked tests and the short ones marked recipes,
 test-all: $(INSTALLED_DEV)  ## every test that this machine can run
 	.venv/bin/pytest -m "$(if $(HAS_GPU),,not gpu)"
 
-bench: $(INSTALLED_DEV)  ## sampling beside transformers, and training beside TRL 1.16, in an environment that this makes (PAIRS=hh_harmless_test.jsonl.gz for real ones)
+bench: $(INSTALLED_DEV)  ## sampling beside transformers, training beside TRL 1.16 and win rates beside alpaca_eval 0.6.6, in environments that this makes (PAIRS=hh_harmless_test.jsonl.gz for real ones)
 	benchmarks/trl_environment.sh
 	.venv/bin/python benchmarks/same_steps.py build/trl/bin/python
 	.venv/bin/python benchmarks/same_steps.py build/trl/bin/python $(SMOLLM2) --pairs 16 --epochs 1 --rate 1e-5
@@ -42,6 +43,8 @@ bench: $(INSTALLED_DEV)  ## sampling beside transformers, and training beside TR
 	.venv/bin/python benchmarks/train_speed.py $(PAIRS) --trl-python build/trl/bin/python --lora
 	.venv/bin/python benchmarks/server_pool.py
 	OMP_WAIT_POLICY=PASSIVE .venv/bin/python benchmarks/sampling_speed.py
+	benchmarks/alpaca_eval_environment.sh
+	.venv/bin/python benchmarks/evaluation_speed.py $(ALPACA_EVAL) --peer build/alpaca_eval/bin/python
 
 mutations: $(INSTALLED_DEV)  ## changes the objectives one operator, sign or constant at a time: what sees it?
 	nice .venv/bin/python scripts/mutate_objectives.py

@@ -159,11 +159,11 @@ def on_policy(judge: Raw, kl_coef: float, rate: float, stem: str = "own-") -> Ra
 
 BLOCKS = 4
 """Updates of PPO a round."""
-DPO = [{"beta": beta, "rate": rate} for beta in (0.05, 0.1, 0.3) for rate in (1e-4, 3e-4)]
+DPO = [{"beta": beta, "rate": rate} for beta in (0.05, 0.1, 0.3) for rate in (3e-4, 1e-3)]
 PPO = [{"kl_coef": kl, "rate": rate} for kl in (0.01, 0.05, 0.2) for rate in (3e-4, 1e-3)]
 PPO_TRUE = [{"kl_coef": kl, "rate": rate} for kl in (0.003, 0.01, 0.05) for rate in (3e-4, 1e-3)]
 PREFERRED = [{"rate": rate} for rate in (3e-5, 1e-4, 2e-4, 4e-4, 8e-4, 1.6e-3)]
-UNLIKELIHOOD = [{"alpha": alpha, "rate": rate} for alpha in (0.1, 0.5, 1.0) for rate in (1e-4, 3e-4)]
+UNLIKELIHOOD = [{"alpha": alpha, "rate": rate} for alpha in (0.1, 0.5, 1.0) for rate in (3e-4, 1e-3)]
 """Six trials each."""
 
 

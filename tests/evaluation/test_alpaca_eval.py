@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -126,9 +127,36 @@ def test_verbose_and_concise_are_as_far_apart_as_published_and_differ_significan
     assert pair["difference"] == pytest.approx(7.41586497762733 - 12.76316981026087, abs=1e-9)
     assert pair["interval"][1] < 0
     assert pair["detectable_difference"] == pytest.approx(2.8016 * pair["standard_error"], rel=1e-4)
+    controlled = pair["length_controlled"]
+    assert controlled["difference"] == pytest.approx(rates[1] - rates[0])
+    assert controlled["interval"][0] < controlled["difference"] < controlled["interval"][1] < 0
+    assert controlled["standard_error"] < pair["standard_error"] * 2
     against = [model["against"]["gpt-3.5-turbo-1106_concise"] for model in found["models"].values()]
     assert against[1] == 50.0
     assert against[0] > 60
+    low, high = found["models"]["gpt-3.5-turbo-1106_verbose"]["against_interval"]["gpt-3.5-turbo-1106_concise"]
+    assert 50 < low < against[0] < high
+
+
+def test_two_models_are_compared_at_equal_lengths_on_the_same_resampled_instructions(tmp_path: Path) -> None:
+    """A model differs from itself by nothing and from a shuffled one by something; without lengths by nobody knows."""
+    rows = [row(n, 1.0 + 0.5 * (n % 3), model=100 + 7 * (n % 5)) for n in range(60)]
+    files = [written(tmp_path, rows, "a.jsonl"), written(tmp_path, rows[::-1], "b.jsonl")]
+    files.append(written(tmp_path, [{**one, "preference": 2.5 - one["preference"] / 2} for one in rows], "c.jsonl"))
+    bare = [{"index": one["index"], "preference": one["preference"]} for one in rows]
+    files.append(written(tmp_path, bare, "d.jsonl"))
+    options = ("--bootstrap", "200", "--c", "100", "--baseline", "c")
+    same, apart, unknown = (one["length_controlled"] for one in evaluated(*files, *options)["paired"])
+    assert (same["difference"], same["standard_error"]) == (0.0, pytest.approx(0.0, abs=1e-9))
+    assert apart["interval"][0] < apart["difference"] < apart["interval"][1]
+    assert apart["detectable_difference"] == pytest.approx(2.8016 * apart["standard_error"], rel=1e-4)
+    assert unknown is None
+    found = evaluated(files[0], files[2], *options)["models"]["a"]
+    low, high = found["against_interval"]["c"]
+    assert low < found["against"]["c"] < high
+    output = RUNNER.invoke(app, ["evaluate", "alpaca-eval", *map(str, files[1:3]), *options]).output
+    assert "  at equal lengths: " in output
+    assert re.search(r"b against c at equal lengths: \d+\.\d\d \[\d+\.\d\d, \d+\.\d\d\] %", output)
 
 
 @published
@@ -211,7 +239,7 @@ def test_difficulties_go_by_index_and_by_position_only_when_asked(tmp_path: Path
 
 def test_annotation_files_are_read_and_matched_by_instruction(tmp_path: Path) -> None:
     generator = np.random.default_rng(1)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "instruction": f"question {number}",
             "output_1": "b" * int(generator.integers(5, 90)),
@@ -499,3 +527,17 @@ def test_printed_intervals_cover_the_truth_as_often_as_stated() -> None:
             low, high = found[interval]
             covered[place] += low <= truth[rate] <= high
     assert np.all((covered / 600 >= 0.93) & (covered / 600 <= 0.97)), covered / 600
+
+
+def test_lengths_below_zero_and_too_few_rows_for_a_search_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"mine\.jsonl:1: len_model is -1, expected a number of characters >= 0\."):
+        one(written(tmp_path, [row(0, 1.5, model=-1)]))
+    with pytest.raises(DataError, match=r"mine: 1 rows with a preference cannot be cut into 5 folds\. Name a penalty"):
+        one(written(tmp_path, [row(0, 1.5)]))
+
+
+def test_rows_of_one_instruction_are_said(tmp_path: Path) -> None:
+    said = "2 rows are of an instruction that stands before: rows of one vary together"
+    rows = some_rows()
+    assert said in one(written(tmp_path, [*rows, rows[0], rows[1]]))["warnings"]
+    assert said not in one(written(tmp_path, rows))["warnings"]

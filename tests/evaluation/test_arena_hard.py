@@ -19,7 +19,9 @@ from prefloop.evaluation import (
     markdown_counts,
     read_battles,
     read_style,
+    table_of_version_2,
 )
+from prefloop.evaluation.arena_table import style_features
 from prefloop.pairing import verdict
 from prefloop.statistics import Battles, bradley_terry, resampled
 
@@ -386,3 +388,87 @@ def test_printed_intervals_cover_the_truth_as_often_as_stated() -> None:
         low, high = evaluate_arena(battles, settings)["models"]["mine"]["interval"]
         covered += low <= truth <= high
     assert 0.93 <= covered / 600 <= 0.97
+
+
+@published
+def test_the_table_of_version_2_0_has_the_scores_of_0_1_and_narrower_ends() -> None:
+    """Of battles against one baseline both are mean outcomes; 90 % of 100 resamples of single battles."""
+    expected = json.loads((PUBLISHED / "official_v01_expected.json").read_text())
+    found = evaluated(PUBLISHED / "official_v01_two_models.jsonl.gz", "--table", "v2.0", "--bootstrap", "0")
+    assert found["table"].keys() == expected.keys()
+    for name, row in expected.items():
+        one = found["table"][name]
+        assert one["score"] == pytest.approx(row["score"], abs=0.35)
+        narrower = 1.645 / 1.96 * (row["rating_q975"] - row["rating_q025"])
+        assert one["interval"][1] - one["interval"][0] == pytest.approx(narrower, rel=0.3)
+    assert found["table_method"].startswith("5 to 95 %, 100 resamples of single battles")
+
+
+def test_the_table_of_version_2_0_resamples_units_of_weight_of_one_model() -> None:
+    battles = [Battle("q0", "base", "x", 0.0, 3), Battle("q1", "base", "x", 1.0, 1), Battle("q0", "y", "base", 1.0, 2)]
+    found = table_of_version_2(battles, "base", seed=0)
+    assert found["y"] == {"score": 100.0, "interval": [100.0, 100.0]}
+    means = np.random.default_rng(0).multinomial(4, [0.75, 0.25], size=100)[:, 0] / 4
+    assert found["x"]["score"] == pytest.approx(100 * means.mean())
+    assert found["x"]["interval"] == pytest.approx(np.quantile(100 * means, [0.05, 0.95]).tolist())
+
+
+def test_the_style_of_version_2_0_is_of_lengths_and_densities() -> None:
+    style = {("q", "base"): [99, 10], ("q", "x"): [199, 40], ("r", "base"): [49, 0], ("r", "x"): [49, 5]}
+    battles = [Battle("q", "base", "x", 1.0, 2), Battle("r", "x", "base", 1.0, 1)]
+    found = style_features(battles, (style, ("token_len", "list")))
+    length = np.array([(99 - 199) / (99 + 199)] * 2 + [0.0])
+    density = np.array([(0.1 - 0.2) / (0.1 + 0.2 + 1)] * 2 + [0.1 / 1.1])
+    expected = [(one - one.mean()) / one.std(ddof=1) for one in (length, density)]
+    assert found == pytest.approx(np.array(expected).T[1:])
+
+
+def test_with_style_the_table_of_version_2_0_is_the_median_of_refits(tmp_path: Path) -> None:
+    """Where outcomes follow length alone, the controlled score is near 50 and the plain one is not."""
+    generator = np.random.default_rng(0)
+    rows, style = [], []
+    for number in range(300):
+        lengths = {"base": int(generator.integers(50, 150)), "x": int(generator.integers(80, 260))}
+        gap = (lengths["base"] - lengths["x"]) / (lengths["base"] + lengths["x"])
+        won = generator.random() < 1 / (1 + math.exp(4 * gap))  # the longer answer is preferred
+        rows.append(battle(number, "base", "x", "model_b" if won else "model_a"))
+        style += [{"q": f"q{number}", "model": name, "token_len": length} for name, length in lengths.items()]
+    file = written(tmp_path, rows)
+    plain = evaluated(file, "--table", "v2.0", "--bootstrap", "0")
+    given = ("--style", written(tmp_path, style, "style.jsonl"))
+    found = evaluated(file, *given, "--table", "v2.0", "--bootstrap", "0")
+    low, high = found["table"]["x"]["interval"]
+    assert plain["table"]["x"]["score"] > 65
+    assert low < found["table"]["x"]["score"] < high
+    assert found["table"]["x"]["score"] == pytest.approx(found["models"]["x"]["score"], abs=1.5)  # the median of refits
+    assert "v2.0 prints" in RUNNER.invoke(app, ["evaluate", "arena", str(file), "--table", "v2.0"]).output
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (battle(9, "x", "y", "tie"), "x met y, and the table of v2.0 is of battles against one baseline, base."),
+        (battle(9, "base", "y", "tie", 0.5), "n is 0.5, expected a whole number under --table v2.0."),
+    ],
+)
+def test_battles_that_version_2_0_does_not_have_are_named(tmp_path: Path, row: dict[str, Any], said: str) -> None:
+    with pytest.raises(DataError) as caught:
+        evaluated(written(tmp_path, [*some_battles(), row]), "--baseline", "base", "--table", "v2.0")
+    assert said in str(caught.value)
+
+
+def test_names_may_be_numbers_but_not_nothing(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"battles\.jsonl:1: b is None, expected a name"):
+        evaluated(written(tmp_path, [{"q": 1, "a": "x", "b": None, "winner": "tie"}]))
+    assert evaluated(written(tmp_path, [{"q": 1, "a": 1, "b": 2, "winner": "tie"}]))["models"].keys() == {"1", "2"}
+
+
+def test_battles_are_read_as_version_0_1_writes_them(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"question_id": f"q{n}", "model_a": "base", "model_b": "x", "winner": "model_b"} for n in range(2)
+    ]
+    rows.append({**rows[0], "question_id": "q2", "winner": "model_a", "conv_metadata": {}})
+    found = evaluated(written(tmp_path, rows), "--bootstrap", "0")
+    assert found["models"]["x"]["score"] == pytest.approx(200 / 3)
+    with pytest.raises(DataError, match="model_b is 'base', expected another model than model_a"):
+        evaluated(written(tmp_path, [{**rows[0], "model_b": "base"}]))

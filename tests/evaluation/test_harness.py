@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from prefloop.cli.evaluate_harness import lm_eval_command
 from prefloop.errors import DataError
 from prefloop.evaluation.harness import HarnessSettings, before_after, run_harness
 
@@ -86,3 +87,20 @@ def test_its_accuracy_is_that_of_our_own_log_likelihoods(tmp_path: Path) -> None
     assert limited["samples"]["sums"]["effective"] == 5
     with pytest.raises(DataError, match="no task is called 'summs'"):
         run_harness("builtin:tiny", HarnessSettings(("summs",), tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({"folder": "none"}, "--folder none: there is no such folder."),
+        ({"before": "5"}, "--before before.json: is no result of these tasks."),
+        ({"before": '{"results": []}'}, "--before before.json: is no result of these tasks."),
+    ],
+)
+def test_wrong_files_are_said_before_a_model_is_loaded(tmp_path: Path, told: dict[str, str], said: str) -> None:
+    before = tmp_path / "before.json"
+    before.write_text(told.get("before", '{"results": {}}'))
+    folder = Path(told["folder"]) if "folder" in told else None
+    with pytest.raises(DataError) as caught:
+        lm_eval_command("builtin:tiny", HarnessSettings(("sums",), folder), before)
+    assert said in str(caught.value)

@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from prefloop.cli.evaluate_run import RunOptions, evaluate_run_command, suite_of
-from prefloop.config import read_suite, shipped_suites, suite_with
+from prefloop.config import load_recipe, read_suite, shipped_suites, suite_with
 from prefloop.data import next_turn, read_answers, with_references
 from prefloop.data.formats import find_format
 from prefloop.errors import DataError, RecipeError
-from prefloop.evaluation import Answers, Question, conversations, evaluate_mt_bench, judge_requests, meet
+from prefloop.evaluation import Answers, Question, comparisons, conversations, evaluate_mt_bench, judge_requests, meet
 from prefloop.evaluation.arena_hard import markdown_metadata, read_battles
 from prefloop.evaluation.scoreboard import together
 from prefloop.pairing import pair_messages, preference_messages, verdict_messages
 from prefloop.policy import ChatCodec, PolicyFiles, Workbench, resolve_model
-from prefloop.records import Message, Prompt, Response
+from prefloop.records import Judgment, Message, Prompt, Response
 from prefloop.testing import CompletionsServer
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -342,3 +342,61 @@ def test_what_is_no_setting_and_no_judge_is_one_line(tmp_path: Path, given: dict
         suite_of(wanted)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("table", ["win_rates", "preferences", "battles"])
+def test_a_judge_of_two_that_looks_at_length_agrees_with_one_of_single_answers(tmp_path: Path, table: str) -> None:
+    """Its verdicts in both orders are those of scores, and opponents answer once."""
+    common: dict[str, Any] = {"against": ("base=builtin:tiny",)}
+    one = options(tmp_path / "one", "everyday", "count=5", f"table={table}", judge="longer", **common)
+    scored = evaluate_run_command(one)
+    two = "{type: python, compares: true, function: 'prefloop.testing.judges:longer'}"
+    sampled = tmp_path / "one/opponents/base/answers.jsonl"
+    again = {"against": (f"base={sampled}",), "judge": two}
+    compared = evaluate_run_command(
+        options(tmp_path / "one", "everyday", "count=5", f"table={table}", "compares=true", **again)
+    )
+    if table == "battles":
+        assert compared["models"] == scored["models"]
+        return
+    rates = [found["against"]["base"] for found in (scored, compared)]
+    rates = [one.get("judge", one) for one in rates]
+    assert rates[1]["n_wins"] + rates[1]["n_wins_base"] > 0
+    for key in ("win_rate", "length_controlled_winrate", "n_wins", "n_wins_base", "n_draws"):
+        assert rates[0][key] == rates[1][key], key
+
+
+def test_a_judge_of_places_gives_draws_only_since_both_orders_are_shown(tmp_path: Path) -> None:
+    judge = "{type: python, compares: true, function: 'prefloop.testing.judges:always_first'}"
+    found = evaluate_run_command(
+        options(tmp_path, "everyday", "count=4", "compares=true", judge=judge, against=("base=builtin:tiny",))
+    )
+    assert (found["against"]["base"]["judge"]["win_rate"], found["against"]["base"]["judge"]["n_draws"]) == (50.0, 4)
+    assert found["against"]["base"]["judge"]["unjudged"] == 0
+
+
+def test_verdicts_become_our_preference_whoever_was_shown_first() -> None:
+    ours = Answers((answer(question(), "a"),), {})
+    mine, theirs = ours.responses[0].response_id, "other"
+
+    def said(first: str, second: str, value: float | None) -> Judgment:
+        return Judgment(judge="j", kind="preference", subjects=(first, second), values=(value,))
+
+    assert comparisons(ours, []) is None
+    assert comparisons(ours, [said(mine, theirs, 0.9), said(theirs, mine, 0.4)]) == {
+        (mine, theirs): pytest.approx(0.75)
+    }
+    assert comparisons(ours, [said(mine, theirs, 0.9), said(theirs, mine, None)]) == {(mine, theirs): 0.9}
+    assert comparisons(ours, [said(mine, theirs, None)]) == {}
+
+
+@pytest.mark.parametrize("change", [{"turns": 2}, {"table": "ratings"}])
+def test_second_turns_and_ratings_are_not_compared(change: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match="here: compares needs two answers to one question: "):
+        suite_with(read_suite("everyday"), {"compares": True, **change}, "here")
+
+
+def test_a_loop_does_not_take_a_suite_that_compares(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("prompts: everyday:heldout\ncompares: true\n")
+    with pytest.raises(RecipeError, match="its judge compares, which `prefloop evaluate run` does"):
+        load_recipe("quickstart", [f"evaluation.suite={tmp_path / 'mine.yaml'}"])

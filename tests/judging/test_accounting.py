@@ -2,7 +2,7 @@
 
 import pytest
 
-from prefloop.judging import added, figures, totals
+from prefloop.judging import added, disagreement, figures, totals
 from prefloop.records import Judgment, Response
 
 from .conftest import answer
@@ -63,3 +63,15 @@ def test_parts_add_up() -> None:
 
 def test_nothing_is_said_of_nothing() -> None:
     assert figures(totals([], [])) == {}
+
+
+def test_members_differ_where_their_winners_do() -> None:
+    """Two scores agree on ab, not on ac; on bc one ties, which is no winner. A third agrees with the first on all."""
+    one = [scored("a", 3), scored("b", 2), scored("c", 2)]
+    other = [scored("a", 3), scored("b", 2), scored("c", 4)]
+    ours = answers(a=1, b=1, c=1)
+    assert figures(disagreement([one, other], ours)) == {"disagreement": 1 / 2}
+    assert figures(disagreement([one, other, one[::-1]], ours)) == {"disagreement": 2 / 6}
+    assert figures(disagreement([one], ours)) == {}
+    compared = [[prefers("ab", 0.9), prefers("ba", 0.8)], [prefers("ba", 0.7)], [prefers("ab", None)]]
+    assert figures(disagreement(compared, ours)) == {"disagreement": 1.0}  # by the first a is ahead in both orders

@@ -308,7 +308,7 @@ def test_code_of_the_models_own_is_refused_and_the_server_named(tiny: Path, tmp_
     assert refused(folder) == (
         f"{folder}: OwnRewardModel is code that comes with the model (auto_map in config.json, trust_remote_code), "
         "which prefloop never runs. Serve it with a program that may, such as `vllm serve --trust-remote-code`, and "
-        "ask the server from a function of your own (judge type python)."
+        "ask the server (judge type reward_server)."
     )
 
 

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from prefloop.cli.export import export_command
+from prefloop.config import load_recipe
 from prefloop.errors import DataError, RecipeError
-from prefloop.loop import RunResult
+from prefloop.loop import Progress, RunResult, run_recipe
 from prefloop.loop.policy_of_run import policy_of_run
 
 SmallRun = Callable[..., RunResult]
@@ -54,6 +55,21 @@ def test_the_last_round_that_was_not_refused_is_exported_or_the_one_that_is_name
     )
     assert json.loads(done.stdout)["kind"] == "merged"
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "merged").config.model_type == "llama"
+
+
+@pytest.mark.recipes
+def test_the_reward_model_of_a_run_is_exported_as_a_sequence_classifier(tmp_path: Path) -> None:
+    few = ["reward_model.ensemble=1", "reward_model.epochs=1", "data.validation=null"]
+    run = run_recipe(load_recipe("reward_model.tiny", few), tmp_path / "run", Progress()).run
+
+    said = export_command(run, tmp_path / "out", None, merged=False)
+
+    model = run / "round-00" / "reward_model" / "model"
+    assert (said["policy"], said["kind"]) == (str(model), "full")
+    loaded, info = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not info["missing_keys"]
+    assert loaded.config.num_labels == 1
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == (model / "model.safetensors").read_bytes()
 
 
 def test_what_is_no_run_is_said(tmp_path: Path) -> None:

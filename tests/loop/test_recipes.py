@@ -17,10 +17,13 @@ OFFLINE_TWINS = [
     for name in EVERY_TWIN
     if name not in {"offline.tiny", "dpo.tiny"}
     and recipe_layers(name)[0].where == "recipe offline"
-    and compose_recipe(name.removesuffix(".tiny")).raw["pairs"]["rule"] in {"given", "unpaired", "demonstrations"}
+    and compose_recipe(name.removesuffix(".tiny")).raw["pairs"]["rule"]
+    in {"given", "unpaired", "demonstrations", "degraded"}
 ]
 """They see all of their pairs in every step, so that the losses of steps can be compared."""
-TWINS = [name for name in EVERY_TWIN if name not in {*OFFLINE_TWINS, "reward_model.tiny", "ppo.tiny"}]
+POLICY_GRADIENTS = {"ppo.tiny", "rloo.tiny", "nash_md.tiny"}
+"""They learn from single answers, by losses that say nothing of their own; each has a test of its own."""
+TWINS = [name for name in EVERY_TWIN if name not in {*OFFLINE_TWINS, *POLICY_GRADIENTS, "reward_model.tiny"}]
 LOSS_MOVES = {"alpha_dpo.tiny", "wpo.tiny"}
 """The margin that is asked for, or the weights, follow from the policy itself: two steps do not share one loss."""
 MARGIN_FALLS = {"discopop.tiny"}
@@ -82,6 +85,19 @@ def rollout_scores(run: Path, block: int) -> list[float]:
     """What the answers were paid that an update learnt from."""
     examples = read_folder(run / f"round-00/block-{block:02d}/pairs", Example)
     return [one.member("response").numbers["score"] for one in examples]
+
+
+@pytest.mark.recipes
+def test_the_policy_of_nash_md_comes_to_win_against_where_it_started(tmp_path: Path) -> None:
+    done = run_recipe(load_recipe("nash_md.tiny", ["evaluation.resamples=200"]), tmp_path / "run", Progress())
+
+    for block in range(6):
+        examples = list(read_folder(done.run / f"round-00/block-{block:02d}/pairs", Example))
+        chances = [one.member("response").numbers["win_prob"] for one in examples]
+        assert len(chances) == 72
+        assert 0.25 < sum(chances) / len(chances) < 0.75  # against a mixture that follows it
+    board = json.loads((done.run / "round-00/evaluation.json").read_text())
+    assert board["against"]["initial"]["judge"]["interval"][0] > 50
 
 
 @pytest.mark.slow

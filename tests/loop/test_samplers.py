@@ -51,6 +51,48 @@ def test_a_setting_reaches_the_sampler_and_is_recorded(small_run: SmallRun, sett
         assert [one["token_ids"] for one in told] != [one["token_ids"] for one in plain]
 
 
+def test_instructions_take_turns_and_the_answers_stay_those_of_the_plain_prompt(small_run: SmallRun) -> None:
+    plain = responses(small_run(name="plain", until="samples").run)
+    told = responses(small_run("samples.instructions=['', happy lovely wonderful]", name="told", until="samples").run)
+
+    assert [one["prompt_id"] for one in told] == [one["prompt_id"] for one in plain]
+    followed = [one["settings"].get("instruction") for one in told]
+    assert followed == [None, "happy lovely wonderful", None] * 6
+    same = [one["token_ids"] == other["token_ids"] for one, other in zip(told, plain, strict=True)]
+    assert all(equal for equal, text in zip(same, followed, strict=True) if text is None)
+    assert not any(equal for equal, text in zip(same, followed, strict=True) if text is not None)
+
+
+@pytest.mark.parametrize(
+    ("samples", "said"),
+    [
+        ("{policy: {geometric: {policies: [current, initial], weights: [0.5, 0.5]}}, sampler: {type: server, "
+         "url: http://localhost:1, model: m}}", "policy is a mixture, which sampler server cannot give: use sampler"),
+        ("{contrast: prompts, sampler: {type: replay, file: x}}",
+         "contrast is a mixture, which sampler replay cannot give: use sampler local"),
+        ("{contrast: prompts, policy: {geometric: {policies: [current, initial], "
+         "weights: [0.5, 0.5]}}}", "contrast is of one policy, but policy is a mixture"),
+        ("{contrast: prompts, instructions: [Be kind.]}", "instructions and contrast both change"),
+        ("{instructions: [Be kind.], sampler: {type: replay, file: x}}", "instructions are for a sampler, but"),
+        ("{gap: 0.5}", "gap is between two prompts, but there is one: name the step with the other as contrast"),
+        ("{placement: system}", "placement says where instructions stand, but there are none"),
+        ("{policy: {harmonic: {}}}", "expected a policy, or {geometric: ...} of several"),
+        ("{policy: {geometric: {policies: [current, initial], weights: [0.5, 0.6]}}}", "weights add up to 1.1, expec"),
+        ("{policy: {geometric: {policies: [current, nobody], weights: [0.5, 0.5]}}}", "'nobody' has not been made"),
+        ("{contrast: nobody}", "'nobody' has not been made when it is read"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_sampled_so_is_said_before_the_run(
+    small_run: SmallRun, samples: str, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError) as error:
+        small_run(f"samples={samples}")
+    assert said in str(error.value)
+    assert str(error.value).startswith("recipe loop.tiny: samples")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 def test_replayed_samples_give_the_same_run_byte_by_byte(small_run: SmallRun, tmp_path: Path) -> None:
     first = small_run(name="first")
@@ -120,32 +162,42 @@ def kept_in(file: Path) -> int:
 
 
 def wait_for(is_so: Callable[[], bool]) -> None:
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while not is_so():
         assert time.monotonic() < until
         time.sleep(0.02)
+
+
+class HoldsAfterFive(CompletionsServer):
+    """Keeps clients waiting once five of the step's calls are answered."""
+
+    holds: bool = False
+
+    def delay(self) -> None:
+        self.is_holding = self.is_holding or (self.holds and len(asked_of(self)) >= 5)
 
 
 @pytest.mark.crash
 def test_a_process_that_is_killed_with_calls_under_way_lost_no_answer_and_asks_for_none_again(
     small_run: SmallRun, tmp_path: Path
 ) -> None:
-    server = tiny_server(lacks=frozenset({"n"}))
+    plain = tiny_server()
+    server = HoldsAfterFive(plain.bench, plain.policy, lacks=frozenset({"n"}))
     with server.running() as url:
         told = (at(url, concurrency=4), "samples.wave=6")
         whole = small_run(*told, name="whole", until="samples").run
         server.answers.clear()
-        server.latency_s = 0.05
+        server.holds = True
         killed = subprocess.Popen([sys.executable, "-c", RUNS, str(tmp_path / "killed"), *SMALL, *told])
-        wait_for(lambda: len(asked_of(server)) >= 5)
-        server.is_holding = True
-        wait_for(lambda: server.held == 4)
-        answered = len(asked_of(server))
-        wait_for(lambda: kept_in(tmp_path / "killed" / "answers.sqlite") == answered)
-        killed.kill()
-        killed.wait()
+        try:
+            wait_for(lambda: server.held == 4)
+            answered = len(asked_of(server))
+            wait_for(lambda: kept_in(tmp_path / "killed" / "answers.sqlite") == answered)
+        finally:
+            killed.kill()
+            killed.wait()
         wait_for(lambda: server.held == 0)
-        server.is_holding = False
+        server.holds = server.is_holding = False
         assert 5 <= answered == len(asked_of(server)) <= 14
         ran = small_run(*told, name="killed", until="samples").run
     assert len(asked_of(server)) == len(set(asked_of(server))) == 18

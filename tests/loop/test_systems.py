@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from prefloop.config import VaderJudge, load_recipe
 from prefloop.errors import DataError
@@ -20,7 +21,7 @@ from prefloop.judging.arithmetic import verdict_on
 from prefloop.judging.rules import Sentiment
 from prefloop.judging.verifiers import number_at_the_end
 from prefloop.loop import Progress, run_recipe
-from prefloop.policy import ChatCodec, resolve_model
+from prefloop.policy import ChatCodec, PolicyFiles, Workbench, resolve_model
 from prefloop.records import Example, Judgment, Prompt, Response, read_folder
 
 pytestmark = pytest.mark.recipes
@@ -236,15 +237,21 @@ def test_sprec_pushes_down_what_it_recommends_too_often(tmp_path: Path) -> None:
 
 @pytest.mark.system("only_prompting")
 def test_the_instruction_alone_says_which_answer_is_the_better(tmp_path: Path) -> None:
-    """Judged by nobody, the chosen answers are the kinder ones, behind plain prompts; not so after one instruction."""
+    """Judged by nobody, the chosen answers are the kinder ones, behind plain prompts; less so by half of the gap, and
+    not at all without one, or after the same instruction twice."""
     run = ran("only_prompting", tmp_path / "run", until="pairs") / "round-00"
     same = ran("only_prompting", tmp_path / "same", "bad_prompts.instruction=happy lovely wonderful", until="pairs")
+    half, none = (
+        ran("only_prompting", tmp_path / f"gap-{gap}", f"bad.gap={gap}", until="pairs", reuse=run.parent)
+        for gap in (0.5, 0)
+    )
 
     plain = {one.prompt_id for one in read_folder(run / "prompts", Prompt)}
-    tones = [kindness(pairs_of(folder)) for folder in (run, same / "round-00")]
+    tones = [kindness(pairs_of(folder)) for folder in (run, *(of / "round-00" for of in (half, none, same)))]
     assert {one.prompt.prompt_id for one in pairs_of(run)} <= plain
     assert tones[0] > 0.3
-    assert abs(tones[1]) < 0.15
+    assert 0.1 < tones[1] < tones[0] - 0.1
+    assert max(map(abs, tones[2:])) < 0.15
 
 
 def kindness(examples: Sequence[Example]) -> float:
@@ -253,6 +260,47 @@ def kindness(examples: Sequence[Example]) -> float:
     return float(
         np.mean([tone.of(one.member("chosen").text) - tone.of(one.member("rejected").text) for one in examples])
     )
+
+
+@pytest.mark.system("nash_md")
+def test_nash_md_meets_answers_of_the_mixture_and_learns_by_its_chance_to_win(tmp_path: Path) -> None:
+    """What block 1 meets is sampled from the policy's distribution to the power of 3/4 times the initial model's to
+    that of 1/4, in every token; against the policy alone it meets others. Where training begins, the loss is one half
+    less the chance to win, times the log-likelihood of the answer."""
+    run = ran("nash_md", tmp_path / "run", "blocks=2", until="evaluation-samples") / "round-00"
+    alone = ran(
+        "nash_md", tmp_path / "alone", "blocks=2", "opponents.policy.geometric.weights=[1, 0]",
+        until="evaluation-samples", reuse=run.parent,
+    )  # fmt: skip
+
+    first, met = run / "block-00", list(read_folder(run / "block-01" / "opponents", Response))
+    own = {one.response_id: one.sum_logp or 0.0 for one in read_folder(first / "samples", Response)}
+    answers = [one.member("response") for one in pairs_of(first)]
+    surrogate = [(0.5 - one.numbers["win_prob"]) * own[one.response_id] for one in answers]
+    assert losses(first)[0] == pytest.approx(float(np.mean(surrogate)), abs=1e-4)
+    assert {one.numbers["win_prob"] for one in answers} > {0, 1}
+    prompts = {one.prompt_id: one for one in read_folder(run / "block-01" / "prompts", Prompt)}
+    for one in met[:6]:
+        policy, initial = (
+            next_token_logps(adapter, prompts[one.prompt_id], one.token_ids or ())
+            for adapter in (first / "policy" / "model", None)
+        )
+        mixture = (0.75 * policy + 0.25 * initial).log_softmax(-1)
+        assert (policy - initial).abs().max() > 0.01
+        said = mixture.gather(-1, torch.tensor(one.token_ids)[:, None]).sum().item()
+        assert one.sum_logp == pytest.approx(said, abs=1e-4)
+    theirs = [one.text for one in read_folder(alone / "round-00" / "block-01" / "opponents", Response)]
+    assert theirs != [one.text for one in met]
+
+
+def next_token_logps(adapter: Path | None, prompt: Prompt, answer: Sequence[int]) -> torch.Tensor:
+    """What builtin:tiny, with an adapter or without, says of every token of an answer: (tokens, vocabulary), nats."""
+    source = resolve_model("builtin:tiny")
+    bench = Workbench(source, ChatCodec.load(source.directory, {}), torch.device("cpu"))
+    begun = bench.codec.prompt_ids(prompt)
+    with bench.for_scoring(PolicyFiles("one", source.directory, adapter)) as model, torch.no_grad():
+        logits = model(input_ids=torch.tensor([[*begun, *answer]]), use_cache=False).logits[0, len(begun) - 1 : -1]
+    return logits.double().log_softmax(-1)
 
 
 @pytest.mark.system("dice")
@@ -486,7 +534,7 @@ def test_stored_solutions_are_cut_before_their_first_wrong_calculation(tmp_path:
 
     right = [value for one in read_folder(run / "ends", Judgment) for value in one.values]
     models = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
-    assert sum(right) == sum(row[model]["is_correct"] for row in rows for model in models)
+    assert sum(value or 0.0 for value in right) == sum(row[model]["is_correct"] for row in rows for model in models)
     cut = [one for one in read_folder(run / "beginnings", Prompt) if one.prefix_ids]
     text_of = ChatCodec.load(resolve_model("builtin:tiny").directory, {}).text_of
     assert cut

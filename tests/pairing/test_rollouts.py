@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from prefloop.pairing import Dropped, rollouts
+from prefloop.pairing import Dropped, rollouts, sampled_together
 from prefloop.records import Example, Group
 
 Build = Callable[..., Group]
@@ -44,3 +44,20 @@ def test_sampled_tokens_are_taken_as_they_are_and_a_cut_answer_is_not_finished(b
     assert (first.member("response").finished, second.member("response").finished) == (True, False)
     assert first.why == "rollouts: 1.00"
     assert second.why == "rollouts: 2.00, paid -1.00 without EOS"
+
+
+def test_samples_of_a_prompt_stand_together_each_with_what_it_is_paid(build: Build) -> None:
+    (one,) = sampled_together(build([0.2, None, 0.8, 0.2], cut=[False, False, True, False]), unfinished_penalty=0.5)
+
+    assert isinstance(one, Example)
+    assert [(member.role, member.response_id) for member in one.members] == [("sampled", name) for name in "acd"]
+    assert [member.numbers["score"] for member in one.members] == [0.2, -1.5, 0.2]
+    assert [member.finished for member in one.members] == [True, False, True]
+    assert one.why == "sampled_together: -1.50 to 0.20 of 3, 1 without EOS"
+    (own,) = sampled_together(build([0.2, 0.8], cut=[False, True]), unfinished_score=None)
+    assert isinstance(own, Example)
+    assert [member.numbers["score"] for member in own.members] == [0.2, 0.8]
+
+
+def test_one_sample_alone_has_nothing_to_be_compared_with(build: Build) -> None:
+    assert list(sampled_together(build([None, 0.5]))) == [Dropped("fewer than two scored answers")]

@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from prefloop.policy import Growing, PassedPrompts, grows_answers
-from prefloop.sampling import Answer, Draw, LocalSampler, SamplingSettings, draws_for, together
+from prefloop.sampling import Answer, Draw, LocalSampler, SamplingSettings, components, draws_for, together
 
 VOCAB, EOS = 40, 4
 SIZES: dict[str, Any] = {
@@ -221,7 +221,7 @@ def test_prompts_pass_in_portions_and_their_beginning_with_each(
     handle = llama.get_input_embeddings().register_forward_hook(
         lambda _module, ids, _out: passed.append(ids[0].numel())
     )
-    monkeypatch.setattr(together, "PASSED_AT_ONCE", 20)
+    monkeypatch.setattr(components, "PASSED_AT_ONCE", 20)
     same(by_draw(LocalSampler(llama, frozenset({EOS}), rows=6).sample(wanted, PLAIN)), expected)
     handle.remove()
     portions = [20 + 12 + 11 + 10, 20 + 9 + 8 + 7 + 6 + 5 + 4, 20 + 3 + 2 + 1]

@@ -12,7 +12,7 @@ END = 9
 SETTINGS = SearchSettings(
     simulations=12, depth=3, max_steps=4, num_actions=2, rollouts=0, w_exp=1.0, length_penalty=1.0
 )
-RIGHT = {(1, 1): 1.0}
+RIGHT: dict[tuple[int, ...], float] = {(1, 1): 1.0}
 """Of the solutions of two steps, each 1 or 2, one is right."""
 
 

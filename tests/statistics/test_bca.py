@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from prefloop.statistics import bca_bootstrap, clustered_share, wilson_interval
+from prefloop.statistics import bca_bootstrap, bca_bounds, clustered_share, wilson_interval
 
 
 def _mean(values: np.ndarray):
@@ -100,3 +100,10 @@ def test_intervals_of_skewed_shares_cover_the_truth_as_often_as_stated() -> None
         low, high = clustered_share(values, clusters, seed=number, draws=500).interval
         covered += low <= 0.2 <= high
     assert 0.93 <= covered / 1500 <= 0.97
+
+
+def test_resamples_equal_to_the_estimate_count_half_as_below() -> None:
+    """30 % below and 40 % equal is a median without bias: the bounds are plain quantiles."""
+    values = np.concatenate([np.zeros(300), np.ones(400), np.linspace(2.0, 3.0, 300)])
+    bounds = bca_bounds(values, np.array([-1.0, 0.0, 1.0]), 1.0)
+    assert bounds == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])))

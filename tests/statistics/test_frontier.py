@@ -13,6 +13,7 @@ from prefloop.statistics import (
     best_of_n_mean,
     envelope,
     exact_kl,
+    frontier_band,
     k1,
     k3,
     reward_at_kl,
@@ -132,3 +133,49 @@ def test_impossible_distributions_are_refused() -> None:
         best_of_n_distribution(np.array([0.5, 0.4]), np.ones(2), 2)
     with pytest.raises(ValueError, match="n is 0"):
         best_of_n_kl(0)
+
+
+def test_the_band_of_rewards_at_equal_kl_is_over_prompts() -> None:
+    """Rewards of a prompt rise and fall together: their level has the band of a mean, and their slope has none."""
+    generator = np.random.default_rng(0)
+    level = generator.normal(size=(200, 1))
+    kl = np.array([0.0, 1.0, 2.0]) + np.zeros((200, 1))
+    reward = np.array([0.0, 2.0, 3.0]) + level
+
+    def at(kl: np.ndarray, reward: np.ndarray) -> np.ndarray:
+        return reward_at_kl(kl, reward, (0.5, 1.5, 9.0))
+
+    value, low, high = frontier_band(kl, reward, at, seed=0)
+    error = 1.96 * level.std(ddof=1) / 200**0.5
+    assert value[:2] == pytest.approx(np.array([1.0, 2.5]) + level.mean())
+    assert (value - low)[:2] == pytest.approx(error, rel=0.12)
+    assert (high - value)[:2] == pytest.approx(error, rel=0.12)
+    assert np.isnan([value[2], low[2], high[2]]).all()
+    gap, low, high = frontier_band(kl, reward, lambda kl, r: at(kl, r)[1:2] - at(kl, r)[:1], seed=0)
+    assert (gap, low, high) == (pytest.approx(1.5), pytest.approx(1.5), pytest.approx(1.5))
+
+
+def test_one_prompt_has_no_band_and_impossible_ones_are_refused() -> None:
+    one = np.ones((1, 2))
+    value, low, high = frontier_band(one, one, lambda _kl, r: r[:1], seed=0)
+    assert value == 1.0
+    assert np.isnan([low, high]).all()
+    with pytest.raises(ValueError, match="one shape, and at least one prompt"):
+        frontier_band(one[:0], one[:0], lambda _kl, r: r, seed=0)
+    with pytest.raises(ValueError, match="draws is 1 and level"):
+        frontier_band(one, one, lambda _kl, r: r, seed=0, draws=1)
+
+
+def test_kl_and_reward_of_a_prompt_are_drawn_together() -> None:
+    """Where a prompt's KL is higher its points lie to the right: at equal KL its reward is lower, unless both rise."""
+    generator = np.random.default_rng(0)
+    level = generator.normal(scale=0.2, size=(200, 1))
+    kl, reward = np.array([0.0, 1.0, 2.0]) + level, np.array([0.0, 2.0, 4.0]) + np.zeros((200, 1))
+
+    def at_one(kl: np.ndarray, reward: np.ndarray) -> np.ndarray:
+        return reward_at_kl(kl, reward, (1.0,))
+
+    _, low, high = frontier_band(kl, reward, at_one, seed=0)
+    assert high - low == pytest.approx(2 * 1.96 * 2 * level.std(ddof=1) / 200**0.5, rel=0.12)
+    _, low, high = frontier_band(kl, reward + 2 * level, at_one, seed=0)
+    assert high - low == pytest.approx(0.0, abs=1e-12)

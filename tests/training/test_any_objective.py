@@ -38,6 +38,8 @@ ROLES: tuple[Role, ...] = ("chosen", "rejected", "response", "gold", "kl")
 LENGTHS = ((5, 2, 3, 4, 2), (2, 7, 2, 3, 5), (9, 9, 4, 2, 3), (4, 3, 6, 6, 2), (6, 3, 2, 2, 7))
 RANKED = (2, 3, 5, 2, 4)
 """How many ranked answers each example has, of one token and more."""
+SAMPLED = (2, 4, 2, 3, 1)
+"""How many samples of the policy each example has."""
 DEGREES = (3, 1, 2, 3, 2)
 """How many graded versions of an answer each example has."""
 STEP = [3, 0, 4, 1, 2]
@@ -59,14 +61,23 @@ def token_example(number: int) -> TokenExample:
     prompt, better = drawn(2 + number), torch.rand(2, generator=generator).tolist()
     rows: dict[str, TokenRow] = {}
     members: list[Member] = []
-    repeated: tuple[tuple[Role, int], ...] = (("ranked", RANKED[number]), ("degree", DEGREES[number]))
+    repeated: tuple[tuple[Role, int], ...] = (
+        ("ranked", RANKED[number]),
+        ("sampled", SAMPLED[number]),
+        ("degree", DEGREES[number]),
+    )
     roles: tuple[Role, ...] = (*ROLES, *(role for role, count in repeated for _ in range(count)))
-    lengths = (*LENGTHS[number], *range(1, 1 + RANKED[number]), *range(DEGREES[number], 0, -1))
+    lengths = (
+        *LENGTHS[number],
+        *range(1, 1 + RANKED[number]),
+        *range(2, 2 + SAMPLED[number]),
+        *range(DEGREES[number], 0, -1),
+    )
     for role, key, length in zip(roles, keys_of(roles), lengths, strict=True):
         answer = drawn(length)
         rows[key] = TokenRow(prompt, answer, (True,) * length)
         numbers = {
-            "score": 1 + better[0] - (role == "rejected"),
+            "score": 1 + better[0] - (role == "rejected") + (length % 3 if role == "sampled" else 0),
             "win_prob": 0.8 if role == "chosen" else 0.4,
             "visits": 3.0 + number,
             "label": float(number % 2),

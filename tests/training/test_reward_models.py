@@ -362,3 +362,21 @@ def test_what_cannot_work_is_said_before_a_run(changed: list[str], message: str)
     with pytest.raises(RecipeError) as raised:
         rehearse(load_recipe("loop.tiny", (*PIPELINE, *changed)))
     assert str(raised.value) == message
+
+
+def test_another_combination_of_an_ensemble_asks_nobody_again(tmp_path: Path) -> None:
+    """Mean, worst case and mean less variance are made of the same raw judgments; other answers may then be chosen."""
+    why: dict[str, list[str]] = {}
+    for number, side in enumerate(("worst_case", "mean", "2.0")):
+        recipe = load_recipe("loop.tiny", (*PIPELINE, f"pairs={{rule: ensemble, chosen: {side}}}"))
+        result = run_recipe(recipe, tmp_path / "run", Progress(), until="pairs")
+        if number:
+            assert result.made == ("round-00/pairs",)
+        examples = list(read_folder(result.run / "round-00/pairs", Example))
+        why[side] = [one.why for one in examples]
+        said = list(read_folder(result.run / "round-00/judgments", Judgment))
+        for one in examples:
+            chosen = [s.values[0] or 0.0 for s in said if s.subjects == (one.member("chosen").response_id,)]
+            assert len(chosen) == 2
+            assert one.member("chosen").numbers["score"] == pytest.approx(sum(chosen) / 2)
+    assert why["worst_case"] != why["mean"] != why["2.0"]

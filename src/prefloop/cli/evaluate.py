@@ -71,6 +71,7 @@ def arena_command(
     style: Path | None,
     features: str | None,
     style_offset: float | None,
+    table_of: Literal["v2.0"] | None = None,
 ) -> dict[str, Any]:
     """Prints every model's score against the baseline.
 
@@ -78,7 +79,8 @@ def arena_command(
         RecipeError: an option cannot be used.
         DataError: a file cannot be used.
     """
-    from prefloop.evaluation import ArenaSettings, evaluate_arena, read_battles, read_style
+    from prefloop.evaluation import ArenaSettings, evaluate_arena, read_battles, read_style, table_of_version_2
+    from prefloop.evaluation.arena_table import METHOD
 
     if style is None and (features is not None or style_offset is not None):
         raise RecipeError("--features and --style-offset are about a style file. Name it: --style.")
@@ -89,17 +91,22 @@ def arena_command(
         baseline=baseline, draws=draws, seed=seed, clustered=clustered, style_offset=style_offset or 0.0
     )
     columns = None if features is None else [name.strip() for name in features.split(",")]
-    result = evaluate_arena(
-        read_battles(file, baseline=baseline), settings, None if style is None else read_style(style, columns)
-    )
+    battles, styles = read_battles(file, baseline=baseline), None if style is None else read_style(style, columns)
+    result = evaluate_arena(battles, settings, styles)
+    printed: Mapping[str, dict[str, Any]] = {}
+    if table_of is not None:
+        printed = table_of_version_2(battles, result["baseline"], seed=seed, style=styles)
+        result |= {"table": printed, "table_method": METHOD}
     controlled = () if style is None else ("at equal style",)
-    table = Table("model", "score", *controlled, "rating", "battles", "prompts", box=None)
+    as_printed = () if table_of is None else (f"{table_of} prints",)
+    table = Table("model", "score", *controlled, *as_printed, "rating", "battles", "prompts", box=None)
     for name, one in result["models"].items():
         equal = () if style is None else (with_interval(one["score_at_equal_style"], one["interval_at_equal_style"]),)
         table.add_row(
             name,
             with_interval(one["score"], one["interval"]),
             *equal,
+            *_as_printed(printed, name),
             f"{one['rating']:+.3f}",
             f"{one['n']:,g}",
             f"{one['prompts']:,}",
@@ -109,10 +116,19 @@ def arena_command(
     return result
 
 
+def _as_printed(printed: Mapping[str, Mapping[str, Any]], name: str) -> tuple[str, ...]:
+    """A model's cell of the published table; no cell where that is not asked for."""
+    if not printed:
+        return ()
+    return (with_interval(printed[name]["score"], printed[name]["interval"]),) if name in printed else ("-",)
+
+
 def _arena_notes(result: Mapping[str, Any]) -> Iterator[str]:
     yield f"score: percent against {result['baseline']}; in brackets {result['interval_method']}"
     if result["style"]:
         yield "with style: score holds it at its mean difference between a and b, as published; at equal style: at none"
+    if "table" in result:
+        yield f"v2.0 prints: in brackets {result['table_method']}"
     yield from paired_lines(result["paired"], " points")
     for name, value in result["style"].items():
         interval = result["style_intervals"][name]
@@ -347,7 +363,8 @@ def _alpaca_notes(
     yield from paired_lines(paired, " points")
     for name, one in models.items():
         for opponent, rate in one.get("against", {}).items():
-            yield f"{name} against {opponent} at equal lengths: {number(rate, '.2f')} %"
+            interval = one["against_interval"][opponent]
+            yield f"{name} against {opponent} at equal lengths: {with_interval(rate, interval)} %"
 
 
 def paired_lines(paired: Sequence[Mapping[str, Any]], unit: str) -> Iterator[str]:
@@ -359,6 +376,13 @@ def paired_lines(paired: Sequence[Mapping[str, Any]], unit: str) -> Iterator[str
             f"{with_interval(one['difference'], one['interval'], sign='+')}{unit}; "
             f"{one['detectable_difference']:.2f} would have been found in 80 % of cases"
         )
+        controlled = one.get("length_controlled")
+        if controlled is not None and controlled["detectable_difference"] is not None:
+            gap = with_interval(controlled["difference"], controlled["interval"], sign="+")
+            yield (
+                f"  at equal lengths: {gap}{unit}; "
+                f"{controlled['detectable_difference']:.2f} would have been found in 80 % of cases"
+            )
 
 
 def warnings_of(models: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

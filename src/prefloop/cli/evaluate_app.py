@@ -162,7 +162,7 @@ def evaluate_alpaca_eval(  # noqa: PLR0913, PLR0917  an option each
 
 
 @evaluate.command("arena", epilog="Example: prefloop evaluate arena battles.jsonl --baseline gpt-4-0314")
-def evaluate_arena_hard(
+def evaluate_arena_hard(  # noqa: PLR0913, PLR0917  an option each
     file: Annotated[Path, typer.Argument(help="Battles, or judgments in Arena-Hard's form.")],
     baseline: Annotated[
         str | None, typer.Option(help="Scores are against this model. Default: the one in every battle.")
@@ -183,6 +183,10 @@ def evaluate_arena_hard(
     style_offset: Annotated[
         float | None, typer.Option(min=0, help="Features are (a-b)/(a+b+OFFSET); Arena-Hard v0.1 has 1. Default: 0.")
     ] = None,
+    table_of: Annotated[
+        Literal["v2.0"] | None,
+        typer.Option("--table", help="Also the scores and 5-95 % intervals that Arena-Hard v2.0's own script prints."),
+    ] = None,
     plot: PlotFile = None,
     json_file: JsonFile = None,
 ) -> None:
@@ -199,6 +203,7 @@ def evaluate_arena_hard(
             style=style,
             features=features,
             style_offset=style_offset,
+            table_of=table_of,
         )
     write_plot(plot, result)
     write_json(json_file, result)

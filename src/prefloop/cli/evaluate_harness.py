@@ -1,6 +1,7 @@
 """`prefloop evaluate lm-eval`: lm-evaluation-harness in process, with what its results depend on."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,17 @@ from rich.table import Table
 
 from prefloop.cli.console import output, say
 from prefloop.cli.evaluate import number
+from prefloop.config import is_mapping
+from prefloop.errors import DataError
 from prefloop.evaluation.harness import HarnessSettings, before_after, run_harness
 from prefloop.evaluation.lines import read_json
+
+
+def _earlier(file: Path) -> Mapping[str, Any]:
+    found = read_json(file)
+    if not is_mapping(found) or not is_mapping(found.get("results")):
+        raise DataError(f"--before {file.name}: is no result of these tasks. Name what --json wrote.")
+    return found
 
 
 def lm_eval_command(model: str, settings: HarnessSettings, before: Path | None) -> dict[str, Any]:
@@ -18,7 +28,9 @@ def lm_eval_command(model: str, settings: HarnessSettings, before: Path | None) 
     Raises:
         PrefloopError: of the kind that says how the process should end.
     """
-    earlier = None if before is None else read_json(before)
+    if settings.folder is not None and not settings.folder.is_dir():
+        raise DataError(f"--folder {settings.folder}: there is no such folder. Name one with task files (YAML).")
+    earlier = None if before is None else _earlier(before)
     found = json.loads(json.dumps(run_harness(model, settings)))
     table = Table("task", "metric", "value", "standard error", "n-shot", box=None)
     for task, metrics in found["results"].items():

@@ -162,6 +162,8 @@ def _notes(result: Mapping[str, Any]) -> Iterator[str]:
             controlled = with_interval(duel["length_controlled_winrate"], duel["lc_interval"])
             n = duel.get("n", duel.get("n_total"))
             yield f"{model} against {opponent}, by {judge}: {raw} % of {n}, at equal lengths {controlled} %"
+            if duel.get("unjudged"):
+                yield f"  {duel['unjudged']} pairs of answers have no verdict and are left out"
             yield from (f"  {warning}" for warning in duel.get("warnings", ()))
     for name, one in result.get("models", {}).items():
         if "turn1" in one:

@@ -89,6 +89,7 @@ def _notes(result: dict[str, Any]) -> list[str]:
     else:
         notes.append(
             f"of pairs like these about {wrong:.0%} are wrong: objective conservative_dpo or robust_dpo with "
-            f"label_smoothing: {wrong:.2f} expects that"
+            f"label_smoothing: {wrong:.2f} expects that; policy.soft_labels: true instead counts each pair as far as "
+            "the judge was sure of it, which helps where its probabilities are right"
         )
     return notes

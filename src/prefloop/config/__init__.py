@@ -28,6 +28,7 @@ from prefloop.config.judges import (
     PythonJudge,
     RegexJudge,
     RewardModelJudge,
+    RewardServerJudge,
     RubricJudge,
     ShorterJudge,
     VaderJudge,
@@ -72,10 +73,19 @@ from prefloop.config.steps import (
     ValidationSource,
     as_known_now,
 )
-from prefloop.config.suite import TURN_2, answers_of_suite, in_pool, pool_of_suite, prompts_of_suite
+from prefloop.config.suite import (
+    COMPARED,
+    TURN_2,
+    answers_of_suite,
+    comparisons_of_suite,
+    in_pool,
+    pool_of_suite,
+    prompts_of_suite,
+)
 from prefloop.config.suite_file import JudgeForm, SuiteFile, of_step, read_suite, shipped_suites, suite_with
 
 __all__ = [
+    "COMPARED",
     "STEP_CLASSES",
     "TURN_2",
     "AgainstDesign",
@@ -129,6 +139,7 @@ __all__ = [
     "RegexJudge",
     "ReplaySamplerConfig",
     "RewardModelJudge",
+    "RewardServerJudge",
     "RubricJudge",
     "SampleStep",
     "ScaledFit",
@@ -151,6 +162,7 @@ __all__ = [
     "as_yaml",
     "at_round",
     "check_options",
+    "comparisons_of_suite",
     "compose_recipe",
     "differences",
     "in_pool",

@@ -231,6 +231,35 @@ class RewardModelJudge(JudgeSettings):
     train step's model it comes on top of what that step measured on the answers that it trained on."""
 
 
+class JudgeServer(ServersConfig):
+    """Servers that a judge asks: OpenAI's chat completions, or vLLM's reward models."""
+
+    model: str
+    """Name under which the servers know the model."""
+    concurrency: Annotated[int, Field(ge=1)] = 16
+    """Requests under way at each server."""
+
+
+class RewardServerJudge(OutsideJudge):
+    """A reward model behind servers: vLLM's `/pooling` or `/classify`, which may run models that bring their own code.
+
+    The server writes the conversation by the model's own template.
+    """
+
+    type: Literal["reward_server"]
+    server: JudgeServer
+    """Where the model is served."""
+    endpoint: Literal["pooling", "classify"] = "pooling"
+    """Which of vLLM's addresses is asked, below the server's root."""
+    center: float = 0.0
+    """Subtracted from every score: its mean on answers that are neither good nor bad, so that 0 divides them."""
+
+    @property
+    def varies(self) -> bool:
+        """It says the same every time, but for rounding."""
+        return False
+
+
 class PairwiseModelJudge(JudgeSettings):
     """A pairwise model: a sequence-classification model with one label, which reads a prompt and two answers.
 
@@ -280,15 +309,6 @@ class LogLikelihoodJudge(JudgeSettings):
     def policies(self) -> Mapping[str, str]:
         """The policy that it asks."""
         return {"policy": self.policy}
-
-
-class JudgeServer(ServersConfig):
-    """Servers with OpenAI's chat completions."""
-
-    model: str
-    """Name under which the servers know the model."""
-    concurrency: Annotated[int, Field(ge=1)] = 16
-    """Requests under way at each server."""
 
 
 class LlmJudge(JudgeSettings):
@@ -369,6 +389,7 @@ JudgeConfig = Annotated[
     | PythonJudge
     | RewardModelJudge
     | PairwiseModelJudge
+    | RewardServerJudge
     | ImplicitRewardJudge
     | LogLikelihoodJudge,
     Field(discriminator="type"),

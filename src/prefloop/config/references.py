@@ -9,7 +9,10 @@ from prefloop.config.base import Config, is_mapping
 
 
 class GeometricMixture(Config):
-    """prod_k pi_k^weight_k, not normalised over answers: what KL to several policies at once regularises to."""
+    """prod_k pi_k^weight_k: what KL to several policies at once regularises to.
+
+    A reference takes it of whole answers, not normalised; a sampler of every next token, normalised (Nash-MD).
+    """
 
     policies: Annotated[tuple[str, ...], Field(min_length=2)]
     """Names of policies."""
@@ -65,6 +68,15 @@ Reference = Annotated[
         custom_error_message="expected a policy, a list of policies, {geometric: ...} or {harmonic: ...}",
     ),
 ]
+
+
+Sampled = Annotated[
+    Annotated[str, Tag("name")] | Annotated[Geometric, Tag("geometric")],
+    Discriminator(
+        _form, custom_error_type="policy", custom_error_message="expected a policy, or {geometric: ...} of several"
+    ),
+]
+"""Whose answers are sampled: a policy's, or those of a mixture of policies, token by token."""
 
 
 def mixture_of(reference: Reference) -> GeometricMixture | HarmonicMixture | None:

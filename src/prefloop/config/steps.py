@@ -9,7 +9,7 @@ from prefloop.config.base import Config, Options, is_mapping
 from prefloop.config.designs import ComparingDesign, DesignConfig, EachDesign
 from prefloop.config.gate import GateConfig, MonitorsConfig
 from prefloop.config.judges import EndJudge, JudgeConfig
-from prefloop.config.references import Reference
+from prefloop.config.references import Reference, Sampled, policies_of
 from prefloop.config.servers import ServersConfig
 from prefloop.config.suite_file import Turns
 
@@ -172,8 +172,20 @@ class SampleStep(ReadingStep):
         "n": "num_samples",
     }
     type: Literal["sample"]
-    policy: str = "current"
-    """Whose answers: initial, round_start, current, or the name of a train step."""
+    policy: Sampled = "current"
+    """Whose answers: initial, round_start, current, or the name of a train step; or a mixture of several, of which
+    every next token is drawn: {geometric: {policies: [current, initial], weights: [0.75, 0.25]}}."""
+    contrast: str | None = None
+    """A step with other prompts, derived from the same ones as those that this step reads: every next token is drawn
+    from the policy behind both, log pi = gap * log pi(. | own prompt) + (1 - gap) * log pi(. | other prompt),
+    normalised (arXiv:2409.17534). None takes the prompt alone."""
+    gap: Annotated[float, Field(ge=0)] = 1.0
+    """With `contrast`: 1 is the prompt that the step reads, 0 the other one; beyond 1 it is pushed away from that."""
+    instructions: tuple[str, ...] = ()
+    """Templates: answer i of a prompt is sampled behind instruction i, all over again behind the last one; an empty
+    text is the plain prompt. Answers stay answers to the plain prompt, and say which instruction they followed."""
+    placement: Literal["system", "user"] = "user"
+    """Where an instruction stands: as a system turn, before an existing one, or before the first question."""
     sampler: SamplerConfig = LocalSamplerConfig()
     """Who samples, by `type`. Files and addresses are no part of the step's identity; what a file holds is."""
     num_samples: Annotated[int, Field(ge=1)] = 5
@@ -200,6 +212,29 @@ class SampleStep(ReadingStep):
     wave: Annotated[int, Field(ge=1)] = 64
     """Prompts that are sampled and journaled together: what a crash can cost."""
 
+    @model_validator(mode="after")
+    def _can_be_sampled_so(self) -> "SampleStep":
+        mixed = "policy is a mixture" if not isinstance(self.policy, str) else "contrast is a mixture"
+        is_mixed = not isinstance(self.policy, str) or self.contrast is not None
+        if is_mixed and self.sampler.type != "local":
+            raise ValueError(f"{mixed}, which sampler {self.sampler.type} cannot give: use sampler local")
+        if self.contrast is not None and not isinstance(self.policy, str):
+            raise ValueError("contrast is of one policy, but policy is a mixture: name one policy, or remove contrast")
+        if self.instructions and self.sampler.type == "replay":
+            raise ValueError("instructions are for a sampler, but sampler replay reads answers: remove one of the two")
+        if self.contrast is not None and self.instructions:
+            raise ValueError("instructions and contrast both change the prompt: keep one of them")
+        if self.contrast is None and self.gap != 1:
+            raise ValueError("gap is between two prompts, but there is one: name the step with the other as contrast")
+        if not self.instructions and self.placement != "user":
+            raise ValueError("placement says where instructions stand, but there are none: remove it, or add some")
+        return self
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """Names of the policies that it needs, once each."""
+        return policies_of(self.policy)
+
     def said(self) -> dict[str, Any]:
         """Of the sampler its type alone: a file counts by its content, a server by the policy that it serves."""
         said = super().said()
@@ -213,8 +248,6 @@ class SearchStep(ReadingStep):
     type: Literal["search"]
     policy: str = "current"
     """Whose steps: initial, round_start, current, or the name of a train step."""
-    sampler: Annotated[LocalSamplerConfig | ServerSamplerConfig, Field(discriminator="type")] = LocalSamplerConfig()
-    """Who samples, by `type`."""
     judge: EndJudge
     """Says of a whole solution whether it is right, by `type`; one that does not end is wrong."""
     simulations: Annotated[int, Field(ge=1)] = 64
@@ -244,11 +277,6 @@ class SearchStep(ReadingStep):
     """Longest rollout behind a step, in tokens."""
     wave: Annotated[int, Field(ge=1)] = 64
     """Prompts that are searched side by side and written together: what a crash can cost."""
-
-    def said(self) -> dict[str, Any]:
-        """Of the sampler its type alone: a server counts by the policy that it serves."""
-        said = super().said()
-        return {**said, "sampler": {"type": self.sampler.type}} if "sampler" in said else said
 
 
 BUDGET = ("max_calls", "max_cost")

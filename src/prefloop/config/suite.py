@@ -1,5 +1,6 @@
 """An evaluate step, written out as the sample and judge steps that it needs."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -12,6 +13,9 @@ from prefloop.errors import RecipeError
 
 TURN_2 = "-turn-2"
 """Ending of the step that asks the second questions; `-2` is that of their answers."""
+
+COMPARED = "-compared"
+"""Ending of the step in which a judge compares our answers with an opponent's."""
 
 
 def expand_evaluations(raw: dict[str, Any], notes: list[str]) -> dict[str, Any]:
@@ -79,6 +83,26 @@ def pool_of_suite(settings: dict[str, Any], name: str) -> dict[str, Any]:
     return steps
 
 
+def comparisons_of_suite(judge: Any, answers: str, name: str, pool: Iterable[str]) -> dict[str, Any]:
+    """The steps in which a judge of two meets the answers of a step with those of each fixed opponent, both orders.
+
+    Args:
+        judge: by `type`.
+        answers: the step with our answers.
+        name: of the evaluation.
+        pool: names of the opponents.
+    """
+    return {
+        f"{in_pool(name, opponent)}{COMPARED}": {
+            "type": "judge",
+            "judge": judge,
+            "reads": [answers],
+            "design": {"type": "against", "opponents": in_pool(name, opponent)},
+        }
+        for opponent in pool
+    }
+
+
 def in_pool(name: str, opponent: str) -> str:
     """The step with an opponent's answers."""
     return f"{name}-pool-{opponent}"
@@ -142,7 +166,15 @@ def _with_defaults(full: dict[str, Any], name: str) -> dict[str, Any]:
 
 def suite_defaults(settings: dict[str, Any]) -> dict[str, Any]:
     """What the suite of an evaluation says; nothing where it names none."""
-    return of_step(read_suite(str(settings["suite"]))) if settings.get("suite") is not None else {}
+    if settings.get("suite") is None:
+        return {}
+    suite = read_suite(str(settings["suite"]))
+    if suite.compares:
+        raise RecipeError(
+            f"suite {settings['suite']}: its judge compares, which `prefloop evaluate run` does. Set compares to false "
+            "for a loop, whose judges score single answers."
+        )
+    return of_step(suite)
 
 
 def loop_defaults(full: dict[str, Any], name: str) -> dict[str, tuple[str, Any]]:

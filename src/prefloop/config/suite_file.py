@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, JsonValue, ValidationError
+from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from prefloop.config.base import Config, is_mapping
 from prefloop.errors import RecipeError, did_you_mean
@@ -45,11 +45,21 @@ class SuiteFile(Config):
     """Opponents by name: files with their answers. `prefloop evaluate run` makes such files, and takes models too."""
     judge: dict[str, JsonValue] | None = None
     """Who judges, by `type`, as in a recipe."""
+    compares: bool = False
+    """The judge is asked about two answers at a time, ours and an opponent's, in both orders, instead of about each
+    alone. For `prefloop evaluate run` on suites of one turn; not for ratings."""
     judge_form: JudgeForm | None = None
     """What a language model is asked that judges outside of the program: `judge_requests.jsonl` holds it."""
     table: Table = "win_rates"
     """What is made of judged answers: win rates against each opponent; mean ratings by turn and category; AlpacaEval's
     leaderboard row against the first opponent; Bradley-Terry scores of all."""
+
+    @model_validator(mode="after")
+    def _can_compare(self) -> "SuiteFile":
+        if self.compares and (self.turns == 2 or self.table == "ratings"):
+            found = "turns is 2, and second turns follow different first answers" * (self.turns == 2)
+            raise ValueError(f"compares needs two answers to one question: {found or 'the table is of ratings'}")
+        return self
 
 
 OF_A_STEP = (
@@ -130,7 +140,8 @@ def _validated(raw: Mapping[str, Any], where: str) -> SuiteFile:
         key = ".".join(str(part) for part in found["loc"])
         if found["type"] == "extra_forbidden":
             raise RecipeError(f"{where}: {key} is not a setting. {did_you_mean(key, SuiteFile.model_fields)}") from None
-        raise RecipeError(f"{where}: {key}: {found['msg']}, found {found['input']!r}.") from None
+        why = found["msg"].removeprefix("Value error, ")
+        raise RecipeError(f"{where}: {key}: {why}, found {found['input']!r}." if key else f"{where}: {why}.") from None
 
 
 def _beside(suite: SuiteFile, folder: Path) -> SuiteFile:

@@ -31,11 +31,12 @@ from prefloop.evaluation.arena_hard import (
     read_battles,
     read_style,
 )
+from prefloop.evaluation.arena_table import table_of_version_2
 from prefloop.evaluation.judge_agreement import evaluate_agreement
 from prefloop.evaluation.judge_requests import judge_requests
 from prefloop.evaluation.mt_bench import evaluate_mt_bench, read_categories, vote_agreement
 from prefloop.evaluation.reward_bench import evaluate_reward_bench
-from prefloop.evaluation.scoreboard import Answers, Meeting, Question, duel, meet, read_scores, scoreboard
+from prefloop.evaluation.scoreboard import Answers, Meeting, Question, comparisons, duel, meet, read_scores, scoreboard
 from prefloop.evaluation.suite_tables import Answered, battles_of, suite_result
 from prefloop.evaluation.text import distinct_2
 from prefloop.evaluation.verified import Verified, final_number, is_right, verified_accuracy
@@ -52,6 +53,7 @@ __all__ = [
     "Verified",
     "battles_of",
     "battles_of_games",
+    "comparisons",
     "conversations",
     "distinct_2",
     "duel",
@@ -80,6 +82,7 @@ __all__ = [
     "read_style",
     "scoreboard",
     "suite_result",
+    "table_of_version_2",
     "verified_accuracy",
     "vote_agreement",
     "write_alpaca_eval",

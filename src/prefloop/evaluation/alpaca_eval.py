@@ -1,6 +1,6 @@
 """AlpacaEval 2: every number of its leaderboard from judgments on file, with intervals and what to be warned of."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import floor, inf, isnan
 from pathlib import Path
@@ -12,16 +12,19 @@ from numpy.typing import NDArray
 from prefloop.errors import DataError
 from prefloop.evaluation.alpaca_files import Difficulties, Judged, read_judged
 from prefloop.evaluation.lines import names_of
-from prefloop.evaluation.uncertainty import INTERVAL, finite, interval_or_none
+from prefloop.evaluation.uncertainty import INTERVAL, PERCENTILE, finite, interval_or_none
 from prefloop.statistics import (
     DEFAULT_C,
     AlpacaRows,
+    ClusteredEstimate,
     GamedRows,
     Identification,
     LengthControlled,
     against_another,
+    alpaca_eval_refits,
     alpaca_eval_statistic,
     bca_bootstrap,
+    cluster_bootstrap,
     clustered_share,
     clustered_statistic,
     detectable_difference,
@@ -190,7 +193,7 @@ def _controlled(rows: AlpacaRows, settings: Settings, name: str) -> tuple[Length
         same = is_baseline(rows)
         c = inf if same else search_c(rows).c if settings.c == "search" else settings.c
     except ValueError as error:
-        raise DataError(f"{name}: {error}. Set --c to a number.") from None
+        raise DataError(f"{name}: {error}. Name a penalty: --c 100.") from None
     fit = fit_alpaca_eval(rows, c=c)
     # A penalty that the search made strong pulls towards 50, resamples as much as the value: their interval would miss.
     weak = max(c, DEFAULT_C)
@@ -228,9 +231,15 @@ def _said(sure: Identification) -> dict[str, Any]:
     }
 
 
+def _repeated(judged: Judged) -> Iterator[str]:
+    names = _names(judged)
+    if repeated := names.size - np.unique(names).size:
+        yield f"{repeated} rows are of an instruction that stands before: rows of one vary together"
+
+
 def _warnings(judged: Judged, result: Mapping[str, Any]) -> list[str]:
     """What a reader of the numbers has to know, each with the number that says so."""
-    found: list[str] = []
+    found = list(_repeated(judged))
     if result["n_failed"]:
         found.append(f"{result['n_failed']} of {judged.preferences.size} judgments failed and are left out")
     if judged.one_answer:
@@ -281,19 +290,101 @@ def compare_scored(one: Scored, other: Scored, *, draws: int, seed: int) -> dict
         "interval": list(estimate.interval),
         "detectable_difference": detectable_difference(estimate.standard_error),
         "n": estimate.clusters,
+        "length_controlled": _at_equal_lengths(one, other, draws=draws, seed=seed),
     }
+
+
+Refits = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+"""From weights of a model's rows to its coefficients."""
+
+
+def _refitted_together(
+    one: Scored,
+    other: Scored,
+    statistic: Callable[[tuple[NDArray[np.float64], NDArray[np.float64]], tuple[Refits, Refits]], NDArray[np.float64]],
+    *,
+    draws: int,
+    seed: int,
+) -> ClusteredEstimate | None:
+    """A statistic of two fits over resampled instructions, which both models' rows of them take part in."""
+    if one.rows is None or other.rows is None or one.fit is None or other.fit is None:
+        return None
+    sides = (one, other)
+    texts = [_names(scored.judged) for scored in sides]
+    names = np.unique(np.concatenate(texts))
+    places = [np.searchsorted(names, text) for text in texts]
+    refits = (alpaca_eval_refits(one.rows, c=_weak(one.result)), alpaca_eval_refits(other.rows, c=_weak(other.result)))
+
+    def of(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        return statistic((weights[:, places[0]], weights[:, places[1]]), refits)
+
+    return cluster_bootstrap(of, np.arange(names.size), seed=seed, draws=draws)
+
+
+def _weak(result: Mapping[str, Any]) -> float:
+    """The penalty of a model's resamples; infinite where it cannot be told from the baseline."""
+    return inf if result["lc_interval_c"] is None else result["lc_interval_c"]
+
+
+def _at_equal_lengths(one: Scored, other: Scored, *, draws: int, seed: int) -> dict[str, Any] | None:
+    """Difference of two length-controlled win rates; None where there is no fit."""
+
+    def differences(
+        drawn: tuple[NDArray[np.float64], NDArray[np.float64]], refits: tuple[Refits, Refits]
+    ) -> NDArray[np.float64]:
+        rates = [
+            _rates(scored.rows.covariates, refit(weights), weights)
+            for scored, refit, weights in zip((one, other), refits, drawn, strict=True)
+            if scored.rows is not None
+        ]
+        return rates[0] - rates[1]
+
+    estimate = _refitted_together(one, other, differences, draws=draws, seed=seed)
+    if estimate is None or one.fit is None or other.fit is None:
+        return None
+    return {
+        "difference": one.fit.length_controlled_winrate - other.fit.length_controlled_winrate,
+        "standard_error": finite(estimate.standard_error),
+        "interval": interval_or_none(estimate.interval),
+        "detectable_difference": finite(detectable_difference(estimate.standard_error)),
+        "interval_method": PERCENTILE,
+    }
+
+
+def _rates(
+    covariates: NDArray[np.float64], coefficients: NDArray[np.float64], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Win rates in percent at equal lengths."""
+    predicted = 1.0 / (1.0 + np.exp(-(coefficients[:, 1:] @ covariates.T)))
+    return 100.0 * (weights * predicted).sum(-1) / weights.sum(-1)
 
 
 def _clusters(scored: Scored) -> tuple[NDArray[Any], NDArray[np.float64]]:
     judged = scored.judged
     known = ~np.isnan(judged.preferences)
+    return _names(judged)[known], judged.preferences[known]
+
+
+def _names(judged: Judged) -> NDArray[Any]:
+    """What each row's instruction is called, by all files alike."""
     if judged.indices is not None:
-        names: NDArray[Any] = np.array(judged.indices)
-    elif judged.instructions is not None:
-        names = np.array(judged.instructions)
-    else:
-        names = np.arange(known.size)
-    return names[known], judged.preferences[known]
+        return np.array(judged.indices)
+    return np.arange(judged.preferences.size) if judged.instructions is None else np.array(judged.instructions)
+
+
+def interval_against(one: Scored, baseline: Scored, *, draws: int, seed: int) -> list[float] | None:
+    """Of `winrate_against`, by refits on the same resampled instructions; None without a fit."""
+    if one.rows is None:
+        return None
+    covariates = one.rows.covariates
+
+    def rates(
+        drawn: tuple[NDArray[np.float64], NDArray[np.float64]], refits: tuple[Refits, Refits]
+    ) -> NDArray[np.float64]:
+        return _rates(covariates, refits[0](drawn[0]) - refits[1](drawn[1]), drawn[0])
+
+    estimate = _refitted_together(one, baseline, rates, draws=draws, seed=seed)
+    return None if estimate is None else interval_or_none(estimate.interval)
 
 
 def winrate_against(one: Scored, baseline: Scored) -> float | None:
@@ -325,7 +416,12 @@ def evaluate_alpaca(
     models = {name: dict(one.result) for name, one in scored.items()}
     if baseline is not None:
         for name, one in scored.items():
-            models[name]["against"] = {baseline: winrate_against(one, scored[baseline])}
+            theirs = scored[baseline]
+            models[name]["against"] = {baseline: winrate_against(one, theirs)}
+            interval = None
+            if one is not theirs:
+                interval = interval_against(one, theirs, draws=settings.draws, seed=settings.seed)
+            models[name]["against_interval"] = {baseline: interval}
     first, *others = scored.values()
     paired = [compare_scored(other, first, draws=settings.draws, seed=settings.seed) for other in others]
     return {"models": models, "paired": [one for one in paired if one is not None]}

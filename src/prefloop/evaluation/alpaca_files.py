@@ -118,13 +118,19 @@ def _top_logprobs(line: Line) -> Any:
 def _lengths(lines: Sequence[Line]) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     first = lines[0].values
     if "len_baseline" in first or "len_model" in first:
-        pairs = [(line.number("len_baseline"), line.number("len_model")) for line in lines]
+        pairs = [(_characters(line, "len_baseline"), _characters(line, "len_model")) for line in lines]
     elif "output_1" in first:
         pairs = [(float(len(line.text("output_1"))), float(len(line.text("output_2")))) for line in lines]
     else:
         return None
     baseline, model = zip(*pairs, strict=True)
     return np.array(baseline), np.array(model)
+
+
+def _characters(line: Line, column: str) -> float:
+    if (count := line.number(column)) < 0:
+        raise line.wrong(column, "a number of characters >= 0")
+    return count
 
 
 def read_difficulties(path: Path) -> Difficulties:

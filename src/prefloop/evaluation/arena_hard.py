@@ -98,7 +98,7 @@ def markdown_metadata(text: str) -> dict[str, dict[str, int]]:
 
 
 def read_battles(path: Path, *, baseline: str | None = None) -> list[Battle]:
-    """Battles as lines of `q, a, b, winner, n`, or Arena-Hard's judgments with their `games`.
+    """Battles as lines of `q, a, b, winner, n` or as Arena-Hard v0.1 writes them, or judgments with their `games`.
 
     Args:
         path: The file.
@@ -115,13 +115,18 @@ def read_battles(path: Path, *, baseline: str | None = None) -> list[Battle]:
     return found
 
 
+V0_1 = ("question_id", "model_a", "model_b")
+"""What Arena-Hard v0.1's own files of battles call q, a and b."""
+
+
 def _battle(line: Line) -> Battle:
-    first, second = line.name("a"), line.name("b")
+    prompt, *models = V0_1 if "model_a" in line.values else ("q", "a", "b")
+    first, second = (line.name(column) for column in models)
     weight = line.number("n") if "n" in line.values else 1.0
     if weight <= 0:
         raise line.wrong("n", "a number of battles > 0")
     if first == second:
-        raise line.wrong("b", "another model than a")
+        raise line.wrong(models[1], f"another model than {models[0]}")
     winner = line.text("winner")
     if winner in VERDICTS:
         outcome, times = VERDICTS[winner]
@@ -132,7 +137,7 @@ def _battle(line: Line) -> Battle:
         outcome = 0.5
     else:
         raise line.wrong("winner", "model_a, model_b, tie, or a label such as A>>B")
-    return Battle(line.name("q"), first, second, outcome, weight, line.place)
+    return Battle(line.name(prompt), first, second, outcome, weight, line.place)
 
 
 def _games(line: Line, baseline: str | None) -> list[Battle]:
@@ -189,7 +194,8 @@ def _common_baseline(battles: Sequence[Battle]) -> tuple[str, bool]:
     return (common.pop() if len(common) == 1 else battles[0].first), none
 
 
-def _arrays(battles: Sequence[Battle], names: Sequence[str], features: NDArray[np.float64]) -> Battles:
+def arrays_of(battles: Sequence[Battle], names: Sequence[str], features: NDArray[np.float64]) -> Battles:
+    """Battles as numbers; a model is its place in `names`."""
     number = {name: index for index, name in enumerate(names)}
     return Battles(
         first=np.array([number[battle.first] for battle in battles]),
@@ -247,7 +253,7 @@ def evaluate_arena(
     features = np.zeros((len(battles), 0))
     if style is not None:
         features = _features(battles, style[0], settings.style_offset, centred=True)
-    data = _arrays(battles, names, features)
+    data = arrays_of(battles, names, features)
     graph, fit = graph_of(data), bradley_terry(data, style_ridge=settings.style_ridge)
     base = names.index(baseline)
     scored = _Scored(data, graph, fit, base, settings)

@@ -197,6 +197,8 @@ class _Case:
         return interval_or_none(found.interval)
 
     def _best_of_4(self, given: Sequence[Sequence[float]]) -> dict[str, Any]:
+        if not all(given):
+            raise ValueError("best_of_4 has a list without scores")
         each = [best_of_score(np.array(scores, np.float64)) for scores in given]
         found = clustered_share(np.array(each), np.arange(len(each)), seed=self.seed, draws=self.draws)
         return {

@@ -1,6 +1,6 @@
 """A policy's answers against an opponent's on the same prompts: win rates with intervals, length, KL."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,9 @@ from prefloop.statistics import (
     win_rate,
 )
 
+COMPARING = "judge"
+"""What the judge of two is called."""
+
 Scores = Mapping[str, float]
 """Score by response id, from one judge."""
 
@@ -44,6 +47,14 @@ class Answers:
     scores: Mapping[str, Scores]
     turns: Mapping[str, int] = field(default_factory=dict[str, int])
     """Turn by response id, of answers that are not to the first one."""
+
+    compared: Mapping[tuple[str, str], float] | None = None
+    """What a judge of two said: the probability that one of these answers is better than another's, by both ids."""
+
+    @property
+    def judges(self) -> tuple[str, ...]:
+        """Who said something."""
+        return (*self.scores, *(() if self.compared is None else (COMPARING,)))
 
     def question(self, response: Response) -> Question:
         """What one of the answers answers."""
@@ -77,12 +88,28 @@ def read_scores(folder: Path) -> dict[str, float]:
     }
 
 
+def comparisons(ours: Answers, said: Iterable[Judgment]) -> dict[tuple[str, str], float] | None:
+    """The mean over orders of P(our answer is better), by our answer's and the other's id; None where nobody compared.
+
+    A pair of which one order has no verdict has the other's.
+    """
+    mine = {response.response_id for response in ours.responses}
+    found: dict[tuple[str, str], list[float]] = {}
+    judgments = list(said)
+    for judgment in judgments:
+        first, second = judgment.subjects
+        if (value := judgment.values[0]) is not None:
+            pair, won = ((first, second), value) if first in mine else ((second, first), 1.0 - value)
+            found.setdefault(pair, []).append(won)
+    return {pair: sum(values) / len(values) for pair, values in found.items()} if judgments else None
+
+
 @dataclass(frozen=True)
 class Meeting:
     """Every answer of ours met every answer of theirs to the same prompt."""
 
     preferences: NDArray[np.float64]
-    """1 ours scored higher, 0 theirs did, 0.5 equal."""
+    """1 ours scored higher, 0 theirs did, 0.5 equal; of a judge of two the probability that ours is better."""
     ours_length: NDArray[np.float64]
     """Characters, as AlpacaEval counts."""
     theirs_length: NDArray[np.float64]
@@ -90,22 +117,18 @@ class Meeting:
 
 
 def meet(ours: Answers, theirs: Answers, judge: str) -> Meeting:
-    """Compares scores; an answer that the judge could not score meets nobody.
+    """Compares scores, or takes what a judge of two said; answers that it could not judge do not meet.
 
     Raises:
         DataError: no answer met another.
     """
-    ours_scores, theirs_scores, opponents = ours.scores[judge], theirs.scores[judge], theirs.by_question()
+    opponents = theirs.by_question()
+    won = _by_comparison(ours) if ours.compared is not None else _by_scores(ours.scores[judge], theirs.scores[judge])
     rows = [
-        (
-            0.5 + 0.5 * float(np.sign(ours_scores[our.response_id] - theirs_scores[their.response_id])),
-            float(len(our.text)),
-            float(len(their.text)),
-            ours.question(our).prompt,
-        )
+        (preference, float(len(our.text)), float(len(their.text)), ours.question(our).prompt)
         for our in ours.responses
         for their in opponents.get(ours.question(our), ())
-        if our.response_id in ours_scores and their.response_id in theirs_scores
+        if (preference := won(our, their)) is not None
     ]
     if not rows:
         raise DataError(
@@ -113,6 +136,24 @@ def meet(ours: Answers, theirs: Answers, judge: str) -> Meeting:
         )
     preferences, ours_length, theirs_length, prompts = zip(*rows, strict=True)
     return Meeting(np.array(preferences), np.array(ours_length), np.array(theirs_length), np.array(prompts))
+
+
+Preference = Callable[[Response, Response], float | None]
+"""How far ours is preferred to theirs; None where nobody says."""
+
+
+def _by_scores(ours: Scores, theirs: Scores) -> Preference:
+    def won(our: Response, their: Response) -> float | None:
+        if our.response_id not in ours or their.response_id not in theirs:
+            return None
+        return 0.5 + 0.5 * float(np.sign(ours[our.response_id] - theirs[their.response_id]))
+
+    return won
+
+
+def _by_comparison(ours: Answers) -> Preference:
+    said = ours.compared or {}
+    return lambda our, their: said.get((our.response_id, their.response_id))
 
 
 def duel(ours: Answers, theirs: Answers, judge: str, *, seed: int, resamples: int) -> dict[str, Any]:

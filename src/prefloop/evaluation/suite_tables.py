@@ -55,7 +55,7 @@ def suite_result(
         "questions": len({ours.answers.question(one) for one in ours.answers.responses}),
         "answers": {one.name: described(one.answers, seed=seed, draws=draws) for one in (ours, *opponents)},
     }
-    if not ours.answers.scores:
+    if not ours.answers.judges:
         return head
     if suite.table != "ratings" and not opponents:
         if suite.table == "win_rates":
@@ -106,11 +106,16 @@ def _win_rates(
     for theirs in opponents:
         yield (
             theirs.name,
-            {
-                judge: duel(ours.answers, theirs.answers, judge, seed=seed, resamples=draws)
-                for judge in ours.answers.scores
-            },
+            {judge: _duel(ours.answers, theirs.answers, judge, seed, draws) for judge in ours.answers.judges},
         )
+
+
+def _duel(ours: Answers, theirs: Answers, judge: str, seed: int, draws: int) -> dict[str, Any]:
+    """With the number of pairs of answers that the judge said nothing of."""
+    met = duel(ours, theirs, judge, seed=seed, resamples=draws)
+    opponents = theirs.by_question()
+    pairs = sum(len(opponents.get(ours.question(one), ())) for one in ours.responses)
+    return {**met, "unjudged": pairs - met["n"]}
 
 
 def _rated(policies: Sequence[Answered], prompts: Mapping[str, Prompt]) -> list[Rated]:
@@ -156,6 +161,8 @@ def battles_of(policies: Sequence[Answered]) -> list[Battle]:
     """
     found: list[Battle] = []
     for second, first in combinations(policies, 2):
+        if second.answers.compared is None and not second.answers.scores:
+            continue  # a judge of two compared our answers with each opponent's, and not theirs with each other
         met = meet(second.answers, first.answers, "judge")
         found += [
             Battle(str(prompt), first.name, second.name, 1.0 - float(won), 1.0)

@@ -1,6 +1,6 @@
 """Judges: they only ask and record."""
 
-from prefloop.judging.accounting import Totals, added, figures, totals
+from prefloop.judging.accounting import Totals, added, disagreement, figures, totals
 from prefloop.judging.answers import Answers, Budget, KeptJudge, Remembering, TokenPrice
 from prefloop.judging.apart import Apart, alone
 from prefloop.judging.designs import Plan, asked, most_calls, plan_of
@@ -40,6 +40,7 @@ __all__ = [
     "ask_each",
     "asked",
     "check_judge",
+    "disagreement",
     "fetch_judge",
     "figures",
     "judgments",

@@ -25,7 +25,7 @@ def totals(judgments: Sequence[Judgment], responses: Iterable[Response]) -> Tota
         in score within a prompt, or in P(wins); least squares.
     """
     answers = {response.response_id: response for response in responses}
-    gaps = [(gap, ahead) for gap, ahead in _gaps(judgments, answers) if gap]
+    gaps = [(gap, ahead) for gap, ahead in _gaps(judgments, answers).values() if gap]
     return {
         "invalid_share": _share(value is None for judgment in judgments for value in judgment.values),
         "position_consistency": _share(_consistent(judgments)),
@@ -34,6 +34,27 @@ def totals(judgments: Sequence[Judgment], responses: Iterable[Response]) -> Tota
         "prefers_longer": _share((gap > 0) == (ahead > 0) for gap, ahead in gaps if ahead),
         "length_slope": (100 * fsum(gap * ahead for gap, ahead in gaps), fsum(gap * gap for gap, _ in gaps)),
     }
+
+
+def disagreement(by_member: Sequence[Sequence[Judgment]], responses: Iterable[Response]) -> Totals:
+    """Totals of how far the members of an ensemble contradict each other.
+
+    Args:
+        by_member: judgments of each member.
+        responses: the answers that they are about.
+
+    Returns:
+        `disagreement`: of pairs of answers to one prompt and two members with a winner each, the share whose winners
+        differ. Members that say the same have 0, members that know nothing of each other 1/2.
+    """
+    answers = {response.response_id: response for response in responses}
+    ahead = [{pair: lead for pair, (_, lead) in _gaps(said, answers).items() if lead} for said in by_member]
+    differ = [
+        (one[pair] > 0) != (other[pair] > 0)
+        for one, other in combinations(ahead, 2)
+        for pair in one.keys() & other.keys()
+    ]
+    return {"disagreement": _share(differ)}
 
 
 def added(one: Totals, other: Totals) -> Totals:
@@ -86,7 +107,7 @@ def _repeated(judgments: Iterable[Judgment]) -> list[bool]:
     return [first == second for values in said.values() for first, second in combinations(values, 2)]
 
 
-def _gaps(judgments: Sequence[Judgment], answers: Mapping[str, Response]) -> list[tuple[float, float]]:
+def _gaps(judgments: Sequence[Judgment], answers: Mapping[str, Response]) -> dict[tuple[str, str], tuple[float, float]]:
     """Pairs of answers to one prompt: how many tokens the first is longer, and how far the judge has it ahead."""
     lengths = {name: float(response.num_tokens) for name, response in answers.items()}
     preferences: dict[tuple[str, str], list[float]] = {}
@@ -103,11 +124,11 @@ def _gaps(judgments: Sequence[Judgment], answers: Mapping[str, Response]) -> lis
             for subject, value in zip(judgment.subjects, judgment.values, strict=True):
                 if value is not None:
                     scores.setdefault(answers[subject].prompt_id, {}).setdefault(subject, []).append(value)
-    gaps = [(lengths[pair[0]] - lengths[pair[1]], fsum(said) / len(said)) for pair, said in preferences.items()]
+    ahead = {pair: fsum(said) / len(said) for pair, said in preferences.items()}
     for by_answer in scores.values():
         means = {subject: fsum(said) / len(said) for subject, said in by_answer.items()}
-        gaps += [(lengths[a] - lengths[b], means[a] - means[b]) for a, b in combinations(means, 2)]
-    return gaps
+        ahead |= {(a, b): means[a] - means[b] for a, b in combinations(sorted(means), 2)}
+    return {(a, b): (lengths[a] - lengths[b], lead) for (a, b), lead in ahead.items()}
 
 
 def _share(hits: Iterable[bool]) -> tuple[float, float]:

@@ -3,10 +3,10 @@
 import asyncio
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import exp, inf, isfinite, log
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from transformers import AutoConfig
 
@@ -145,9 +145,15 @@ class ServerChat:
         headers = authorization(self.server.key, "judge.server.key")
         with asyncio.Runner() as runner:
             pool = Pool(self.server.urls, self.server.concurrency, patience, headers, named="judge.server")
-            asking = _Asking(pool, [self._body(one, temperature, max_new_tokens) for one in questions])
+            asking = Asking(
+                pool,
+                "chat/completions",
+                [self._body(one, temperature, max_new_tokens) for one in questions],
+                lambda answer, number: said_in(answer, questions[number]),
+                lambda why: Said(None, why=why),
+            )
             try:
-                yield from asking.answers(runner, questions)
+                yield from asking.answers(runner)
             finally:
                 runner.run(asking.cancelled())
                 runner.run(pool.close())
@@ -163,29 +169,43 @@ class ServerChat:
         return {**body, "logprobs": True, "top_logprobs": TOP} if question.choices else body
 
 
-class _Asking:
-    """Requests under way."""
+T = TypeVar("T")
 
-    def __init__(self, pool: Pool, bodies: Sequence[Mapping[str, Any]]) -> None:
+
+class Asking(Generic[T]):
+    """Requests under way to servers that judge."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        path: str,
+        bodies: Sequence[Mapping[str, Any]],
+        accept: Callable[[Any, int], T],
+        refused: Callable[[str], T],
+    ) -> None:
+        """Takes what is sent, what is made of the answer to a body by number, and of a refusal of one body alone."""
         self.pool = pool
+        self.path = path
         self.bodies = bodies
+        self.accept = accept
+        self.refused = refused
         self.left = iter(range(len(bodies)))
-        self.pending: dict[asyncio.Task[Said], int] = {}
+        self.pending: dict[asyncio.Task[T], int] = {}
         self.has_answered = False
 
-    def answers(self, runner: asyncio.Runner, questions: Sequence[Question]) -> Iterator[tuple[int, Said]]:
+    def answers(self, runner: asyncio.Runner) -> Iterator[tuple[int, T]]:
         """What arrives; the first error after what arrived with it."""
         while True:
-            done, error = runner.run(self._arrived(questions))
+            done, error = runner.run(self._arrived())
             yield from done
             if error is not None:
                 raise error
             if not done:
                 return
 
-    async def _arrived(self, questions: Sequence[Question]) -> tuple[list[tuple[int, Said]], Exception | None]:
+    async def _arrived(self) -> tuple[list[tuple[int, T]], Exception | None]:
         while len(self.pending) < self.pool.room and (number := next(self.left, None)) is not None:
-            self.pending[asyncio.create_task(self._asked(number, questions[number]))] = number
+            self.pending[asyncio.create_task(self._asked(number))] = number
         if not self.pending:
             return [], None
         done, _ = await asyncio.wait(self.pending, return_when=asyncio.FIRST_COMPLETED)
@@ -199,12 +219,12 @@ class _Asking:
             if isinstance(error := task.exception(), RefusedError) and error.status in OF_THE_QUESTION
         }
         if self.has_answered and len(refused) == len(errors):
-            answers += [(numbers[task], Said(None, why=str(error))) for task, error in refused.items()]
+            answers += [(numbers[task], self.refused(str(error))) for task, error in refused.items()]
             errors = []
         return answers, errors[0] if errors else None
 
-    async def _asked(self, number: int, question: Question) -> Said:
-        return await self.pool.post("chat/completions", self.bodies[number], lambda answer: said_in(answer, question))
+    async def _asked(self, number: int) -> T:
+        return await self.pool.post(self.path, self.bodies[number], lambda answer: self.accept(answer, number))
 
     async def cancelled(self) -> None:
         """Gives up what is under way."""

@@ -22,6 +22,7 @@ from prefloop.config import (
     PythonJudge,
     RegexJudge,
     RewardModelJudge,
+    RewardServerJudge,
     RubricJudge,
     ShorterJudge,
     Shown,
@@ -42,6 +43,7 @@ from prefloop.judging.reward_model import (
     identity_of_reward_model,
     reward_model_files,
 )
+from prefloop.judging.reward_server import RewardServer
 from prefloop.judging.rules import length_window, longer, regex, rubric, shorter, vader
 from prefloop.judging.verifiers import exact_match, final_number
 from prefloop.policy import ChatCodec, PolicyFiles, Workbench, check_model, describe_model, resolve_model
@@ -58,6 +60,7 @@ RULES: Mapping[type, Callable[[Any], Judge]] = {
     FinalNumberJudge: final_number,
     PythonJudge: PythonFunction,
     HumanJudge: Human,
+    RewardServerJudge: RewardServer,
 }
 """By the class of a configuration: what makes the judge of it, where that needs no model."""
 
@@ -140,6 +143,8 @@ def check_judge(config: JudgeConfig, shows: Shown = "one") -> None:
             function_of(config)
         case RewardModelJudge() | PairwiseModelJudge():
             reward_model_files(config.model)
+        case RewardServerJudge():
+            authorization(config.server.key, "judge.server.key")
         case LlmJudge():
             judge_prompt(config.prompt, shows)
             if config.model is not None:

@@ -170,7 +170,7 @@ def _require_classifier(spec: str, config: dict[str, Any]) -> None:
         raise ModelError(
             f"{spec}: {named[0]} is code that comes with the model (auto_map in config.json, trust_remote_code), which "
             "prefloop never runs. Serve it with a program that may, such as `vllm serve --trust-remote-code`, and ask "
-            "the server from a function of your own (judge type python)."
+            "the server (judge type reward_server)."
         )
     raise ModelError(
         f"{spec}: is a {named[0]}, expected a sequence-classification model with one label, such as "

@@ -103,7 +103,7 @@ class Appraiser:
         """Servers answer with memory of their own; here the policy scores a few of their answers, to prove it."""
         match settings.sampler.type:
             case "local":
-                return self._sampling(artifact, settings, settings.num_samples)
+                return self._sampling(artifact, settings)
             case "replay":
                 return None
             case "server":
@@ -111,29 +111,50 @@ class Appraiser:
                 shape = BatchShape.of_rows(len(PROBES), PROOF_TOKENS, PROBE_TOKENS)
                 return scoring_need(self.facts(adapted), self.program, shape, merged=False, adapted=adapted is not None)
 
-    def _searching(self, artifact: Artifact, settings: SearchStep) -> Need | None:
+    def _searching(self, artifact: Artifact, settings: SearchStep) -> Need:
         """Of all that a search samples, rollouts behind a beginning that is as long as one."""
-        if settings.sampler.type != "local":
-            return None
-        begun = min(settings.max_steps * settings.max_step_tokens, settings.max_new_tokens)
-        return self._sampling(artifact, settings, settings.num_actions * max(settings.rollouts, 1), begun)
-
-    def _sampling(self, artifact: Artifact, settings: SampleStep | SearchStep, samples: int, begun: int = 0) -> Need:
         lora = self._lora(artifact.inputs["policy"])
-        prompts = longest_prompts(artifact.inputs["prompts"], self.recipe)
-        together = min(settings.wave, len(prompts))
+        together = min(settings.wave, len(longest_prompts(artifact.inputs["prompts"], self.recipe)))
+        samples = settings.num_actions * max(settings.rollouts, 1)
         wanted = self.recipe.machine.rows
-        rows = min(DEFAULT_ROWS if wanted == "auto" else wanted, together * samples)
+        begun = min(settings.max_steps * settings.max_step_tokens, settings.max_new_tokens)
         return sampling_need(
             self.facts(lora),
             self.program,
-            merged=lora is not None,
-            rows=rows,
+            copies=1 + (lora is not None),
+            components=1,
+            rows=min(DEFAULT_ROWS if wanted == "auto" else wanted, together * samples),
             prompts=together,
             samples=samples,
             prompt_tokens=self._longest_prompt(artifact.inputs["prompts"]) + begun,
             new_tokens=settings.max_new_tokens,
         )
+
+    def _sampling(self, artifact: Artifact, settings: SampleStep) -> Need:
+        policies = {one.identity: one for one in artifact.inputs["policy"]}
+        lora = self._lora(policies.values())
+        merged = sum(self._lora([one]) is not None for one in policies.values())
+        prompts = longest_prompts(artifact.inputs["prompts"], self.recipe)
+        together = min(settings.wave, len(prompts))
+        wanted = self.recipe.machine.rows
+        rows = min(DEFAULT_ROWS if wanted == "auto" else wanted, together * settings.num_samples)
+        return sampling_need(
+            self.facts(lora),
+            self.program,
+            copies=1 + merged + max(0, len(policies) - merged - 1),
+            components=2 if settings.contrast is not None else len(settings.policies),
+            rows=rows,
+            prompts=together,
+            samples=settings.num_samples,
+            prompt_tokens=self._longest_prompt(artifact.inputs["prompts"]) + self._longest_text(settings.instructions),
+            new_tokens=settings.max_new_tokens,
+        )
+
+    def _longest_text(self, instructions: Iterable[str]) -> int:
+        """Tokens of the longest instruction."""
+        codec = self.models.codec
+        assert codec is not None
+        return max((len(codec.response_ids(text, finished=False)) for text in instructions), default=0)
 
     def _training(self, artifact: Artifact, settings: TrainStep, codec: ChatCodec) -> Need | None:
         facts = self.facts(settings.lora)

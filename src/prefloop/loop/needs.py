@@ -33,6 +33,7 @@ from prefloop.policy.memory import (
 from prefloop.sampling import PASSED_AT_ONCE, columns_of
 
 MERGED = "the base, and the policy merged for sampling"
+MIXED = "the base, and the policies of the mixture"
 SAMPLED_LOGIT_COPIES = 3
 """Logits, their weights, and what a setting makes of them on the way."""
 
@@ -60,7 +61,8 @@ def sampling_need(
     facts: ModelFacts,
     program: Part,
     *,
-    merged: bool,
+    copies: int,
+    components: int = 1,
     rows: int,
     prompts: int,
     samples: int,
@@ -72,7 +74,8 @@ def sampling_need(
     Args:
         facts: of the model.
         program: what the process holds without a model.
-        merged: the policy has an adapter.
+        copies: of the weights: the base, and a policy merged for sampling or another one of a mixture.
+        components: of a mixture, each with keys of its own.
         rows: answers that grow together.
         prompts: that are sampled together.
         samples: answers of each.
@@ -97,10 +100,10 @@ def sampling_need(
         grown = kv_cache(facts, rows, columns), repeated_keys(facts, rows, columns)
     parts = (
         program,
-        weights(facts, 1 + merged, MERGED),
-        *grown,
+        weights(facts, copies, MERGED if components == 1 else MIXED),
+        *grown * components,
         inner_values(facts, passed),
-        logits(facts, rows, SAMPLED_LOGIT_COPIES, f"{rows} rows"),
+        logits(facts, rows, SAMPLED_LOGIT_COPIES + components - 1, f"{rows} rows"),
     )
     return _need("sampling", parts, f"{rows} answers of {new_tokens} tokens after prompts of {prompt_tokens}")
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -42,7 +43,8 @@ def policy_of_run(run: Path, round_number: int | None = None) -> PolicyOfRun:
         raise DataError(
             f"{run}: neither a run folder nor a policy: it has no {FILE}, adapter_config.json or config.json."
         )
-    trained = dict(_trained(run))
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
+    trained = dict(_trained(run, _step_of(recipe)))
     decisions = dict(_decisions(run))
     kept = [number for number in trained if decisions.get(number) in {"accepted", "warned"}]
     number = round_number if round_number is not None else max(kept, default=None)
@@ -55,14 +57,19 @@ def policy_of_run(run: Path, round_number: int | None = None) -> PolicyOfRun:
         raise DataError(
             f"{directory}: is missing. Give the run's `prefloop run` command again: it makes what is missing."
         )
-    model: str = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))["model"]["path"]
-    return PolicyOfRun(trained[number], number, decisions.get(number), directory, model)
+    return PolicyOfRun(trained[number], number, decisions.get(number), directory, recipe["model"]["path"])
 
 
-def _trained(run: Path) -> Iterator[tuple[int, str]]:
-    """Rounds, and the path of the last train step of the loop's policy in each; of blocks the last comes last."""
+def _step_of(recipe: dict[str, Any]) -> str:
+    """The train step of the loop's policy; in a recipe without one, such as a reward model's, its last train step."""
+    trains = [name for name in recipe["block"] if recipe[name]["type"] == "train"]
+    return LOOPS_POLICY if LOOPS_POLICY in trains or not trains else trains[-1]
+
+
+def _trained(run: Path, step: str) -> Iterator[tuple[int, str]]:
+    """Rounds, and the path of the last such train step in each; of blocks the last comes last."""
     journal = Journal(run, read_only=True)
-    entries = [entry for entry in journal.entries() if entry.step == LOOPS_POLICY]
+    entries = [entry for entry in journal.entries() if entry.step == step]
     journal.close()
     for entry in sorted(entries, key=lambda entry: entry.path):
         folder = entry.path.split("/")[0]

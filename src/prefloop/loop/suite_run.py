@@ -2,14 +2,17 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from prefloop.config import (
+    COMPARED,
     LoadedRecipe,
     SuiteFile,
     answers_of_suite,
+    comparisons_of_suite,
     in_pool,
     of_step,
     pool_of_suite,
@@ -17,10 +20,10 @@ from prefloop.config import (
     recipe_of,
 )
 from prefloop.errors import RecipeError
-from prefloop.evaluation import Answered, Answers, read_scores
+from prefloop.evaluation import Answered, Answers, comparisons, read_scores
 from prefloop.loop.progress import Progress
 from prefloop.loop.run import run_recipe
-from prefloop.records import Prompt, Response, read_folder, write_records
+from prefloop.records import Judgment, Prompt, Response, read_folder, write_records
 
 NAME = "suite"
 RUN = "run"
@@ -70,7 +73,9 @@ def run_suite(run: SuiteRun, progress: Progress) -> SuiteAnswers:
     run_recipe(loaded, run.folder / RUN, progress, until=last)
     made = {step: run.folder / RUN / "setup" / step for step in loaded.recipe.setup}
     prompts = {one.prompt_id: one for one in read_folder(made[f"{NAME}-prompts"], Prompt)}
+    met = {step: read_folder(made[step], Judgment) for step in made if step.endswith(COMPARED)}
     ours = _answered(made, short_name(run.model), run.step, NAME)
+    ours = replace(ours, answers=replace(ours.answers, compared=comparisons(ours.answers, chain(*met.values()))))
     write_records(run.folder / ANSWERS, ours.answers.responses)
     steps = {name: in_pool(NAME, name) for name in pool}
     return SuiteAnswers(prompts, ours, tuple(_answered(made, name, step, step) for name, step in steps.items()))
@@ -97,6 +102,9 @@ def _file_of(run: SuiteRun, name: str, spec: str, progress: Progress) -> str:
 def _recipe(run: SuiteRun, pool: Mapping[str, str]) -> LoadedRecipe:
     """The steps of an evaluation without a loop around them."""
     settings = {**of_step(run.suite), "suite": run.name, "pool": dict(pool), "sampler": run.sampler}
+    compared: dict[str, Any] = {}
+    if run.suite.compares and run.suite.judge is not None:
+        compared = comparisons_of_suite(settings.pop("judge"), run.step, NAME, pool)
     for name in pool:
         if not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
             raise RecipeError(f"suite {run.name}: an opponent is called {name!r}. Use letters, digits, dots, hyphens.")
@@ -104,6 +112,7 @@ def _recipe(run: SuiteRun, pool: Mapping[str, str]) -> LoadedRecipe:
         f"{NAME}-prompts": prompts_of_suite(settings),
         **answers_of_suite(settings, run.step, NAME, policy="initial", stem=NAME),
         **pool_of_suite(settings, NAME),
+        **compared,
     }
     raw = {
         "name": NAME,

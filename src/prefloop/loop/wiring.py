@@ -18,7 +18,6 @@ from prefloop.config import (
     PromptsStep,
     Recipe,
     SampleStep,
-    SearchStep,
     StepConfig,
     TrainStep,
     mixture_of,
@@ -165,7 +164,7 @@ def check_judgments(name: str, settings: StepConfig, place: str, recipe: Recipe)
 def check_sample(name: str, settings: StepConfig, place: str, recipe: Recipe) -> None:
     """The key of a server is there."""
     del name, recipe
-    assert isinstance(settings, SampleStep | SearchStep)
+    assert isinstance(settings, SampleStep)
     if settings.sampler.type == "server":
         authorization(settings.sampler.key, f"{place}.sampler.key")
 
@@ -285,7 +284,6 @@ CHECKS: dict[str, Callable[[str, StepConfig, str, Recipe], None]] = {
     "data": check_data,
     "judge": check_judgments,
     "sample": check_sample,
-    "search": check_sample,
     "pair": check_pair,
     "train": check_train,
 }

@@ -68,6 +68,7 @@ from prefloop.objectives.reward_model import (
 )
 from prefloop.objectives.rlhf import (
     Advantages,
+    KlController,
     PpoTerms,
     RlooTerms,
     adapted_kl_coef,
@@ -77,9 +78,11 @@ from prefloop.objectives.rlhf import (
     kl_estimate,
     leave_one_out_advantages,
     ppo,
+    ppo_adaptive_kl,
     ppo_terms,
     rloo,
     rloo_clipped,
+    rloo_terms,
     token_rewards,
     whitened,
 )
@@ -110,6 +113,7 @@ __all__ = [
     "Fit",
     "Functional",
     "GapMoments",
+    "KlController",
     "MixedReference",
     "Objective",
     "Parameter",
@@ -209,6 +213,7 @@ __all__ = [
     "parse_quantity",
     "plackett_luce_dpo",
     "ppo",
+    "ppo_adaptive_kl",
     "ppo_terms",
     "ranked_rewards",
     "ranked_rewards_by_pairs",
@@ -216,6 +221,7 @@ __all__ = [
     "reference_free_dpo",
     "rloo",
     "rloo_clipped",
+    "rloo_terms",
     "robust_dpo",
     "rpo",
     "selm",

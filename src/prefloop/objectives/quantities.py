@@ -17,12 +17,11 @@ from prefloop.errors import did_you_mean
 from prefloop.records import Role
 
 MODELS = ("policy", "ref", "prev", "aux_ref", "old")
-REPEATED_ROLES: tuple[Role, ...] = ("ranked", "degree")
+REPEATED_ROLES: tuple[Role, ...] = ("ranked", "sampled", "degree")
 """Roles that an example has several times, in order: a second axis `ranks`, padded, with the data quantity `mask`."""
 
 ROLES_TO_COME: Mapping[str, str] = {
     "gold": "rules that keep a gold answer",
-    "degree": "examples with answers of several degrees",
 }
 """Roles that no rule makes yet."""
 

@@ -1,11 +1,8 @@
-"""The policy step of the classical pipeline, PPO and RLOO, with everything that they compute on the way.
+"""The policy step of the classical pipeline, PPO and RLOO, with everything that they compute on the way."""
 
-PPO is an objective. RLOO's answers stand in groups, the samples of one prompt one after the other, which no quantity
-says; it is a pure function for who has them so.
-"""
-
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,6 +14,8 @@ from prefloop.objectives.registry import Elsewhere, objective
 
 Tokens = Float[Tensor, "pairs response_tokens"]
 Mask = Bool[Tensor, "pairs response_tokens"]
+Samples = Float[Tensor, "pairs ranks"]
+SampleMask = Bool[Tensor, "pairs ranks"]
 Estimator = Literal["k1", "k3"]
 """Of KL(pi || pi_ref) from one sample: k1 has mean KL and either sign, k3 has mean KL and is never negative."""
 
@@ -74,12 +73,19 @@ def generalized_advantages(rewards: Tokens, values: Tokens, mask: Mask, *, gamma
     return Advantages(found, found + values)
 
 
-def whitened(values: Tokens, mask: Mask) -> Tokens:
-    """Values of mean 0 and variance 1 over all counted tokens: (A - mean) / sqrt(var + 1e-8), unbiased variance."""
+def whitened(values: Tokens, mask: Mask, *, keep_mean: bool = False) -> Tokens:
+    """Values of mean 0 and variance 1 over all counted tokens: (A - mean) / sqrt(var + 1e-8), unbiased variance.
+
+    With `keep_mean` the mean is added again, so that rewards keep their sign on average (arXiv:1909.08593's code).
+    """
     counted = values[mask]
     if len(counted) < 2:
-        raise ValueError("whitening needs two tokens at least; whiten_advantages=False takes one")
-    return ((values - counted.mean()) / (counted.var() + 1e-8).sqrt()).masked_fill(~mask, 0.0)
+        raise ValueError(
+            "whitening needs two tokens at least; whiten_advantages=False and whiten_rewards=False take one"
+        )
+    mean = counted.mean()
+    scaled = (values - mean) / (counted.var() + 1e-8).sqrt()
+    return (scaled + mean if keep_mean else scaled).masked_fill(~mask, 0.0)
 
 
 def adapted_kl_coef(kl_coef: float, *, kl: float, target: float, num_steps: int, horizon: int) -> float:
@@ -88,6 +94,34 @@ def adapted_kl_coef(kl_coef: float, *, kl: float, target: float, num_steps: int,
     kl_coef * (1 + clip(kl / target - 1, -0.2, 0.2) * num_steps / horizon), num_steps episodes of a horizon of many.
     """
     return kl_coef * (1 + min(max(kl / target - 1, -0.2), 0.2) * num_steps / horizon)
+
+
+@dataclass(frozen=True)
+class KlController:
+    """The KL coefficient of PPO, moved after every optimiser step towards what gives the target."""
+
+    kl_coef: float
+
+    @classmethod
+    def initial(cls, hyper: Mapping[str, Any]) -> "KlController":
+        """It starts from the recipe's coefficient."""
+        return cls(hyper["kl_coef"])
+
+    def updated(
+        self,
+        *,
+        old_response_token_logps: Tokens,
+        ref_response_token_logps: Tokens,
+        response_token_mask: Mask,
+        kl_target: float,
+        kl_horizon: int,
+    ) -> "KlController":
+        """By the mean KL of a step's answers from the reference, under the policy that sampled them."""
+        log_ratios = (old_response_token_logps - ref_response_token_logps).masked_fill(~response_token_mask, 0.0)
+        kl, answers = log_ratios.sum(1).mean().item(), len(log_ratios)
+        return KlController(
+            adapted_kl_coef(self.kl_coef, kl=kl, target=kl_target, num_steps=answers, horizon=kl_horizon)
+        )
 
 
 # --------------------------------------------------------------------------------------------------------------- PPO
@@ -119,6 +153,7 @@ class PpoTerms:
     """Everything that PPO computes about each token; only the two losses carry gradient."""
 
     token_rewards: Tokens
+    """Whitened, where they are."""
     advantages: Tokens
     returns: Tokens
     used_advantages: Tokens
@@ -143,6 +178,7 @@ def ppo_terms(
     cliprange: float,
     cliprange_value: float,
     whiten_advantages: bool,
+    whiten_rewards: bool = False,
 ) -> PpoTerms:
     """The steps of PPO's loss; `ppo` puts them together and explains the arguments."""
     mask = response_token_mask
@@ -154,6 +190,7 @@ def ppo_terms(
         kl_coef=kl_coef,
         kl_estimator=kl_estimator,
     )
+    rewards = whitened(rewards, mask, keep_mean=True) if whiten_rewards else rewards
     found = generalized_advantages(rewards, old_response_token_values, mask, gamma=gamma, lam=lam)
     used = whitened(found.advantages, mask) if whiten_advantages else found.advantages
     log_ratios = (policy_response_token_logps - old_response_token_logps).masked_fill(~mask, 0.0)
@@ -185,6 +222,7 @@ def ppo_terms(
                 "cliprange_value": "cliprange_value",
                 "vf_coef": "vf_coef",
                 "whiten_advantages": "always on there",
+                "whiten_rewards": "whiten_rewards",
             },
         ),
     ),
@@ -208,6 +246,7 @@ def ppo(
     cliprange_value: Annotated[float, Field(gt=0)] = 0.2,
     vf_coef: Annotated[float, Field(ge=0)] = 0.1,
     whiten_advantages: bool = True,
+    whiten_rewards: bool = False,
 ) -> Float[Tensor, " pairs"]:
     r"""Clipped policy and value losses of answers that an older policy sampled, paid by a reward minus KL.
 
@@ -240,6 +279,7 @@ def ppo(
         cliprange_value: e_v, how far a value may move in a step at no cost.
         vf_coef: weight of the value loss, >= 0.
         whiten_advantages: advantages of mean 0 and variance 1 over the step's tokens, of which it needs two.
+        whiten_rewards: R of variance 1 over the step's tokens, its mean kept, before advantages are made of it.
 
     Returns:
         Loss of each answer.
@@ -265,9 +305,103 @@ def ppo(
         cliprange=cliprange,
         cliprange_value=cliprange_value,
         whiten_advantages=whiten_advantages,
+        whiten_rewards=whiten_rewards,
     )
     of_tokens = terms.policy_losses + vf_coef * terms.value_losses
     return masked_sum(of_tokens, response_token_mask) * len(response_token_mask) / response_token_mask.sum()
+
+
+@objective(
+    source="arXiv:1909.08593 section 2.2; the rest as ppo",
+    couples_batch=True,
+    state=KlController,
+    exponential="the ratio of the policy to the one that sampled is an exponential, unclipped on the harmful side",
+)
+def ppo_adaptive_kl(
+    policy_response_token_logps: Tokens,
+    old_response_token_logps: Tokens,
+    ref_response_token_logps: Tokens,
+    policy_response_token_values: Tokens,
+    old_response_token_values: Tokens,
+    response_scores: Float[Tensor, " pairs"],
+    response_token_mask: Mask,
+    state: KlController,
+    *,
+    kl_coef: Annotated[float, Field(gt=0)] = 0.15,
+    kl_target: Annotated[float, Field(gt=0)] = 6.0,
+    kl_horizon: Annotated[int, Field(ge=1)] = 10_000,
+    kl_estimator: Estimator = "k1",
+    gamma: Annotated[float, Field(ge=0, le=1)] = 1.0,
+    lam: Annotated[float, Field(ge=0, le=1)] = 0.95,
+    cliprange: Annotated[float, Field(gt=0, lt=1)] = 0.2,
+    cliprange_value: Annotated[float, Field(gt=0)] = 0.2,
+    vf_coef: Annotated[float, Field(ge=0)] = 0.1,
+    whiten_advantages: bool = True,
+    whiten_rewards: bool = False,
+) -> Float[Tensor, " pairs"]:
+    r"""PPO whose price of KL follows a target: `ppo` with a coefficient that moves after every optimiser step.
+
+    With KL the mean of sum_t (log pi_old(y_t) - log pi_ref(y_t)) over the answers of optimiser step s, n their number,
+    and c_0 the recipe's kl_coef:
+
+        c_s  = c_{s-1} * (1 + clip(KL / kl_target - 1, -0.2, 0.2) * n / kl_horizon)
+        loss = that of ppo with kl_coef = c_s
+
+    The coefficient goes on over the blocks of a round and begins anew with the next round.
+
+    Limits: an endless horizon gives `ppo`.
+
+    Args:
+        policy_response_token_logps: log pi(y_t | prompt, y_<t); gradient flows.
+        old_response_token_logps: the same under the policy that sampled; no gradient.
+        ref_response_token_logps: the same under the frozen reference; no gradient.
+        policy_response_token_values: V_t, of the value head before each token; gradient flows.
+        old_response_token_values: V_old_t, when the answers were sampled; no gradient.
+        response_scores: what the reward model gave the answer.
+        response_token_mask: which tokens are counted, one after the other, EOS included.
+        state: the coefficient of this step.
+        kl_coef: the coefficient of the first step, > 0.
+        kl_target: nats an answer that are aimed at, > 0.
+        kl_horizon: answers over which an error is answered; one that is trained on in four epochs counts four times.
+        kl_estimator: `k1` is the log-ratio, `k3` is never negative.
+        gamma: discount of rewards to come.
+        lam: of the advantage estimate.
+        cliprange: how far a token's probability ratio is rewarded.
+        cliprange_value: how far a value may move in a step at no cost.
+        vf_coef: weight of the value loss, >= 0.
+        whiten_advantages: advantages of mean 0 and variance 1 over the step's tokens, of which it needs two.
+        whiten_rewards: rewards of variance 1 over the step's tokens, their mean kept.
+
+    Returns:
+        Loss of each answer.
+
+    Example:
+        >>> import torch
+        >>> from prefloop.objectives import KlController
+        >>> zero, mask = torch.zeros(1, 2), torch.ones(1, 2, dtype=torch.bool)
+        >>> given = (zero, zero, zero, zero, zero, torch.ones(1), mask, KlController(0.1))
+        >>> ppo_adaptive_kl(*given, vf_coef=0.0, lam=1.0, whiten_advantages=False)
+        tensor([-1.])
+    """
+    del kl_coef, kl_target, kl_horizon  # the state's
+    return ppo(
+        policy_response_token_logps,
+        old_response_token_logps,
+        ref_response_token_logps,
+        policy_response_token_values,
+        old_response_token_values,
+        response_scores,
+        response_token_mask,
+        kl_coef=state.kl_coef,
+        kl_estimator=kl_estimator,
+        gamma=gamma,
+        lam=lam,
+        cliprange=cliprange,
+        cliprange_value=cliprange_value,
+        vf_coef=vf_coef,
+        whiten_advantages=whiten_advantages,
+        whiten_rewards=whiten_rewards,
+    )
 
 
 # -------------------------------------------------------------------------------------------------------------- RLOO
@@ -275,89 +409,167 @@ def ppo(
 
 @dataclass(frozen=True)
 class RlooTerms:
-    """Everything that RLOO computes about each answer; only the loss carries gradient."""
+    """Everything that RLOO computes about each sample; only the loss carries gradient."""
 
-    rewards: Float[Tensor, " pairs"]
-    advantages: Float[Tensor, " pairs"]
-    losses: Float[Tensor, " pairs"]
+    rewards: Samples
+    advantages: Samples
+    losses: Samples
+    """0 where there is no sample."""
+
+    def of_examples(self, mask: SampleMask) -> Float[Tensor, " pairs"]:
+        """A loss a prompt, whose mean over the prompts is the mean over all samples."""
+        return self.losses.sum(1) * len(mask) / mask.sum()
 
 
-def leave_one_out_advantages(
-    rewards: Float[Tensor, " pairs"], *, num_samples: int, normalize: bool
-) -> Float[Tensor, " pairs"]:
+def leave_one_out_advantages(rewards: Samples, mask: SampleMask, *, normalize: bool) -> Samples:
     """Each reward minus the mean of the other samples of its prompt, K / (K - 1) * (R - mean R).
 
     Args:
-        rewards: the `num_samples` samples of a prompt one after the other.
-        num_samples: K, >= 2.
-        normalize: divide by the standard deviation over the batch plus 1e-4.
+        rewards: of the samples of each prompt.
+        mask: which samples a prompt has; the only one of a prompt has nothing to be compared with, and gets 0.
+        normalize: divide by the standard deviation over all samples of the step plus 1e-4.
     """
-    groups = rewards.view(-1, num_samples)
-    advantages = (num_samples / (num_samples - 1) * (groups - groups.mean(1, keepdim=True))).flatten()
-    return advantages / (advantages.std() + 1e-4) if normalize else advantages
+    rewards = rewards.masked_fill(~mask, 0.0)
+    others = (rewards.sum(1, keepdim=True) - rewards) / (mask.sum(1, keepdim=True) - 1).clamp(min=1)
+    compared = mask & (mask.sum(1, keepdim=True) > 1)
+    advantages = (rewards - others).masked_fill(~compared, 0.0)
+    return advantages / (advantages[mask].std() + 1e-4) if normalize else advantages
 
 
+def rloo_terms(
+    policy_sampled_logps: Samples,
+    old_sampled_logps: Samples,
+    ref_sampled_logps: Samples,
+    sampled_scores: Samples,
+    sampled_mask: SampleMask,
+    *,
+    kl_coef: float,
+    normalize_advantages: bool,
+    cliprange: float | None = None,
+) -> RlooTerms:
+    """The steps of RLOO's loss; `rloo` puts them together, and `rloo_clipped` where there is a clip range."""
+    rewards = (sampled_scores - kl_coef * (old_sampled_logps - ref_sampled_logps)).masked_fill(~sampled_mask, 0.0)
+    advantages = leave_one_out_advantages(rewards, sampled_mask, normalize=normalize_advantages)
+    if cliprange is None:
+        losses = -advantages * policy_sampled_logps
+    else:
+        log_ratios = (policy_sampled_logps - old_sampled_logps).masked_fill(~sampled_mask, 0.0)
+        losses = clipped_surrogate(log_ratios, advantages, cliprange=cliprange)
+    return RlooTerms(rewards, advantages, losses.masked_fill(~sampled_mask, 0.0))
+
+
+@objective(source="arXiv:2402.14740 eq. 8", couples_batch=True)
 def rloo(
-    policy_response_logps: Float[Tensor, " pairs"],
-    old_response_logps: Float[Tensor, " pairs"],
-    ref_response_logps: Float[Tensor, " pairs"],
-    response_scores: Float[Tensor, " pairs"],
+    policy_sampled_logps: Samples,
+    old_sampled_logps: Samples,
+    ref_sampled_logps: Samples,
+    sampled_scores: Samples,
+    sampled_mask: SampleMask,
     *,
-    num_samples: int = 4,
-    kl_coef: float = 0.05,
+    kl_coef: Annotated[float, Field(ge=0)] = 0.05,
     normalize_advantages: bool = False,
-) -> RlooTerms:
-    r"""REINFORCE with the other samples of a prompt as the baseline (arXiv:2402.14740).
+) -> Float[Tensor, " pairs"]:
+    r"""REINFORCE with the other samples of a prompt as the baseline: no value head.
 
-    With R = score - kl_coef * (log pi_old(y|x) - log pi_ref(y|x)) and A the leave-one-out advantage of R:
+    With R = score - kl_coef * (log pi_old(y|x) - log pi_ref(y|x)), A = R minus the mean R of the prompt's other
+    samples, and N the samples of the step:
 
-        loss = -A * log pi(y|x)
+        loss = prompts / N * sum_k -A_k * log pi(y_k|x)
 
-    Only the gradient means something. The advantages of a prompt sum to 0, so that equal rewards teach nothing and a
-    constant added to a prompt's scores changes nothing.
+    so that the mean over the prompts is the mean over the samples. Only the gradient means something: one step on
+    samples of the policy as it is. For several there is `rloo_clipped`, which has the same gradient at pi = pi_old.
+
+    Limits: the advantages of a prompt sum to 0, so that equal rewards teach nothing and a constant added to a prompt's
+    scores changes nothing; two samples are set against each other.
 
     Args:
-        policy_response_logps: log pi(y | prompt), summed over tokens; gradient flows.
-        old_response_logps: the same under the policy that sampled; no gradient.
-        ref_response_logps: the same under the frozen reference; no gradient.
-        response_scores: what the reward model gave the answer; samples of one prompt one after the other.
-        num_samples: K, >= 2.
-        kl_coef: reward that a nat of log-ratio costs.
-        normalize_advantages: divide advantages by their standard deviation over the batch plus 1e-4.
+        policy_sampled_logps: log pi(y | prompt), summed over tokens; gradient flows.
+        old_sampled_logps: the same under the policy that sampled; no gradient.
+        ref_sampled_logps: the same under the frozen reference; no gradient.
+        sampled_scores: what the reward model gave each sample.
+        sampled_mask: which samples a prompt has.
+        kl_coef: reward that a nat of log-ratio costs, >= 0.
+        normalize_advantages: divide advantages by their standard deviation over the step plus 1e-4.
+
+    Returns:
+        Loss of each prompt.
+
+    Example:
+        >>> import torch
+        >>> logps, two = torch.tensor([[-1.0, -3.0]]), torch.ones(1, 2, dtype=torch.bool)
+        >>> rloo(logps, logps, logps, torch.tensor([[1.0, 0.0]]), two)
+        tensor([-1.])
     """
-    rewards = response_scores - kl_coef * (old_response_logps - ref_response_logps)
-    advantages = leave_one_out_advantages(rewards, num_samples=num_samples, normalize=normalize_advantages)
-    return RlooTerms(rewards, advantages, -advantages * policy_response_logps)
+    terms = rloo_terms(
+        policy_sampled_logps,
+        old_sampled_logps,
+        ref_sampled_logps,
+        sampled_scores,
+        sampled_mask,
+        kl_coef=kl_coef,
+        normalize_advantages=normalize_advantages,
+    )
+    return terms.of_examples(sampled_mask)
 
 
+@objective(
+    source="arXiv:2402.14740, clipped as arXiv:1707.06347 eq. 7 by a whole answer's ratio",
+    elsewhere=(
+        Elsewhere(
+            "TRL",
+            "RLOOTrainer",
+            {"kl_coef": "beta", "cliprange": "epsilon", "normalize_advantages": "normalize_advantages"},
+        ),
+    ),
+    couples_batch=True,
+    exponential="the ratio of the policy to the one that sampled is an exponential, unclipped on the harmful side",
+)
 def rloo_clipped(
-    policy_response_logps: Float[Tensor, " pairs"],
-    old_response_logps: Float[Tensor, " pairs"],
-    ref_response_logps: Float[Tensor, " pairs"],
-    response_scores: Float[Tensor, " pairs"],
+    policy_sampled_logps: Samples,
+    old_sampled_logps: Samples,
+    ref_sampled_logps: Samples,
+    sampled_scores: Samples,
+    sampled_mask: SampleMask,
     *,
-    num_samples: int = 4,
-    kl_coef: float = 0.05,
-    cliprange: float = 0.2,
+    kl_coef: Annotated[float, Field(ge=0)] = 0.05,
+    cliprange: Annotated[float, Field(gt=0, lt=1)] = 0.2,
     normalize_advantages: bool = False,
-) -> RlooTerms:
-    r"""RLOO for several updates on the same samples, clipped as PPO is, with one ratio for a whole answer (TRL).
+) -> Float[Tensor, " pairs"]:
+    r"""RLOO for several updates on the same samples, clipped as PPO is, with one ratio for a whole answer.
 
-    With q = pi(y|x) / pi_old(y|x), and A as in `rloo`:
+    With q = pi(y|x) / pi_old(y|x), and A and N as in `rloo`:
 
-        loss = -min(q * A, clip(q, 1 - e, 1 + e) * A)
+        loss = prompts / N * sum_k -min(q_k * A_k, clip(q_k, 1 - e, 1 + e) * A_k)
+
+    Limits: at pi = pi_old the loss is 0 and its gradient that of `rloo`.
 
     Args:
-        policy_response_logps: log pi(y | prompt), summed over tokens; gradient flows.
-        old_response_logps: the same under the policy that sampled; no gradient.
-        ref_response_logps: the same under the frozen reference; no gradient.
-        response_scores: what the reward model gave the answer; samples of one prompt one after the other.
-        num_samples: K, >= 2.
-        kl_coef: reward that a nat of log-ratio costs.
+        policy_sampled_logps: log pi(y | prompt), summed over tokens; gradient flows.
+        old_sampled_logps: the same under the policy that sampled; no gradient.
+        ref_sampled_logps: the same under the frozen reference; no gradient.
+        sampled_scores: what the reward model gave each sample.
+        sampled_mask: which samples a prompt has.
+        kl_coef: reward that a nat of log-ratio costs, >= 0.
         cliprange: e, how far an answer's probability ratio is rewarded.
-        normalize_advantages: divide advantages by their standard deviation over the batch plus 1e-4.
+        normalize_advantages: divide advantages by their standard deviation over the step plus 1e-4.
+
+    Returns:
+        Loss of each prompt.
+
+    Example:
+        >>> import torch
+        >>> logps, two = torch.tensor([[-1.0, -3.0]]), torch.ones(1, 2, dtype=torch.bool)
+        >>> rloo_clipped(logps, logps, logps, torch.tensor([[1.0, 0.0]]), two)
+        tensor([0.])
     """
-    rewards = response_scores - kl_coef * (old_response_logps - ref_response_logps)
-    advantages = leave_one_out_advantages(rewards, num_samples=num_samples, normalize=normalize_advantages)
-    losses = clipped_surrogate(policy_response_logps - old_response_logps, advantages, cliprange=cliprange)
-    return RlooTerms(rewards, advantages, losses)
+    terms = rloo_terms(
+        policy_sampled_logps,
+        old_sampled_logps,
+        ref_sampled_logps,
+        sampled_scores,
+        sampled_mask,
+        kl_coef=kl_coef,
+        normalize_advantages=normalize_advantages,
+        cliprange=cliprange,
+    )
+    return terms.of_examples(sampled_mask)

@@ -3,12 +3,13 @@
 from prefloop.pairing.all_pairs import all_pairs
 from prefloop.pairing.best_worst import best_worst
 from prefloop.pairing.corrupted import corrupted_numbers, wrong_choices
+from prefloop.pairing.degrees import degraded, graded_versions, key_phrases
 from prefloop.pairing.demonstrations import demonstrations
 from prefloop.pairing.edited import edited, editing, editing_text
 from prefloop.pairing.ensemble import ensemble
 from prefloop.pairing.explored import chance_to_win, explored
 from prefloop.pairing.given import given
-from prefloop.pairing.goals import goal_labelled
+from prefloop.pairing.goals import goal_labelled, with_goal
 from prefloop.pairing.groups import finished, member, pair, scores
 from prefloop.pairing.judge_forms import (
     NO_RATING,
@@ -32,7 +33,7 @@ from prefloop.pairing.preferred import preferred
 from prefloop.pairing.prompted import instructed, prompted
 from prefloop.pairing.ranking import ranking
 from prefloop.pairing.registry import Dropped, Rule, SetConstant, find_rule, rule, rules
-from prefloop.pairing.rollouts import rollouts
+from prefloop.pairing.rollouts import rollouts, sampled_together
 from prefloop.pairing.self_play import self_play
 from prefloop.pairing.siblings import siblings
 from prefloop.pairing.side_by_side import side_by_side, side_by_side_text
@@ -58,6 +59,7 @@ __all__ = [
     "chance_to_win",
     "clear_pairs",
     "corrupted_numbers",
+    "degraded",
     "demonstrations",
     "dice",
     "edited",
@@ -70,10 +72,12 @@ __all__ = [
     "first_bad_steps",
     "given",
     "goal_labelled",
+    "graded_versions",
     "grading_messages",
     "iid",
     "instructed",
     "judge_prompt_name",
+    "key_phrases",
     "learnable",
     "length_corrected",
     "max_max",
@@ -94,6 +98,7 @@ __all__ = [
     "rollouts",
     "rule",
     "rules",
+    "sampled_together",
     "scores",
     "self_play",
     "siblings",
@@ -106,6 +111,7 @@ __all__ = [
     "verdict",
     "verdict_messages",
     "win_rates",
+    "with_goal",
     "worst_of_k",
     "wrong_choices",
 ]

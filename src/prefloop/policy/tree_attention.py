@@ -23,6 +23,8 @@ BY_BLOCKS = frozenset({"cuda"})
 """Devices that attend to the whole sequence at once, by FlexAttention (arXiv:2412.05496); others segment by segment."""
 BLOCK = 128
 """Tokens a side of FlexAttention's blocks. Sequences are padded to whole ones; shorter ones have another kernel."""
+KERNELS = 64
+"""That a process may compile."""
 NARROWEST = 16
 """Width of a head below which FlexAttention has no kernel."""
 KNOWN = frozenset({"dropout", "position_ids", "use_cache", "output_attentions", "is_causal"})
@@ -50,7 +52,7 @@ class _Passing:
     def standing(self, window: int | None) -> Standing:
         """Where every token stands."""
         if window not in self.standings:
-            self.standings[window] = Standing(*(one.to(self.device) for one in self.forest.standing(window)))
+            self.standings[window] = self.forest.standing(window).to(self.device)
         return self.standings[window]
 
     def mask(self, number: int, window: int | None) -> Tensor:
@@ -79,7 +81,12 @@ def padded(standing: Standing) -> Standing:
     place, reach, depth, horizon = standing
     filling = torch.arange(len(place), len(place) + filling_of(len(place)), device=place.device)
     none = torch.zeros_like(filling)
-    return Standing(*map(torch.cat, ((place, filling), (reach, filling + 1), (depth, none), (horizon, none))))
+    return Standing(
+        torch.cat((place, filling)),
+        torch.cat((reach, filling + 1)),
+        torch.cat((depth, none)),
+        None if horizon is None else torch.cat((horizon, none)),
+    )
 
 
 def filling_of(tokens: int) -> int:
@@ -103,7 +110,13 @@ def block_mask(standing: Standing) -> BlockMask:
 
 @cache
 def compiled_flex_attention() -> Callable[..., Tensor]:
-    """FlexAttention, compiled for the first sequence and once more for all other lengths, whatever the windows."""
+    """FlexAttention, compiled once for all lengths.
+
+    So it is for each precision, with gradient and without, with a window and without, and for each soft cap and each
+    number of grouped heads: a model with windows in some layers has more kernels than PyTorch makes of its own accord.
+    """
+    settings = torch._dynamo.config  # pyright: ignore[reportPrivateUsage]
+    settings.recompile_limit = max(settings.recompile_limit, KERNELS)
     return torch.compile(flex_attention, dynamic=True, fullgraph=True)
 
 

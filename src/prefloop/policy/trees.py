@@ -26,12 +26,18 @@ class Standing(NamedTuple):
     """Place behind the last token whose path it is on: what grows from a segment stands right behind it."""
     depth: Tensor
     """Tokens before it on its path."""
-    horizon: Tensor
-    """Least depth that it sees."""
+    horizon: Tensor | None = None
+    """Least depth that it sees; None where it sees its whole path, so that a kernel need not look it up."""
+
+    def to(self, device: torch.device) -> "Standing":
+        """The same on a device."""
+        horizon = None if self.horizon is None else self.horizon.to(device)
+        return Standing(self.place.to(device), self.reach.to(device), self.depth.to(device), horizon)
 
     def at(self, index: Tensor) -> "Standing":
-        """Where some of the tokens stand."""
-        return Standing(*(of_all[index] for of_all in self))
+        """Where some of the tokens stand, by their places."""
+        horizon = None if self.horizon is None else self.horizon[index]
+        return Standing(index, self.reach[index], self.depth[index], horizon)
 
 
 def may_see(query: Standing, key: Standing) -> Tensor:
@@ -41,7 +47,8 @@ def may_see(query: Standing, key: Standing) -> Tensor:
         query: the tokens that look.
         key: those that are looked at; shapes broadcast.
     """
-    return (key.place <= query.place) & (query.place < key.reach) & (key.depth >= query.horizon)
+    on_path = (key.place <= query.place) & (query.place < key.reach)
+    return on_path if query.horizon is None else on_path & (key.depth >= query.horizon)
 
 
 @dataclass(frozen=True)
@@ -112,8 +119,7 @@ class Forest:
                 ends[ancestor] = one.end
         reach = torch.tensor(ends).repeat_interleave(torch.tensor([one.length for one in self.segments]))
         depth = self.positions()
-        horizon = torch.zeros_like(depth) if window is None else depth - window + 1
-        return Standing(torch.arange(len(self)), reach, depth, horizon)
+        return Standing(torch.arange(len(self)), reach, depth, None if window is None else depth - window + 1)
 
     def sees(self, query: Tensor, key: Tensor, window: int | None = None) -> Bool[Tensor, "queries keys"]:
         """What tokens at some places see of tokens at others.

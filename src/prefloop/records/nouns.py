@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 from prefloop.records.identity import digest
 
 FinishReason = Literal["stop", "length", "given"]
-Role = Literal["chosen", "rejected", "response", "gold", "kl", "ranked", "degree"]
+Role = Literal["chosen", "rejected", "response", "gold", "kl", "ranked", "sampled", "degree"]
 Span = tuple[int, int]
 """Half-open range of token positions, counted from the first token of the answer."""
 

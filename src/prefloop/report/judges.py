@@ -19,12 +19,15 @@ HEADINGS = (
     "same again, %",
     "first wins, %",
     "longer wins, %",
+    "members differ, %",
     "100 tokens are worth",
 )
 NOTE = (
     "Kept before: calls that were answered from what this run was told earlier. Same in both orders: of pairs that "
     "were shown both ways. First wins: of comparisons with a winner; 50 is a judge that place means nothing to. Longer "
-    "wins: of pairs of different length with a winner. The last column is in scores, or in the probability of winning."
+    "wins: of pairs of different length with a winner. Members differ: of two models of an ensemble, how often they "
+    "have another winner; 50 is two that know nothing of each other. The last column is in scores, or in the "
+    "probability of winning."
 )
 
 
@@ -46,7 +49,14 @@ def _cells(counts: Mapping[str, float]) -> tuple[str, ...]:
     whole = (
         ABSENT if name not in counts else count(counts[name]) for name in ("cache_hits", "tokens_in", "tokens_out")
     )
-    shares = ("invalid_share", "position_consistency", "self_consistency", "first_share", "prefers_longer")
+    shares = (
+        "invalid_share",
+        "position_consistency",
+        "self_consistency",
+        "first_share",
+        "prefers_longer",
+        "disagreement",
+    )
     return (
         count(counts["calls"]),
         *whole,

@@ -1,6 +1,7 @@
 """Sampling: answers drawn from a policy, each with its own random numbers."""
 
 from prefloop.sampling.cache import columns_of
+from prefloop.sampling.components import PASSED_AT_ONCE, Component
 from prefloop.sampling.draws import draws_for
 from prefloop.sampling.endpoints import Patience, Pool, authorization
 from prefloop.sampling.kept_answers import KeptAnswers
@@ -9,7 +10,6 @@ from prefloop.sampling.protocol import Answer, Draw, Sampler, SamplingSettings, 
 from prefloop.sampling.publication import Restart
 from prefloop.sampling.replay import Replay, replay_identity
 from prefloop.sampling.server import PROBE_TOKENS, PROBES, ServerPolicies
-from prefloop.sampling.together import PASSED_AT_ONCE
 
 __all__ = [
     "DEFAULT_ROWS",
@@ -17,6 +17,7 @@ __all__ = [
     "PROBES",
     "PROBE_TOKENS",
     "Answer",
+    "Component",
     "Draw",
     "KeptAnswers",
     "LocalPolicies",

@@ -50,11 +50,16 @@ def together(draws: Iterable[Draw], key: Iterable[Hashable]) -> list[tuple[Draw,
 
 def parts_of(draws: Sequence[Draw], rows: int) -> Iterator[tuple[Draw, ...]]:
     """Draws of one prompt each, the longest prompts first; parted only if they alone are more than the rows."""
-    prompts = together(draws, key=[draw.prompt_ids for draw in draws])
+    prompts = together(draws, key=[(draw.prompt_ids, draw.others) for draw in draws])
     prompts.sort(key=lambda of_prompt: -len(of_prompt[0].prompt_ids))
     for of_prompt in prompts:
         for start in range(0, len(of_prompt), rows):
             yield of_prompt[start : start + rows]
+
+
+def seen_by(draw: Draw, components: int) -> tuple[tuple[int, ...], ...]:
+    """The tokens behind which each component of a mixture continues a draw."""
+    return (draw.prompt_ids, *(draw.others or (draw.prompt_ids,) * (components - 1)))
 
 
 def uniforms_of(seed: int, count: int) -> np.ndarray:

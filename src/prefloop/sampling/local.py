@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
+from prefloop.errors import ModelError
 from prefloop.policy import PolicyFiles, Workbench
+from prefloop.sampling.components import Component
 from prefloop.sampling.ending import Ending
 from prefloop.sampling.padded import grown_padded
 from prefloop.sampling.protocol import Answer, Draw, SamplingSettings
@@ -32,6 +34,40 @@ class LocalPolicies:
         together = self.bench.grows_answers
         yield LocalSampler(self.bench.for_sampling(policy), codec.eos_ids, self.rows, codec.text_of, together=together)
 
+    @contextmanager
+    def mixing(
+        self, policies: Sequence[PolicyFiles], weights: Sequence[float]
+    ) -> Generator["LocalSampler", None, None]:
+        """Several policies in memory, of which every next token is drawn together (see `Component`).
+
+        Args:
+            policies: two or more; the same one may come again, behind another prompt (`Draw.others`).
+            weights: one a policy.
+
+        Raises:
+            ModelError: they have not the same tokens, or an attention that cannot be put aside.
+        """
+        if not self.bench.grows_answers:
+            raise ModelError(
+                "a mixture of policies is sampled only from models whose attention can be put aside, which this one's "
+                "cannot. Sample one policy, or take another model."
+            )
+        first, *others = self._components(policies, weights)
+        sizes = {one.model.config.get_text_config().vocab_size for one in (first, *others)}
+        if len(sizes) > 1:
+            raise ModelError(
+                f"a mixture is of policies with the same tokens, but these have {' and '.join(map(str, sorted(sizes)))}"
+                ". Name policies of one model."
+            )
+        codec = self.bench.codec
+        yield LocalSampler(
+            first.model, codec.eos_ids, self.rows, codec.text_of, weight=first.weight, others=tuple(others)
+        )
+
+    def _components(self, policies: Sequence[PolicyFiles], weights: Sequence[float]) -> list[Component]:
+        models = {policy.identity: self.bench.for_sampling(policy) for policy in policies}
+        return [Component(models[policy.identity], weight) for policy, weight in zip(policies, weights, strict=True)]
+
 
 @dataclass(frozen=True)
 class LocalSampler:
@@ -54,10 +90,21 @@ class LocalSampler:
     together: bool = True
     """Whether the model takes answers that grow behind one copy of their prompts (`policy.grows_answers`). False pads
     prompts and gives every answer its own copy, as transformers does."""
+    weight: float = 1.0
+    """Of the policy in a mixture; 1 where it is alone."""
+    others: tuple[Component, ...] = ()
+    """The rest of a mixture, of models that take answers that grow together."""
 
     @torch.inference_mode()
     def sample(self, draws: Sequence[Draw], settings: SamplingSettings) -> Iterator[Answer]:
         """One answer a draw, each as soon as it has ended."""
         self.model.eval()
-        grown = grown_together if self.together else grown_padded
-        yield from grown(self.model, draws, settings, self.rows, Ending.of(settings, self.eos_ids, self.text_of))
+        ending = Ending.of(settings, self.eos_ids, self.text_of)
+        if not self.together:
+            assert not self.others
+            yield from grown_padded(self.model, draws, settings, self.rows, ending)
+            return
+        for one in self.others:
+            one.model.eval()
+        components = [Component(self.model, self.weight), *self.others]
+        yield from grown_together(components, draws, settings, self.rows, ending)

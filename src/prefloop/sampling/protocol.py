@@ -51,6 +51,8 @@ class Draw:
     equal tokens pass once; so does a longer beginning of several, such as the nodes of a search tree. What is given
     takes no share of `max_new_tokens`, counts as held for a repetition penalty, and completes no stop text.
     """
+    others: tuple[tuple[int, ...], ...] = ()
+    """The same for the other policies of a mixture, where each sees a prompt of its own; empty: all see this one."""
 
 
 @dataclass(frozen=True)

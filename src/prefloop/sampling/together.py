@@ -7,21 +7,17 @@ from dataclasses import dataclass, field
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformers import PreTrainedModel
 
-from prefloop.policy import Growing, PassedPrompts, closed_up, shared_length, widest
+from prefloop.policy import closed_up, widest
 from prefloop.sampling.choice import choose, held_by, penalised
-from prefloop.sampling.draws import parts_of, uniforms_of
+from prefloop.sampling.components import Component, Components
+from prefloop.sampling.draws import parts_of, seen_by, uniforms_of
 from prefloop.sampling.ending import Ending
 from prefloop.sampling.protocol import Answer, Draw, SamplingSettings
 
-PASSED_AT_ONCE = 1024
-"""Tokens of prompts that pass through the model together, where prompts are not longer: enough for matrix products at
-full speed."""
-
 
 def grown_together(
-    model: PreTrainedModel, draws: Sequence[Draw], settings: SamplingSettings, rows: int, ending: Ending
+    components: Sequence[Component], draws: Sequence[Draw], settings: SamplingSettings, rows: int, ending: Ending
 ) -> Iterator[Answer]:
     """One answer a draw, each as soon as it has ended.
 
@@ -29,27 +25,29 @@ def grown_together(
     same bytes.
 
     Args:
-        model: that takes `Growing`.
+        components: one policy or a mixture, of models that take `Growing`.
         draws: that are wanted.
         settings: how tokens are drawn.
         rows: answers that grow at the same time. As many grow until none is waiting any more; of the draws of a prompt
             either all come in or none, unless they are more than the rows.
         ending: what ends an answer.
     """
-    waiting = _Waiting.of(model, draws, rows)
-    growing = Growing(model, min(rows, len(draws)), settings.max_new_tokens, waiting.shared)
+    waiting = deque(parts_of(draws, rows))
+    prompts = list(zip(*(seen_by(part[0], len(components)) for part in waiting), strict=True))
+    growing = Components(components, prompts or [()] * len(components), min(rows, len(draws)), settings.max_new_tokens)
+    device = components[0].model.device
     live: list[_Row] = []
     held = None if settings.repetition_penalty == 1 else _Held()
-    while live or waiting.parts:
-        while waiting.parts and len(live) + len(waiting.parts[0]) <= rows:
-            part, passed, number = waiting.next()
-            growing.enter(passed, number, len(part))
+    while live or waiting:
+        while waiting and len(live) + len(waiting[0]) <= rows:
+            part = waiting.popleft()
+            growing.enter(len(part))
             live += [_Row.of(draw, settings) for draw in part]
         logits = growing.logits()
         if held is not None:
             held.enter(live, logits)
             logits = penalised(logits, held.tokens, settings.repetition_penalty)
-        uniforms = torch.tensor([row.uniform for row in live], dtype=widest(model.device), device=model.device)
+        uniforms = torch.tensor([row.uniform for row in live], dtype=widest(device), device=device)
         choice = choose(logits, uniforms, settings)
         over: list[bool] = []
         for row, token, logp in zip(live, choice.tokens.tolist(), choice.logps.tolist(), strict=True):
@@ -70,47 +68,6 @@ def grown_together(
             held.take(tokens)
         if live:
             growing.advance(tokens)
-
-
-@dataclass
-class _Waiting:
-    """Prompts with their draws, the longest first, so that memory runs out at once or never."""
-
-    model: PreTrainedModel
-    parts: deque[tuple[Draw, ...]]
-    """Draws of one prompt each."""
-    shared: int
-    """Tokens that all prompts begin with."""
-    passed: PassedPrompts | None = None
-    """The prompts that come next have passed already."""
-    taken: int = 0
-    """Of these."""
-
-    @classmethod
-    def of(cls, model: PreTrainedModel, draws: Sequence[Draw], rows: int) -> "_Waiting":
-        parts = deque(parts_of(draws, rows))
-        prompts = {part[0].prompt_ids for part in parts}
-        return cls(model, parts, shared_length(list(prompts)) if prompts else 0)
-
-    def next(self) -> tuple[tuple[Draw, ...], PassedPrompts, int]:
-        """The next draws, with the prompts among which theirs has passed and its number there."""
-        if self.passed is None or self.taken == len(self.passed.hidden):
-            self.passed = None  # so that only one portion's keys and values stand in memory
-            self.passed, self.taken = PassedPrompts.of(self.model, self._portion()), 0
-        self.taken += 1
-        return self.parts.popleft(), self.passed, self.taken - 1
-
-    def _portion(self) -> list[tuple[int, ...]]:
-        """Prompts that pass together. What they all begin with passes once more with every portion."""
-        portion: list[tuple[int, ...]] = []
-        tokens = 0
-        for part in self.parts:
-            own = len(part[0].prompt_ids) - self.shared
-            if portion and tokens + own > max(PASSED_AT_ONCE, 2 * self.shared):
-                break
-            portion.append(part[0].prompt_ids)
-            tokens += own
-        return portion
 
 
 @dataclass

@@ -21,6 +21,7 @@ from prefloop.statistics.alpaca_eval import (
     Identification,
     SearchedC,
     against_another,
+    alpaca_eval_refits,
     alpaca_eval_statistic,
     fit_alpaca_eval,
     identification,
@@ -56,6 +57,7 @@ from prefloop.statistics.frontier import (
     best_of_n_mean,
     envelope,
     exact_kl,
+    frontier_band,
     reward_at_kl,
 )
 from prefloop.statistics.kl import KlEstimate, k1, k2, k3, kl_estimate
@@ -116,6 +118,7 @@ __all__ = [
     "WinRate",
     "absolute_agreement",
     "against_another",
+    "alpaca_eval_refits",
     "alpaca_eval_statistic",
     "analytic_interval",
     "area_under_envelope",
@@ -140,6 +143,7 @@ __all__ = [
     "exact_kl",
     "expected_agreement",
     "fit_alpaca_eval",
+    "frontier_band",
     "graph_of",
     "identification",
     "influences",

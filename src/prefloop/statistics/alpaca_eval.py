@@ -173,7 +173,7 @@ def search_c(rows: AlpacaRows, *, grid: Sequence[float] = C_GRID, folds: int = F
     kept = weights > 0
     features, targets, weights = features[kept], targets[kept], weights[kept]
     if not 2 <= folds <= targets.size:
-        raise ValueError(f"{targets.size} rows with a preference cannot be cut into {folds} folds; name a C")
+        raise ValueError(f"{targets.size} rows with a preference cannot be cut into {folds} folds")
     part = np.arange(targets.size) % folds
     held_out = part[None, :] == np.arange(folds)[:, None]
     scores: list[float] = []
@@ -188,7 +188,29 @@ def search_c(rows: AlpacaRows, *, grid: Sequence[float] = C_GRID, folds: int = F
 def alpaca_eval_statistic(
     rows: AlpacaRows, *, c: float
 ) -> Callable[[Float64[Floats, "resamples rows"]], Float64[Floats, " resamples"]]:
-    """`fit_alpaca_eval` as a function of row weights, for the bootstrap over instructions.
+    """The length-controlled win rate of `fit_alpaca_eval` as a function of row weights.
+
+    Args:
+        rows: As in `fit_alpaca_eval`.
+        c: As in `fit_alpaca_eval`.
+
+    Returns:
+        From weights of the model's rows to length-controlled win rates, in percent; 50 in a resample in which no row
+        has a preference.
+    """
+    refits, covariates = alpaca_eval_refits(rows, c=c), rows.covariates
+
+    def winrates(drawn: Float64[Floats, "resamples rows"]) -> Float64[Floats, " resamples"]:
+        predictions = sigmoid(refits(drawn)[:, 1:] @ covariates.T)
+        return 100.0 * (drawn * predictions).sum(-1) / drawn.sum(-1)
+
+    return winrates
+
+
+def alpaca_eval_refits(
+    rows: AlpacaRows, *, c: float
+) -> Callable[[Float64[Floats, "resamples rows"]], Float64[Floats, "resamples columns"]]:
+    """The coefficients of `fit_alpaca_eval` as a function of row weights, for the bootstrap over instructions.
 
     Scale and coefficients are fitted anew for each vector of weights, by Newton steps from the fit of all rows; where
     these do not end in the minimum, which the optimality conditions tell, from zero. The gamed rows of an instruction
@@ -199,8 +221,8 @@ def alpaca_eval_statistic(
         c: As in `fit_alpaca_eval`.
 
     Returns:
-        From weights of the model's rows to length-controlled win rates, in percent; 50 in a resample in which no row
-        has a preference.
+        From weights of the model's rows to coefficients, of length, difficulty where there is one, and quality; zeros
+        of a model that cannot be told from the baseline, and in a resample in which no row has a preference.
     """
     fit = fit_alpaca_eval(rows, c=c)
     start = np.array([fit.length, *fit.covariates])
@@ -209,7 +231,7 @@ def alpaca_eval_statistic(
     total = covariates if rows.gamed is None else np.concatenate([covariates, _gamed_covariates(rows.gamed)])
     spread = None if rows.gamed is None else _shares(rows.instructions, rows.gamed.instructions)
 
-    def piece(drawn: Float64[Floats, "resamples rows"]) -> Float64[Floats, " resamples"]:
+    def piece(drawn: Float64[Floats, "resamples rows"]) -> Float64[Floats, "resamples columns"]:
         lengths = length_terms(rows.length_baseline, rows.length_model, drawn)
         weights = drawn
         if rows.gamed is not None and spread is not None:
@@ -219,17 +241,15 @@ def alpaca_eval_statistic(
         weights = weights * base
         rest = np.broadcast_to(total, (*lengths.shape, total.shape[-1]))
         features = np.concatenate([lengths[..., None], rest], axis=-1)
-        found = _from_near(features, targets, weights, start, c)
-        predictions = sigmoid(found[:, 1:] @ covariates.T)
-        return 100.0 * (drawn * predictions).sum(-1) / drawn.sum(-1)
+        return _from_near(features, targets, weights, start, c)
 
-    def winrates(drawn: Float64[Floats, "resamples rows"]) -> Float64[Floats, " resamples"]:
+    def refits(drawn: Float64[Floats, "resamples rows"]) -> Float64[Floats, "resamples columns"]:
         if is_baseline(rows):
-            return 50.0 * np.ones(drawn.shape[0])
+            return np.zeros((drawn.shape[0], start.size))
         size = max(1, _TOGETHER // targets.size)
         return np.concatenate([piece(drawn[first : first + size]) for first in range(0, drawn.shape[0], size)])
 
-    return winrates
+    return refits
 
 
 def identification(rows: AlpacaRows, fit: LengthControlled) -> Identification:

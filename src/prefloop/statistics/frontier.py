@@ -1,6 +1,6 @@
 """Reward against KL: the upper envelope of a method's points, and best-of-n, which every method is held against."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import lgamma, log
 
 import numpy as np
@@ -51,6 +51,51 @@ def area_under_envelope(kl: Float64[Floats, " points"], reward: Float64[Floats, 
     x = np.append(x[inside], up_to)
     y = np.append(y[inside], np.interp(up_to, kl[kept], y))
     return float(np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2))
+
+
+def frontier_band(
+    kl: Float64[Floats, "prompts points"],
+    reward: Float64[Floats, "prompts points"],
+    statistic: Callable[[Float64[Floats, " points"], Float64[Floats, " points"]], Float64[Floats, " values"]],
+    *,
+    seed: int,
+    draws: int = 1000,
+    level: float = 0.95,
+) -> tuple[Float64[Floats, " values"], Float64[Floats, " values"], Float64[Floats, " values"]]:
+    """Numbers of a frontier with their percentile band over prompts: all points of a prompt are drawn together.
+
+    A resample whose envelope does not reach a KL says nothing of it.
+
+    Args:
+        kl: Of each prompt and point, such as a round or a beta, in nats.
+        reward: The same of rewards.
+        statistic: From means over prompts to numbers: `lambda kl, r: reward_at_kl(kl, r, (1, 2, 5))`, an area, or the
+            difference of two methods at equal KL, whose points are then columns side by side.
+        seed: The same seed draws the same prompts.
+        draws: Number of resamples, >= 2.
+        level: Share of the resamples inside the band, in (0, 1).
+
+    Returns:
+        The numbers, and the lower and the upper end of their band; NaN where the frontier does not reach, and both ends
+        with a single prompt.
+
+    Raises:
+        ValueError: there is no prompt, the shapes differ, or `draws` or `level` is out of range.
+    """
+    count = kl.shape[0]
+    if kl.shape != reward.shape or count == 0:
+        raise ValueError("kl and reward must have one shape, and at least one prompt")
+    if draws <= 1 or not 0 < level < 1:
+        raise ValueError(f"draws is {draws} and level {level}, expected >= 2 and in (0, 1)")
+    value = statistic(kl.mean(0), reward.mean(0))
+    if count == 1:
+        return value, np.full_like(value, np.nan), np.full_like(value, np.nan)
+    weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1.0 / count), size=draws) / count
+    found = np.stack([statistic(one @ kl, one @ reward) for one in weights])
+    known = ~np.isnan(value)
+    low, high = np.full_like(value, np.nan), np.full_like(value, np.nan)
+    low[known], high[known] = np.nanquantile(found[:, known], [0.5 - level / 2, 0.5 + level / 2], axis=0)
+    return value, low, high
 
 
 def best_of_n_kl(n: int) -> float:

@@ -8,7 +8,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Hashable, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -29,10 +29,15 @@ _HUGE = 10 * 2**20
 """Bytes of the answer of the fault `huge`."""
 LACKING = frozenset(
     {"prompt_ids", "n", "logprobs", "return_token_ids", "seed", "top_k", "min_p", "repetition_penalty", "stop"}
-    | {"top_p", "temperature", "stop_token_ids", "load_lora_adapter", "update_weights_from_disk"}
+    | {"top_p", "temperature", "stop_token_ids", "load_lora_adapter", "update_weights_from_disk", "use_activation"}
 )
 """What a server can be made to ignore, as real ones do: it answers 200 all the same."""
 
+SCORES = {"pooling": "data", "classify": "probs"}
+"""Addresses of vLLM's for reward models, and the field that their scores are in."""
+
+_KNOWN: dict[Hashable, list[dict[str, Any]]] = {}
+"""Choices that were worked out before, by everything that decides them: tests ask the same things again and again."""
 _ONE_AT_A_TIME = threading.Lock()
 """Servers may share a model, and another attention is put under it while answers grow."""
 
@@ -84,6 +89,8 @@ class CompletionsServer:
     """Factor on every log-probability."""
     says: Callable[[tuple[Message, ...]], str] | None = None
     """What is answered to a chat instead of the policy's own words."""
+    score: Callable[[tuple[Message, ...]], Any] | None = None
+    """What `/pooling` and `/classify` give of a conversation; None: it has no such addresses."""
     longest_prompt: int = 10**6
     """Tokens; a longer chat is refused with 400."""
     latency_s: float = 0.0
@@ -172,13 +179,17 @@ class CompletionsServer:
             stop=tuple(body.get("stop", ())),
             stop_ids=tuple(body.get("stop_token_ids", ())),
         )
-        seed = body.get("seed", self.requests)
-        draws = [Draw("asked", index, seed_for(seed, index), ids) for index in range(body.get("n", 1))]
-        with _ONE_AT_A_TIME, LocalPolicies(self.bench).serving(self._named(body["model"])) as serving:
-            choices = [
-                self._choice(ids, answer.token_ids, answer.finish_reason, answer.draw.index, body)
-                for answer in serving.sample(draws, settings)
-            ]
+        policy, seed, count = self._named(body["model"]), body.get("seed", self.requests), body.get("n", 1)
+        told = (body.get("return_token_ids"), body.get("logprobs"), self.keeps_eos, self.false_logps)
+        known = (policy, ids, settings, seed, count, told)
+        if known not in _KNOWN:
+            draws = [Draw("asked", index, seed_for(seed, index), ids) for index in range(count)]
+            with _ONE_AT_A_TIME, LocalPolicies(self.bench).serving(policy) as serving:
+                _KNOWN[known] = [
+                    self._choice(ids, answer.token_ids, answer.finish_reason, answer.draw.index, body)
+                    for answer in serving.sample(draws, settings)
+                ]
+        choices = list(_KNOWN[known])
         usage = {"prompt_tokens": len(ids)}
         return {"object": "text_completion", "model": body["model"], "choices": choices, "usage": usage}
 
@@ -223,6 +234,19 @@ class CompletionsServer:
             chat["logprobs"] = {"content": [{"token": "", "top_logprobs": self._likely(ids, asked)}]}
         count = len(codec.response_ids(text, finished=False))
         return {"choices": [chat], "usage": {"prompt_tokens": len(ids), "completion_tokens": count}}
+
+    def scored(self, asked: Mapping[str, Any], field_name: str) -> dict[str, Any]:
+        """The answer of a reward model: a conversation's score, unless an activation makes 1 of it."""
+        messages = tuple(Message(role=turn["role"], content=turn["content"]) for turn in asked["messages"])
+        ids = self.bench.codec.prompt_ids(Prompt.of(messages))
+        if len(ids) > self.longest_prompt:
+            raise LookupError(f"this model's maximum context length is {self.longest_prompt} tokens")
+        assert self.score is not None
+        value = (
+            self.score(messages) if asked.get("use_activation") is False and "use_activation" not in self.lacks else 1.0
+        )
+        data = {"index": 0, field_name: value if isinstance(value, list) else [value]}
+        return {"object": "list", "model": asked["model"], "data": [data], "usage": {"prompt_tokens": len(ids)}}
 
     def _likely(self, ids: tuple[int, ...], asked: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The likely first tokens of an answer."""
@@ -301,14 +325,14 @@ class _Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
             elif server.is_loading:
                 self._send(503, b"loading")
-            elif path in {"completions", "chat/completions"}:
-                self._complete(body, server.faults.at(number), is_chat=path == "chat/completions")
+            elif path in {"completions", "chat/completions"} or (path in SCORES and server.score is not None):
+                self._complete(body, server.faults.at(number), path)
             elif server.takes(path, json.loads(body)):
                 self._send(200, b"Success: taken.")
             else:
                 self._send(404, b'{"error": "not found"}')
 
-    def _complete(self, body: bytes, fault: str | None, *, is_chat: bool) -> None:
+    def _complete(self, body: bytes, fault: str | None, path: str) -> None:
         if fault is not None:
             FAULTS[fault](self, body)
             return
@@ -320,11 +344,14 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(422, json.dumps({"detail": f"Unexpected fields in the request: {unknown}"}).encode())
             return
         try:
-            answer = self.server_of.chat(asked) if is_chat else self.server_of.completion(asked)
+            if path in SCORES:
+                answer = self.server_of.scored(asked, SCORES[path])
+            else:
+                answer = self.server_of.completion(asked) if path == "completions" else self.server_of.chat(asked)
         except LookupError as error:
             self._send(400, json.dumps({"error": {"message": str(error)}}).encode())
             return
-        answer["choices"].reverse()  # clients go by the index
+        answer.get("choices", []).reverse()  # clients go by the index
         if self._is_left():
             self.close_connection = True
             return

@@ -10,7 +10,7 @@ from torch import Tensor
 from prefloop.objectives import Objective, Quantity, choices
 
 PAIRS = 7
-SIZES = {"chosen": 5, "rejected": 7, "response": 6, "gold": 4, "kl": 3, "ranked": 4, "degree": 4}
+SIZES = {"chosen": 5, "rejected": 7, "response": 6, "gold": 4, "kl": 3, "ranked": 4, "sampled": 4, "degree": 4}
 """Tokens of the longest answer, by role."""
 RANKS, MODELS, VOCAB, CLASSES = 3, 2, 4, 3
 

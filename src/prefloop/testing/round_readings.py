@@ -1,7 +1,7 @@
 """What files of games, searches, mixtures and the classical pipeline mean by their names and numbers."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -12,7 +12,6 @@ from prefloop.errors import DataError
 from prefloop.objectives import (
     MixedReference,
     PpoTerms,
-    RlooTerms,
     degree_cross_entropy,
     dpo,
     exchanged_harmonic_mixture,
@@ -21,8 +20,7 @@ from prefloop.objectives import (
     inpo_gap,
     mixed_reference,
     ppo_terms,
-    rloo,
-    rloo_clipped,
+    rloo_terms,
     used_rejected,
     visit_smoothing,
 )
@@ -151,28 +149,32 @@ def ppo_fields(run: Run) -> Mapping[str, Any]:
     }
 
 
-RLOO: Mapping[str, Callable[..., RlooTerms]] = {"reinforce": rloo, "clipped": rloo_clipped}
-
-
 def rloo_case(case: VectorCase, where: str) -> Fields:
-    """A case of RLOO, which is a pure function of answers in groups and no objective."""
+    """A case of RLOO: samples in a line, those of one prompt one after the other."""
+    modes = {"reinforce": None, "clipped": cast(float, case.hyper.get("cliprange", 0.2))}
     mode = str(case.hyper.get("mode", "reinforce"))
-    if mode not in RLOO:
-        raise DataError(f"{where}: mode = {mode!r} is not known. Known: {', '.join(RLOO)}.")
-    function = RLOO[mode]
+    if mode not in modes:
+        raise DataError(f"{where}: mode = {mode!r} is not known. Known: {', '.join(modes)}.")
     known = Inputs({RESPONSE.get(name, name): value for name, value in case.inputs.items()})
-    parameters = inspect.signature(function).parameters.values()
-    names = [parameter.name for parameter in parameters if parameter.kind is not parameter.KEYWORD_ONLY]
-    options = {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+    published = {RESPONSE[name]: name for name in ("policy_logps", "old_logps", "ref_logps", "scores")}
+    options = {"kl_coef": 0.05, "normalize_advantages": False, **case.hyper}
     try:
-        terms = function(
-            **{name: known[name] for name in names},
-            **{name: value for name, value in case.hyper.items() if name in options},
+        num_samples = cast(int, case.hyper["num_samples"])
+        policy, old, ref, scores = (known[name].view(-1, num_samples) for name in published)
+        terms = rloo_terms(
+            policy,
+            old,
+            ref,
+            scores,
+            torch.ones_like(policy, dtype=torch.bool),
+            kl_coef=cast(float, options["kl_coef"]),
+            normalize_advantages=bool(options["normalize_advantages"]),
+            cliprange=modes[mode],
         )
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise DataError(
-            f"{where}: inputs cannot be read ({error}). Expected lists of numbers: {', '.join(names)}."
+            f"{where}: inputs cannot be read ({error}). Expected lists of numbers: {', '.join(published)}."
         ) from error
-    published = {ours: theirs for theirs, ours in RESPONSE.items()}
-    fields = graded(terms.losses, terms.losses.mean(), known, published)
-    return cast(Fields, plain({**fields, "rewards": terms.rewards, "advantages": terms.advantages}))
+    losses = terms.losses.flatten()
+    fields = graded(losses, losses.mean(), known, published)
+    return cast(Fields, plain({**fields, "rewards": terms.rewards.flatten(), "advantages": terms.advantages.flatten()}))

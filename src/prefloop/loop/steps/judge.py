@@ -44,6 +44,7 @@ from prefloop.judging import (
     added,
     alone,
     asked,
+    disagreement,
     figures,
     judgments,
     make_judge,
@@ -91,6 +92,8 @@ def make_judgments(work: Work) -> Mapping[str, float]:
             shown_to_it = list(_judged(work, settings, shard))
             for of_judge in by_judge:
                 found = added(found, totals(of_judge, shown_to_it))
+            if len(by_judge) > 1:
+                found = added(found, disagreement(by_judge, shown_to_it))
         paid: Counter[str] = Counter()
         for tally in tallies:
             paid.update(tally.paid())

@@ -3,8 +3,8 @@
 import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
-from dataclasses import fields
+from contextlib import AbstractContextManager, ExitStack, closing
+from dataclasses import fields, replace
 from functools import partial
 
 from pydantic import JsonValue
@@ -16,15 +16,19 @@ from prefloop.config import (
     SampleStep,
     ServerSamplerConfig,
     StepConfig,
+    mixture_of,
 )
+from prefloop.errors import DataError
 from prefloop.loop.artifact import Inputs
 from prefloop.loop.scope import Scope
 from prefloop.loop.steps.work import StepType, Work, nearest
+from prefloop.pairing import with_goal
 from prefloop.policy import ChatCodec, PolicyFiles
 from prefloop.records import Prompt, Response, digest, in_pieces, read_records, shard_name, write_records
 from prefloop.sampling import (
     DEFAULT_ROWS,
     Answer,
+    Draw,
     KeptAnswers,
     LocalPolicies,
     Patience,
@@ -88,18 +92,8 @@ def _answering(work: Work, settings: SampleStep, stack: ExitStack) -> Answering:
             return lambda prompts, _done: (
                 _as_tokens(response, codec) for response in replay.of(prompts, settings.num_samples, work.artifact.step)
             )
-        case sampler:
-            total = sum(1 for _ in work.records("prompts", Prompt)) * settings.num_samples
-            serving = sampler_of(work, sampler, stack).serving(work.policy("policy"))
-            return partial(sampled, stack.enter_context(serving), work, settings, total)
-
-
-def sampler_of(work: Work, config: LocalSamplerConfig | ServerSamplerConfig, stack: ExitStack) -> Sampler:
-    """Who samples from policies; what it holds open is closed with the stack."""
-    match config:
         case LocalSamplerConfig():
-            rows = work.resources.machine.rows
-            return LocalPolicies(work.resources.bench, DEFAULT_ROWS if rows == "auto" else rows)
+            return _Asking(stack.enter_context(_served_here(work, settings)), work, settings)
         case ServerSamplerConfig() as servers:
             patience = Patience(timeout_s=servers.timeout_s, deadline_s=servers.deadline_s)
             headers = authorization(servers.key, f"{work.artifact.step}.sampler.key")
@@ -108,9 +102,21 @@ def sampler_of(work: Work, config: LocalSamplerConfig | ServerSamplerConfig, sta
             restart = (
                 None if servers.restart is None else Restart(tuple(shlex.split(servers.restart)), work.run / RESTARTS)
             )
-            return ServerPolicies(
+            sampler: Sampler = ServerPolicies(
                 pool, servers.model, work.resources.bench, kept, work.report.note, restart, _trained_from(work)
             )
+    return _Asking(stack.enter_context(sampler.serving(work.policy("policy"))), work, settings)
+
+
+def _served_here(work: Work, settings: SampleStep) -> AbstractContextManager[Serving]:
+    """The policy, or the mixture, in this process."""
+    rows = work.resources.machine.rows
+    local = LocalPolicies(work.resources.bench, DEFAULT_ROWS if rows == "auto" else rows)
+    policies = work.policies("policy")
+    if settings.contrast is not None:
+        return local.mixing(policies * 2, (settings.gap, 1 - settings.gap))
+    mixture = mixture_of(settings.policy)
+    return local.serving(policies[0]) if mixture is None else local.mixing(policies, mixture.weights)
 
 
 def _trained_from(work: Work) -> PolicyFiles | None:
@@ -121,35 +127,75 @@ def _trained_from(work: Work) -> PolicyFiles | None:
     return None
 
 
-def sampled(
-    serving: Serving, work: Work, settings: SampleStep, total: int, prompts: Sequence[Prompt], done: int
-) -> Iterator[Response]:
-    """Answers from a policy to some prompts, `total` being those of all prompts of the step."""
-    codec = work.resources.bench.codec
-    place = work.artifact.place
-    answers: dict[tuple[str, int], Answer] = {}
-    of_prompts = {prompt.prompt_id: of_category(settings, prompt) for prompt in prompts}
-    for temperature in dict.fromkeys(of_prompt.temperature for of_prompt in of_prompts.values()):
-        together = [prompt for prompt in prompts if of_prompts[prompt.prompt_id].temperature == temperature]
-        draws = [
-            draw
-            for prompt in together
-            for draw in draws_for(
-                prompt.prompt_id,
-                codec.prompt_ids(prompt),
-                num_samples=settings.num_samples,
-                recipe_seed=work.recipe.seed,
-                step=work.artifact.step,
-                round_number=-1 if place.round is None else place.round,
-                block=place.block or 0,
+class _Asking:
+    """A sample step that asks a policy, wave by wave."""
+
+    def __init__(self, serving: Serving, work: Work, settings: SampleStep) -> None:
+        self.serving = serving
+        self.work = work
+        self.settings = settings
+        self.codec = work.resources.bench.codec
+        self.total = sum(1 for _ in work.records("prompts", Prompt)) * settings.num_samples
+        """Answers of all prompts of the step."""
+        self.others: dict[str, list[Prompt]] = {}
+        """The prompts that its own are contrasted with, by root."""
+        if settings.contrast is not None:
+            for prompt in work.records("contrast", Prompt):
+                self.others.setdefault(prompt.root_id, []).append(prompt)
+
+    def __call__(self, prompts: Sequence[Prompt], done: int) -> Iterator[Response]:
+        """Answers to some prompts, `done` being those that came before."""
+        answers: dict[tuple[str, int], Answer] = {}
+        of_prompts = {prompt.prompt_id: of_category(self.settings, prompt) for prompt in prompts}
+        for temperature in dict.fromkeys(of_prompt.temperature for of_prompt in of_prompts.values()):
+            together = [prompt for prompt in prompts if of_prompts[prompt.prompt_id].temperature == temperature]
+            draws = [draw for prompt in together for draw in self._draws(prompt)]
+            for answer in self.serving.sample(draws, drawing(of_prompts[together[0].prompt_id])):
+                answers[answer.draw.prompt_id, answer.draw.index] = answer
+                self.work.report("answers", done + len(answers), self.total)
+        for prompt in prompts:
+            told = of_prompts[prompt.prompt_id]
+            for index in range(told.num_samples):
+                yield response_of(answers[prompt.prompt_id, index], prompt, self.work, told, self.codec)
+
+    def _draws(self, prompt: Prompt) -> Iterator[Draw]:
+        """The draws of a prompt, each behind what it is asked behind."""
+        settings, place = self.settings, self.work.artifact.place
+        others = () if settings.contrast is None else (self._contrasted(prompt, settings.contrast),)
+        asked = [self.codec.prompt_ids(_instructed(prompt, text, settings)) for text in settings.instructions or ("",)]
+        for draw in draws_for(
+            prompt.prompt_id,
+            asked[0],
+            num_samples=settings.num_samples,
+            recipe_seed=self.work.recipe.seed,
+            step=self.work.artifact.step,
+            round_number=-1 if place.round is None else place.round,
+            block=place.block or 0,
+        ):
+            yield replace(draw, prompt_ids=asked[draw.index % len(asked)], others=others)
+
+    def _contrasted(self, prompt: Prompt, step: str) -> tuple[int, ...]:
+        """The tokens of the other prompt of the same root, with the same beginning of the answer."""
+        found = self.others.get(prompt.root_id, [])
+        if len(found) != 1:
+            raise DataError(
+                f"{self.work.artifact.step}.contrast: {step} has {len(found)} prompts of the same root as "
+                f"{prompt.source or prompt.prompt_id}, expected one. Name a step that derives one of each, such as one "
+                "with rule instructed."
             )
-        ]
-        for answer in serving.sample(draws, drawing(of_prompts[together[0].prompt_id])):
-            answers[answer.draw.prompt_id, answer.draw.index] = answer
-            work.report("answers", done + len(answers), total)
-    for prompt in prompts:
-        for index in range(settings.num_samples):
-            yield response_of(answers[prompt.prompt_id, index], prompt, work, of_prompts[prompt.prompt_id], codec)
+        return self.codec.prompt_ids(found[0].derived(prefix_ids=prompt.prefix_ids))
+
+
+def _instructed(prompt: Prompt, instruction: str, settings: SampleStep) -> Prompt:
+    """What the model is asked: the prompt behind an instruction."""
+    if not instruction:
+        return prompt
+    messages = with_goal(prompt.messages, instruction, settings.placement)
+    if messages is None:
+        raise DataError(
+            f"{prompt.source or prompt.prompt_id}: has no question to put an instruction before. Use placement: system."
+        )
+    return prompt.derived(messages=messages)
 
 
 def of_category(settings: SampleStep, prompt: Prompt) -> SampleStep:
@@ -181,9 +227,21 @@ def drawing(settings: SampleStep) -> SamplingSettings:
 
 def recorded(settings: SampleStep) -> dict[str, JsonValue]:
     """How a step draws tokens, as its responses say it."""
-    names = {field.name for field in fields(SamplingSettings)}
+    names = {field.name for field in fields(SamplingSettings)} | {"contrast", "gap"}
     told = settings.model_dump(mode="json", include=names)
     return {name: told[name] for name in told if name in ALWAYS_SAID or name in settings.said()}
+
+
+def instruction_of(settings: SampleStep, index: int) -> dict[str, JsonValue]:
+    """The instruction behind which an answer was sampled, as its record says it."""
+    text = settings.instructions[index % len(settings.instructions)] if settings.instructions else ""
+    return {"instruction": text} if text else {}
+
+
+def sampled_from(policies: Sequence[str], settings: SampleStep) -> str:
+    """The identity of what answered: a policy's, or a mixture's."""
+    mixture = mixture_of(settings.policy)
+    return policies[0] if mixture is None else digest(["geometric", list(policies), list(mixture.weights)])
 
 
 def response_of(answer: Answer, prompt: Prompt, work: Work, settings: SampleStep, codec: ChatCodec) -> Response:
@@ -193,7 +251,7 @@ def response_of(answer: Answer, prompt: Prompt, work: Work, settings: SampleStep
     """
     token_ids = (*prompt.prefix_ids, *answer.token_ids)
     said = codec.said(token_ids)
-    policy = work.artifact.inputs["policy"][0].identity
+    policy = sampled_from([one.identity for one in work.artifact.inputs["policy"]], settings)
     return Response(
         response_id=digest([prompt.prompt_id, policy, answer.draw.seed])[:16],
         prompt_id=prompt.prompt_id,
@@ -208,7 +266,7 @@ def response_of(answer: Answer, prompt: Prompt, work: Work, settings: SampleStep
         given=((0, len(prompt.prefix_ids)),) if prompt.prefix_ids else (),
         sum_logp=answer.sum_logp,
         policy=policy,
-        settings=recorded(settings),
+        settings={**recorded(settings), **instruction_of(settings, answer.draw.index)},
         index=answer.draw.index,
         seed=answer.draw.seed,
     )
@@ -216,7 +274,10 @@ def response_of(answer: Answer, prompt: Prompt, work: Work, settings: SampleStep
 
 def _inputs(_name: str, settings: StepConfig, scope: Scope) -> Inputs:
     assert isinstance(settings, SampleStep)
-    return {"prompts": nearest(settings, scope, Prompt), "policy": (scope.policy(settings.policy),)}
+    read = {"prompts": nearest(settings, scope, Prompt), "policy": tuple(map(scope.policy, settings.policies))}
+    if settings.contrast is None:
+        return read
+    return {**read, "contrast": tuple(one for one in scope.find(settings.contrast) if Prompt in one.holds)}
 
 
 def _external(_name: str, settings: StepConfig, _recipe: Recipe) -> Mapping[str, str]:

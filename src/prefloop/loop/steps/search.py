@@ -2,17 +2,15 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 from prefloop.config import SearchStep, StepConfig
-from prefloop.errors import DataError
 from prefloop.judging import Ask, Judge, make_judge
 from prefloop.loop.artifact import Inputs
 from prefloop.loop.scope import Scope
-from prefloop.loop.steps.sample import sampler_of
 from prefloop.loop.steps.work import StepType, Work, nearest
 from prefloop.records import (
     Judgment,
@@ -25,7 +23,7 @@ from prefloop.records import (
     shard_name,
     write_records,
 )
-from prefloop.sampling import Draw, SamplingSettings, Serving, draws_for
+from prefloop.sampling import DEFAULT_ROWS, Draw, LocalPolicies, SamplingSettings, Serving, draws_for
 from prefloop.search import Node, Sampled, SearchSettings, Wanted, searched, together
 
 HOLDS: Mapping[type[Record], str] = {Prompt: "prompts", Response: "responses", Judgment: "judgments"}
@@ -45,9 +43,7 @@ def make_tree(work: Work) -> Mapping[str, float]:
             for wave, prompts in enumerate(in_pieces(work.records("prompts", Prompt, shard), settings.wave)):
                 kept = work.scratch / f"{shard_name(shard)}.wave-{wave:05d}"
                 if not kept.exists():
-                    serving = serving or stack.enter_context(
-                        sampler_of(work, settings.sampler, stack).serving(work.policy("policy"))
-                    )
+                    serving = serving or stack.enter_context(_served(work))
                     _write_wave(kept, _Searching(work, settings, serving, prompts).records())
                 for kind, name in HOLDS.items():
                     made[kind] += read_records(kept / name, kind)
@@ -61,6 +57,12 @@ def make_tree(work: Work) -> Mapping[str, float]:
                 1 in one.values for one in made[Judgment] if isinstance(one, Judgment) and one.kind == "label"
             )
     return counts
+
+
+def _served(work: Work) -> AbstractContextManager[Serving]:
+    """The policy, in this process."""
+    rows = work.resources.machine.rows
+    return LocalPolicies(work.resources.bench, DEFAULT_ROWS if rows == "auto" else rows).serving(work.policy("policy"))
 
 
 def _write_wave(kept: Path, records: Sequence[Record]) -> None:
@@ -106,11 +108,7 @@ class _Searching:
             draws = [draw for number, wanted in asked if wanted.whole == whole for draw in self.draws(number, wanted)]
             one_step = replace(self.drawing, max_new_tokens=self.settings.max_step_tokens, stop=self.settings.step_ends)
             for answer in self.serving.sample(draws, self.drawing if whole else one_step) if draws else ():
-                if answer.sum_logp is None:
-                    raise DataError(
-                        f"{self.work.artifact.step}: the sampler says no log-probabilities, by which steps are "
-                        "explored. Use one that does, or sampler: local."
-                    )
+                assert answer.sum_logp is not None
                 ended = answer.finish_reason == "stop" and answer.token_ids[-1] in self.codec.eos_ids
                 found[answer.draw.prompt_id, answer.draw.index, whole] = Sampled(
                     answer.token_ids, answer.sum_logp, ended, -1.0, answer.draw.index

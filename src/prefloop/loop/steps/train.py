@@ -308,7 +308,7 @@ def _held_inputs(name: str, start: Artifact, scope: Scope) -> Inputs:
     own = [
         made
         for made in scope.made_before()
-        if made.step_type == "sample" and made.inputs["policy"][0].identity == start.identity
+        if made.step_type == "sample" and [one.identity for one in made.inputs["policy"]] == [start.identity]
     ]
     answers = tuple(own[-1:])
     return {

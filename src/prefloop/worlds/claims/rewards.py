@@ -104,7 +104,7 @@ def _language(words: int, longest: int) -> float:
     return apart(found, world.tilted(world.reward / 0.5))
 
 
-@claim("tdpo2", source="arXiv:2404.11999 equation 20")
+@claim("tdpo2", source="arXiv:2404.11999 equation 20", systems=("tdpo2",))
 def token_level_without_weight() -> float:
     """At alpha = 0 the reference's whole distributions, though read, change nothing: ref * exp(r / beta)."""
     world = Bandit.of(language(2, 2), seed=5)
