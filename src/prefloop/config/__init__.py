@@ -48,6 +48,7 @@ from prefloop.config.references import GeometricMixture, HarmonicMixture, mixtur
 from prefloop.config.spoken import judge_of, sampler_of, setting
 from prefloop.config.steps import (
     STEP_CLASSES,
+    BufferStep,
     CloseStep,
     DataStep,
     EvaluateStep,
@@ -91,6 +92,7 @@ __all__ = [
     "AgainstDesign",
     "AllPairsDesign",
     "ArithmeticStepsJudge",
+    "BufferStep",
     "CloseStep",
     "CollapseMonitor",
     "ComparingDesign",

@@ -376,6 +376,17 @@ class MixStep(ReadingStep):
         return self
 
 
+class BufferStep(ReadingStep):
+    """Examples of this and of earlier blocks, from which those to train on are drawn (experience replay)."""
+
+    main: ClassVar[str | None] = "size"
+    type: Literal["buffer"]
+    size: Annotated[int, Field(ge=1)] = 2000
+    """Examples that are held, over all blocks and rounds; where more come, the oldest go."""
+    draws: Annotated[int, Field(ge=1)]
+    """Examples that are drawn a block, none twice; an example that was drawn n times before has weight 1 / (1 + n)."""
+
+
 class ObjectiveConfig(Config):
     """An objective by name; its hyper-parameters stand beside the name."""
 
@@ -611,6 +622,7 @@ STEP_CLASSES: Mapping[str, type[StepConfig]] = {
     "next_turn": NextTurnStep,
     "pair": PairStep,
     "mix": MixStep,
+    "buffer": BufferStep,
     "tokens": TokensStep,
     "train": TrainStep,
     "evaluate": EvaluateStep,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from math import ceil
 
 from prefloop.config import (
+    BufferStep,
     DataStep,
     JudgeStep,
     MixStep,
@@ -37,6 +38,7 @@ JOURNALED = {
     "judge": {"judge_calls": "calls"},
     "pair": {"pairs": "examples", "prompts": "prompts"},
     "mix": {"pairs": "examples"},
+    "buffer": {"pairs": "examples"},
     "train": {"optimiser_steps": "steps"},
 }
 """By type of step: what the journal calls the same numbers."""
@@ -120,9 +122,8 @@ class Ledger:
             case PairStep():
                 makes = "pairs" if find_rule(settings.rule, "rule").writes is Example else "prompts"
                 amounts = {makes: self._made(artifact, settings, read, measured=measured)}
-            case MixStep():
-                slots = ("first", *map(earlier_slot, range(len(settings.shares))))
-                amounts = {"pairs": sum(read(slot, "pairs") or 0 for slot in slots) or None}
+            case MixStep() | BufferStep():
+                amounts = {"pairs": _gathered(settings, read)}
             case TrainStep():
                 pairs = read("examples", "pairs")
                 steps = None if pairs is None else ceil(pairs / settings.batch_size) * settings.epochs
@@ -156,6 +157,14 @@ def _derived(
         return {"prompts": read("responses", "answers")}
     beginnings = _times(read("prompts", "prompts"), None if measured else settings.max_steps)
     return {"prompts": beginnings, "answers": _times(beginnings, settings.num_actions)}
+
+
+def _gathered(settings: MixStep | BufferStep, read: Callable[[str, str], int | None]) -> int | None:
+    """Examples of several steps together: of a mixture all at most, from a buffer as many as are drawn."""
+    if isinstance(settings, BufferStep):
+        return settings.draws
+    slots = ("first", *map(earlier_slot, range(len(settings.shares))))
+    return sum(read(slot, "pairs") or 0 for slot in slots) or None
 
 
 def _judge_calls(settings: JudgeStep, read: Callable[[str, str], int | None]) -> int | None:

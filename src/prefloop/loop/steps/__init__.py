@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from prefloop.loop.steps.buffer import BUFFER
 from prefloop.loop.steps.close import CLOSE
 from prefloop.loop.steps.evaluate import EVALUATE
 from prefloop.loop.steps.judge import JUDGE
@@ -24,6 +25,7 @@ STEP_TYPES: Mapping[str, StepType] = {
     "next_turn": NEXT_TURN,
     "pair": PAIR,
     "mix": MIX,
+    "buffer": BUFFER,
     "tokens": TOKENS,
     "train": TRAIN,
     "evaluate": EVALUATE,
