@@ -10,34 +10,17 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from prefloop.policy import ChatCodec, PolicyFiles, Workbench, resolve_model
-from prefloop.records import Message, Prompt, digest
+from prefloop.records import Message, Prompt
 from prefloop.sampling import KeptAnswers, Pool, SamplingSettings, ServerPolicies, draws_for
 from prefloop.testing import CompletionsServer
 
 SETTINGS = SamplingSettings(temperature=1.0, top_p=1.0, max_new_tokens=16)
-
-
-KNOWN: dict[str, dict[str, Any]] = {}
-"""Answers by the request's body."""
-
-
-class Remembering(CompletionsServer):
-    """Works every answer out once."""
-
-    def completion(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """The answer to a request's body."""
-        key = digest(dict(asked))
-        if key not in KNOWN:
-            KNOWN[key] = super().completion(asked)
-        return {**KNOWN[key], "choices": list(KNOWN[key]["choices"])}
 
 
 def seconds(servers: int, calls: int, concurrency: int, delay_s: float, bench: Workbench) -> float:
@@ -57,7 +40,7 @@ def seconds(servers: int, calls: int, concurrency: int, delay_s: float, bench: W
         )
     ]
     with ExitStack() as stack:
-        pool = [Remembering(bench, policy) for _ in range(servers)]
+        pool = [CompletionsServer(bench, policy) for _ in range(servers)]
         urls = [stack.enter_context(server.running()) for server in pool]
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         kept = stack.enter_context(closing(KeptAnswers(folder / "answers.sqlite")))

@@ -37,18 +37,18 @@ def furthest(logs: Logs, trainer: str, name: str) -> float:
 
 
 def test_dpo_is_the_same_training(logs: Logs) -> None:
-    """All rows in every step, so that their order does not matter; TRL writes four digits."""
+    """All rows in every step, so that their order does not matter."""
     assert len(logs["DPOTrainer"]["ours"]) == 4
     assert logs["DPOTrainer"]["ours"][-1]["loss"] < 0.5
-    assert furthest(logs, "DPOTrainer", "loss") < 1e-3
-    assert furthest(logs, "DPOTrainer", "rewards/margins") < 5e-3
+    assert furthest(logs, "DPOTrainer", "loss") < 1e-4
+    assert furthest(logs, "DPOTrainer", "rewards/margins") < 1e-3
 
 
 def test_kto_is_the_same_but_for_the_answers_that_the_kl_is_estimated_by(logs: Logs) -> None:
     ours, trl = logs["KTOTrainer"]["ours"], logs["KTOTrainer"]["trl"]
 
     assert ours[0]["loss"] == pytest.approx(float(trl[0]["loss"]), abs=1e-4)
-    assert furthest(logs, "KTOTrainer", "loss") < 0.05
+    assert furthest(logs, "KTOTrainer", "loss") < 1e-3
     assert ours[-1]["loss"] < ours[0]["loss"] - 0.05
 
 
@@ -56,7 +56,7 @@ def test_reward_models_learn_the_same_rows(logs: Logs) -> None:
     """Their heads begin at other random numbers."""
     for side in ("ours", "trl"):
         steps = logs["RewardTrainer"][side]
-        assert float(steps[-1]["loss"]) < float(steps[0]["loss"]) - 0.1
+        assert float(steps[-1]["loss"]) < float(steps[0]["loss"]) - 0.05
 
 
 def test_online_dpo_takes_as_many_steps_on_answers_of_its_own(logs: Logs) -> None:

@@ -239,7 +239,7 @@ def test_a_recipe_runs_on_a_model_in_memory(
     ("arguments", "said"),
     [
         ({"loss_typ": "ipo"}, "train: loss_typ means nothing here, with objective dpo. Did you mean 'loss_type'? "),
-        ({"label_smoothing": 0.1}, "It is an option of conservative_dpo, "),
+        ({"label_smoothing": 0.1}, "It is an option of alpha_dpo, conservative_dpo, "),
         ({"fp16": True}, "train: fp16 is True, but it is always False here"),
         ({"loss_type": "ippo"}, "loss_type is 'ippo', with objective='dpo'. Known: aot, "),
         ({"num_train_epochs": 1.5}, "train: num_train_epochs is 1.5, but it is a whole number here"),

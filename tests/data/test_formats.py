@@ -349,11 +349,35 @@ def test_equal_answers_of_two_models_are_one_answer_with_both_ratings() -> None:
             {"prompt": ASKED, "completion": "a", "label": 2},
             "wrong_type: label is 2, expected true or false",
         ),
+        (
+            "summaries",
+            {"info": {"post": "x"}, "summaries": [{"text": "a"}, {"text": "b"}], "choice": 2},
+            "out_of_range: choice is 2.0, expected 0 or 1, the number of the better summary",
+        ),
+        (
+            "summaries",
+            {"info": {"post": "x"}, "summaries": [{"text": "a"}], "choice": 0},
+            "wrong_type: summaries has 1 entries, expected two",
+        ),
         ("prefloop", {"prompt": {"messages": []}}, "wrong_type: prompt.prompt_id: Field required"),
     ],
 )
 def test_rows_of_several_answers_that_are_wrong_are_refused(name: str, columns: dict[str, Any], expected: str) -> None:
     assert refusal(name, **columns) == expected
+
+
+def test_a_comparison_of_summaries_asks_for_one_as_the_paper_does() -> None:
+    summaries = [{"text": " Slept on a train.", "policy": "sup1"}, {"text": " Trains.", "policy": "ref"}]
+    info = {"subreddit": "tifu", "title": "A late train", "post": "I missed my stop.", "article": None}
+    of_post = read("summaries", info=info, summaries=summaries, choice=1)
+    of_news = read("summaries", info={"article": "It rained."}, summaries=summaries, choice=0)
+
+    assert of_post.prompt.messages[0].content == (
+        "SUBREDDIT: r/tifu\n\nTITLE: A late train\n\nPOST: I missed my stop.\n\nTL;DR:"
+    )
+    assert said(of_post) == [("preference", "overall", ["Slept on a train.", "Trains."], (0.0,))]
+    assert of_news.prompt.messages[0].content == "Article: It rained.\n\nTL;DR:"
+    assert said(of_news)[0][3] == (1.0,)
 
 
 @pytest.mark.parametrize(("preference", "first_wins"), [(1, 1.0), (2, 0.0), (1.5, 0.5), (0, 0.5), (1.25, 0.75)])

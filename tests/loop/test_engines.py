@@ -60,7 +60,7 @@ def running(command: Sequence[str], listens: str, log: Path) -> Generator[str, N
             env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
         )
     try:
-        until = time.monotonic() + 120
+        until = time.monotonic() + 300
         while (found := re.search(listens, log.read_text(encoding="utf-8"))) is None:
             assert process.poll() is None, log.read_text(encoding="utf-8")
             assert time.monotonic() < until, log.read_text(encoding="utf-8")

@@ -162,32 +162,42 @@ def kept_in(file: Path) -> int:
 
 
 def wait_for(is_so: Callable[[], bool]) -> None:
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while not is_so():
         assert time.monotonic() < until
         time.sleep(0.02)
+
+
+class HoldsAfterFive(CompletionsServer):
+    """Keeps clients waiting once five of the step's calls are answered."""
+
+    holds: bool = False
+
+    def delay(self) -> None:
+        self.is_holding = self.is_holding or (self.holds and len(asked_of(self)) >= 5)
 
 
 @pytest.mark.crash
 def test_a_process_that_is_killed_with_calls_under_way_lost_no_answer_and_asks_for_none_again(
     small_run: SmallRun, tmp_path: Path
 ) -> None:
-    server = tiny_server(lacks=frozenset({"n"}))
+    plain = tiny_server()
+    server = HoldsAfterFive(plain.bench, plain.policy, lacks=frozenset({"n"}))
     with server.running() as url:
         told = (at(url, concurrency=4), "samples.wave=6")
         whole = small_run(*told, name="whole", until="samples").run
         server.answers.clear()
-        server.latency_s = 0.05
+        server.holds = True
         killed = subprocess.Popen([sys.executable, "-c", RUNS, str(tmp_path / "killed"), *SMALL, *told])
-        wait_for(lambda: len(asked_of(server)) >= 5)
-        server.is_holding = True
-        wait_for(lambda: server.held == 4)
-        answered = len(asked_of(server))
-        wait_for(lambda: kept_in(tmp_path / "killed" / "answers.sqlite") == answered)
-        killed.kill()
-        killed.wait()
+        try:
+            wait_for(lambda: server.held == 4)
+            answered = len(asked_of(server))
+            wait_for(lambda: kept_in(tmp_path / "killed" / "answers.sqlite") == answered)
+        finally:
+            killed.kill()
+            killed.wait()
         wait_for(lambda: server.held == 0)
-        server.is_holding = False
+        server.holds = server.is_holding = False
         assert 5 <= answered == len(asked_of(server)) <= 14
         ran = small_run(*told, name="killed", until="samples").run
     assert len(asked_of(server)) == len(set(asked_of(server))) == 18

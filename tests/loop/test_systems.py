@@ -149,6 +149,99 @@ def test_every_block_of_online_feedback_is_on_answers_of_the_block_before(tmp_pa
     assert second["references"] == first["references"] == {"ref": first["start"]}
 
 
+@pytest.mark.system("sapo")
+def test_sapo_rewrites_its_demonstrations_by_the_average_and_draws_pairs_from_a_buffer(tmp_path: Path) -> None:
+    """Rejected is a demonstration up to where the average of the policy wrote on, and behind that unless it ended;
+    block 1 trains on pairs of both blocks, more on those not drawn before. With a buffer of one block it does not."""
+    run = ran("sapo", tmp_path / "run", until="pairs") / "round-00"
+    few = ("data.count=12", "buffer.draws=12", "blocks=2")
+    long = ran("sapo", tmp_path / "long", *few, "rounds=1", until="evaluation-samples") / "round-00"
+    short = ran("sapo", tmp_path / "short", *few, "rounds=1", "buffer.size=12", until="evaluation-samples") / "round-00"
+
+    cut = {one.prompt_id: one for one in read_folder(long / "block-01" / "cuts", Prompt)}
+    averaged = read(long / "block-00" / "policy" / "policy.json")["identity"] + ".ema"
+    starts: set[int] = set()
+    for one in read_folder(long / "block-01" / "segments", Response):
+        assert one.policy == averaged
+        assert (one.token_ids or ())[: len(cut[one.prompt_id].prefix_ids)] == cut[one.prompt_id].prefix_ids
+    for one in pairs_of(long / "block-01"):
+        chosen, rejected = (list(one.member(role).token_ids or []) for role in ("chosen", "rejected"))
+        start = int(one.numbers["start"])
+        starts.add(start)
+        assert chosen[:start] == rejected[:start]
+        assert chosen != rejected
+        assert rejected[-1] == chosen[-1]
+        assert len(rejected) <= len(chosen)
+        assert len(rejected) < len(chosen) or rejected[start + 16 :] == chosen[start + 16 :]
+    assert len(starts) > 4
+    blocks = [of / block for of in (long, short) for block in ("block-00", "block-01")]
+    made = [{one.example_id for one in pairs_of(block)} for block in blocks]
+    drawn = [{one.example_id for one in read_folder(block / "buffer" / "drawn", Example)} for block in blocks]
+    assert len(drawn[1]) == 12
+    assert 0 < len(drawn[1] & made[0]) < len(drawn[1] & made[1])
+    assert drawn[3] == made[3]
+    assert len(list(read_folder(run / "block-00" / "pairs", Example))) == 16
+
+
+@pytest.mark.system("dno_lookahead")
+def test_dno_lookahead_trains_once_on_answers_of_the_start_model(tmp_path: Path) -> None:
+    """All prompts are answered by the start model, and their pairs trained on in one pass, the policy's own answers
+    winning some; asked for a few prompts a round, dno has a part of the same in its first."""
+    run = ran("dno_lookahead", tmp_path / "run", until="round-00/policy") / "round-00"
+    part = ran("dno", tmp_path / "part", until="pairs") / "round-00"
+
+    start = read(run / "policy" / "policy.json")["start"]
+    assert {one.policy for one in read_folder(run / "samples", Response)} == {start}
+    assert {one.prompt_id for one in read_folder(run / "data" / "prompts", Prompt)} > {
+        one.prompt_id for one in read_folder(part / "data" / "prompts", Prompt)
+    }
+    pairs = pairs_of(run)
+    assert {one.why.split()[1] for one in pairs} == {"teacher", "student"}
+    assert len(losses(run)) == -(-len(pairs) // 256)
+    assert len(pairs) > 2 * len(pairs_of(part))
+
+
+@pytest.mark.system("dno_theory")
+def test_dno_regresses_on_differences_of_win_rates(tmp_path: Path) -> None:
+    """Targets are differences of win rates among four; the loss falls no lower than their entropy. Without reward
+    nothing is learnt: it stays at log 2."""
+    few = ("prompts.count=16", "policy.epochs=6", "policy.objective.eta=0.5")
+    run = ran("dno_theory", tmp_path / "run", *few)
+    blind = ran("dno_theory", tmp_path / "blind", *few, "policy.objective.reward_scale=0", reuse=run)
+
+    gaps = [
+        one.member("chosen").numbers["win_prob"] - one.member("rejected").numbers["win_prob"]
+        for one in pairs_of(run / "round-00")
+    ]
+    odds = 1 / (1 + np.exp(-np.array(gaps)))
+    entropy = float(np.mean(-odds * np.log(odds) - (1 - odds) * np.log(1 - odds)))
+    found = losses(run / "round-00")
+    assert entropy < found[-1] < found[0] - 1e-4
+    assert losses(blind / "round-00") == pytest.approx([log(2)] * len(found), abs=1e-6)
+
+
+@pytest.mark.system("ilr_dpo_combined")
+def test_every_remedy_of_the_combination_acts(tmp_path: Path) -> None:
+    """The policy's own log-ratio judges, and small gaps are left out; where training begins the loss is of alpha times
+    the gap in length less the offset; without both it is log 2; later steps differ without the token level."""
+    few = ("prompts.count=24", "policy.epochs=4")
+    name = "policy.objective"
+    run = ran("ilr_dpo_combined", tmp_path / "run", *few)
+    plain = ran("ilr_dpo_combined", tmp_path / "plain", *few, f"{name}.alpha=0", f"{name}.offset=0", reuse=run)
+    sums = ran("ilr_dpo_combined", tmp_path / "sums", *few, f"{name}.kl_weight=0", reuse=run)
+    every = ran("ilr_dpo_combined", tmp_path / "every", *few, "pairs.min_margin=0", until="pairs", reuse=run)
+
+    pairs = pairs_of(run / "round-00")
+    gaps = [one.member("chosen").numbers["score"] - one.member("rejected").numbers["score"] for one in pairs]
+    assert min(gaps) > 0.5
+    assert len(pairs_of(every / "round-00")) > len(pairs) > 5
+    alpha = read(run / "round-00" / "policy" / "fitted.json")["alpha"]["value"]
+    shifts = [0.5 * log(gap) - alpha * length for gap, length in zip(gaps, length_gaps(pairs), strict=True)]
+    assert losses(run / "round-00")[0] == losses(sums / "round-00")[0] == pytest.approx(softplus(shifts), abs=1e-5)
+    assert losses(plain / "round-00")[0] == pytest.approx(log(2), abs=1e-5)
+    assert abs(losses(run / "round-00")[-1] - losses(sums / "round-00")[-1]) > 1e-5
+
+
 @pytest.mark.system("bmc")
 def test_bmc_trains_on_what_was_edited(tmp_path: Path) -> None:
     """Chosen is a rejected answer with another end; edited tokens weigh more, so that the same steps go further than
@@ -474,6 +567,40 @@ def test_step_dpo_sets_right_steps_against_the_first_wrong_one(tmp_path: Path) -
     ]
     assert len(chosen) > len(pairs_of(round_0))
     assert {verdict_on(text_of(tokens)) for tokens in chosen} >= {0.0, 1.0}
+
+
+@pytest.mark.system("mcts_dpo")
+def test_the_search_of_mcts_dpo_visits_what_ends_right(tmp_path: Path) -> None:
+    """Of the siblings behind one beginning the chosen one was visited more, and chosen ones end right more often. The
+    same trees grow again, byte by byte; where no end is right, no pair is left."""
+    few = ("blocks=1", "policy.references={ref: taught}")
+    run = ran("mcts_dpo", tmp_path / "run", *few) / "round-00"
+
+    trees = {one.prompt_id: one for one in read_folder(run / "tree" / "prompts", Prompt)}
+    q = {
+        subject: value
+        for one in read_folder(run / "tree" / "judgments", Judgment)
+        if one.aspect == "q"
+        for subject, value in zip(one.subjects, one.values, strict=True)
+    }
+    for one in pairs_of(run):
+        assert trees[one.prompt.prompt_id].prefix_ids == one.prompt.prefix_ids
+        visits = [one.member(role).numbers["visits"] for role in ("chosen", "rejected")]
+        assert visits[0] >= visits[1]
+        for member in one.members:
+            assert (member.token_ids or ())[: len(one.prompt.prefix_ids)] == one.prompt.prefix_ids
+    means = [np.mean([q[one.member(role).response_id] for one in pairs_of(run)]) for role in ("chosen", "rejected")]
+    assert means[0] > means[1] + 0.3
+    asked = [one.prompt.prefix_ids for one in pairs_of(run)]
+    assert () in asked
+    assert len({len(ids) for ids in asked}) > 1
+    again = ran("mcts_dpo", tmp_path / "again", *few, "policy.objective=dpo", until="tree")
+    for kind in ("prompts", "responses", "judgments"):
+        files = [of / "tree" / kind / "part-00000.jsonl" for of in (run, again / "round-00")]
+        assert files[0].read_bytes() == files[1].read_bytes()
+    with pytest.raises(DataError, match="no usable pair"):
+        ran("mcts_dpo", tmp_path / "blind", *few, "tree.simulations=1", "tree.num_actions=2", "pairs.right_only=true",
+            "tree.judge={type: regex, pattern: never}", until="pairs", reuse=run.parent)  # fmt: skip
 
 
 SOLUTIONS = Path(__file__).parents[3] / "shared" / "data" / "gsm8k_model_solutions.jsonl.gz"

@@ -9,7 +9,16 @@ from hypothesis import given as all_of
 from hypothesis import strategies as st
 
 from prefloop.errors import RecipeError
-from prefloop.pairing import corrupted_numbers, edited, editing, editing_text, find_rule, wrong_choices
+from prefloop.pairing import (
+    corrupted_numbers,
+    cut_open,
+    edited,
+    editing,
+    editing_text,
+    find_rule,
+    spliced,
+    wrong_choices,
+)
 from prefloop.pairing.corrupted import NUMBER, corrupted_number, edit_distance, relative_edit_distance
 from prefloop.pairing.edits import diff_masks, spans_of
 from prefloop.pairing.segments import ReplayBuffer, segment_range, splice
@@ -239,3 +248,85 @@ def test_the_right_choice_meets_each_wrong_one(build: Build, read: Read) -> None
     assert read(list(wrong_choices(choices(1.0, 1.0, 0.0)))) == ["not exactly one right choice"]
     assert read(list(wrong_choices(choices(1.0, None)))) == ["no wrong choice"]
     assert read(list(wrong_choices(choices(0.0, 0.0)))) == ["not exactly one right choice"]
+
+
+def demonstrated(build: Build, text: str) -> Group:
+    group = build([None], steps=["given"], texts=[text])
+    (given,) = group.responses
+    return replace(group, responses=(given.model_copy(update={"token_ids": None, "finish_reason": "given"}),))
+
+
+def test_demonstrations_are_cut_evenly_where_a_segment_fits(build: Build) -> None:
+    group = demonstrated(build, "abcdefghijk")  # 12 tokens with EOS: 0 to 5 may come before a segment of 4
+    starts: list[int] = []
+    for seed in range(600):
+        (made,) = cut_open(group, LETTERS, segment_length=4, seed=seed)
+        assert isinstance(made, Prompt)
+        assert made.prefix_ids == LETTERS.response_ids("abcdefghijk", finished=True)[: len(made.prefix_ids)]
+        assert made.root_id == group.root.prompt_id
+        starts.append(len(made.prefix_ids))
+    assert {*starts} == {0, 1, 2, 3, 4, 5}
+    assert all(60 < starts.count(start) < 140 for start in range(6))
+    (room,) = cut_open(group, LETTERS, segment_length=4, max_length=16)  # of which the prompt has 12
+    (short,) = cut_open(group, LETTERS, segment_length=12)
+    assert isinstance(room, Prompt)
+    assert isinstance(short, Prompt)
+    assert room.prefix_ids == short.prefix_ids == ()
+
+
+@pytest.mark.parametrize(
+    ("written", "length", "made", "finished"),
+    [
+        ("XY", 2, "abXYefg", True),
+        ("XYZ", 2, "abXYefg", True),
+        ("X\0", 2, "abX", True),
+        ("XYZ", 4, "abXYZg", True),
+        ("XYZ", 99, "abXYZ", False),
+    ],
+)
+def test_a_segment_takes_the_place_of_as_many_tokens_as_could_be_written(
+    build: Build, written: str, length: int, made: str, finished: bool
+) -> None:
+    group = demonstrated(build, "abcdefg")
+    prompt = Prompt.of(group.root.messages, root_id=group.root.prompt_id, prefix_ids=tuple(map(ord, "ab")))
+    sampled = group.responses[0].model_copy(
+        update={
+            "response_id": "s",
+            "prompt_id": prompt.prompt_id,
+            "step": "segments",
+            "token_ids": tuple(map(ord, f"ab{written}")),
+            "finish_reason": "length",
+            "settings": {"max_new_tokens": length},
+        }
+    )
+    (example,) = spliced(replace(group, prompts=(group.root, prompt), responses=(*group.responses, sampled)), LETTERS)
+    assert isinstance(example, Example)
+    chosen, rejected = example.member("chosen"), example.member("rejected")
+    assert (chosen.text, rejected.text, rejected.finished) == ("abcdefg", made, finished)
+    assert rejected.token_ids == LETTERS.response_ids(made, finished=finished)
+    assert (example.prompt, example.numbers) == (group.root, {"start": 2.0})
+
+
+def test_a_segment_that_is_the_old_one_teaches_nothing_and_belongs_to_what_begins_so(build: Build, read: Read) -> None:
+    group = demonstrated(build, "abcd")
+    again = group.responses[0].model_copy(
+        update={
+            "response_id": "s", "step": "segments", "settings": {"max_new_tokens": 2}, "token_ids": (97, 98, 99, 100, 0)
+        }
+    )  # fmt: skip
+    assert read(list(spliced(replace(group, responses=(*group.responses, again)), LETTERS))) == ["same text"]
+    other = Prompt.of(group.root.messages, root_id=group.root.prompt_id, prefix_ids=(98,))
+    foreign = again.model_copy(update={"prompt_id": other.prompt_id, "token_ids": (98, 99)})
+    of_both = replace(group, prompts=(group.root, other), responses=(*group.responses, foreign))
+    assert list(spliced(of_both, LETTERS)) == []
+    assert read(list(spliced(group, LETTERS))) == ["no rewritten segment"]
+    assert read(list(cut_open(replace(group, responses=(foreign,)), LETTERS))) == ["no given answer"]
+
+
+def test_a_buffer_is_drawn_from_by_how_often_each_was_drawn_before() -> None:
+    buffer = ReplayBuffer(3, ["a", "b", "c"], [0, 1, 3])
+    first = [buffer.draw(1, random.Random(seed))[0] for seed in range(4000)]
+    for place, chance in enumerate(buffer.probabilities()):
+        assert abs(first.count(place) / 4000 - chance) < 4 * (chance * (1 - chance) / 4000) ** 0.5
+    assert buffer.draw(9, random.Random(0)) == [0, 1, 2]
+    assert len({*buffer.draw(2, random.Random(1))}) == 2

@@ -13,6 +13,8 @@ def test_rules_declare_what_they_write_and_read() -> None:
     pairs = {name for name, found in rules().items() if found.roles == ("chosen", "rejected")}
     assert rules().keys() - pairs == {
         "chance_to_win",
+        "cut_open",
+        "degraded",
         "demonstrations",
         "editing",
         "explored",
@@ -22,12 +24,14 @@ def test_rules_declare_what_they_write_and_read() -> None:
         "own_answer",
         "ranking",
         "rollouts",
+        "sampled_together",
         "threshold_labels",
         "unpaired",
     }
     given = {name for name, found in rules().items() if found.reads_given}
     assert given == {
         "clear_pairs",
+        "degraded",
         "demonstrations",
         "editing",
         "given",

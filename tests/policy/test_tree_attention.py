@@ -194,7 +194,7 @@ def test_gradients_of_a_shared_beginning_are_added_up_in_float32() -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("masks_without_checks")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_compiled_it_attends_the_same_and_is_compiled_twice_for_all_lengths_and_windows(
+def test_compiled_it_attends_the_same_and_is_compiled_twice_for_all_lengths_with_windows_or_without(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Needs a C++ compiler. Float32: each number is a mean of values near 1, summed in another order."""
@@ -209,7 +209,7 @@ def test_compiled_it_attends_the_same_and_is_compiled_twice_for_all_lengths_and_
             with torch.no_grad():
                 found, expected = _by_blocks(*given, rule(layer, of)), dense(*given, layer, of)
             torch.testing.assert_close(found, expected, rtol=0, atol=3e-6)
-    assert compiles.frame_count == 2  # without windows and with them, whatever the lengths
+    assert compiles.frame_count == 4  # the first length and all others, without windows and with them
 
 
 @pytest.mark.gpu

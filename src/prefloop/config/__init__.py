@@ -48,6 +48,7 @@ from prefloop.config.references import GeometricMixture, HarmonicMixture, mixtur
 from prefloop.config.spoken import judge_of, sampler_of, setting
 from prefloop.config.steps import (
     STEP_CLASSES,
+    BufferStep,
     CloseStep,
     DataStep,
     EvaluateStep,
@@ -63,6 +64,7 @@ from prefloop.config.steps import (
     ReadingStep,
     ReplaySamplerConfig,
     SampleStep,
+    SearchStep,
     ServerSamplerConfig,
     SourceConfig,
     StepConfig,
@@ -90,6 +92,7 @@ __all__ = [
     "AgainstDesign",
     "AllPairsDesign",
     "ArithmeticStepsJudge",
+    "BufferStep",
     "CloseStep",
     "CollapseMonitor",
     "ComparingDesign",
@@ -142,6 +145,7 @@ __all__ = [
     "RubricJudge",
     "SampleStep",
     "ScaledFit",
+    "SearchStep",
     "ServerSamplerConfig",
     "ShorterJudge",
     "Shown",

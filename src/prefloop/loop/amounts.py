@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from math import ceil
 
 from prefloop.config import (
+    BufferStep,
     DataStep,
     JudgeStep,
     MixStep,
@@ -13,6 +14,7 @@ from prefloop.config import (
     PromptsStep,
     Recipe,
     SampleStep,
+    SearchStep,
     TrainStep,
 )
 from prefloop.judging import most_calls
@@ -32,9 +34,11 @@ JOURNALED = {
     "next_turn": {"prompts": "prompts"},
     "data": {"given_pairs": "pairs"},
     "sample": {"answers": "responses", "tokens": "tokens"},
+    "search": {"prompts": "prompts", "answers": "responses"},
     "judge": {"judge_calls": "calls"},
     "pair": {"pairs": "examples", "prompts": "prompts"},
     "mix": {"pairs": "examples"},
+    "buffer": {"pairs": "examples"},
     "train": {"optimiser_steps": "steps"},
 }
 """By type of step: what the journal calls the same numbers."""
@@ -113,14 +117,13 @@ class Ledger:
                 }
             case JudgeStep():
                 amounts = {"judge_calls": _judge_calls(settings, read)}
-            case NextTurnStep():
-                amounts = {"prompts": read("responses", "answers")}
+            case NextTurnStep() | SearchStep():
+                amounts = _derived(settings, read, measured=measured)
             case PairStep():
                 makes = "pairs" if find_rule(settings.rule, "rule").writes is Example else "prompts"
                 amounts = {makes: self._made(artifact, settings, read, measured=measured)}
-            case MixStep():
-                slots = ("first", *map(earlier_slot, range(len(settings.shares))))
-                amounts = {"pairs": sum(read(slot, "pairs") or 0 for slot in slots) or None}
+            case MixStep() | BufferStep():
+                amounts = {"pairs": _gathered(settings, read)}
             case TrainStep():
                 pairs = read("examples", "pairs")
                 steps = None if pairs is None else ceil(pairs / settings.batch_size) * settings.epochs
@@ -144,6 +147,24 @@ class Ledger:
             return None if measured else read("judgments", "given_pairs")
         share = self.made_per_prompt.get(artifact.step) if measured else 1
         return _times(read("prompts", "prompts"), share)
+
+
+def _derived(
+    settings: NextTurnStep | SearchStep, read: Callable[[str, str], int | None], *, measured: bool
+) -> dict[str, int | None]:
+    """Second questions, one an answer; or the beginnings and steps that a search keeps at most."""
+    if isinstance(settings, NextTurnStep):
+        return {"prompts": read("responses", "answers")}
+    beginnings = _times(read("prompts", "prompts"), None if measured else settings.max_steps)
+    return {"prompts": beginnings, "answers": _times(beginnings, settings.num_actions)}
+
+
+def _gathered(settings: MixStep | BufferStep, read: Callable[[str, str], int | None]) -> int | None:
+    """Examples of several steps together: of a mixture all at most, from a buffer as many as are drawn."""
+    if isinstance(settings, BufferStep):
+        return settings.draws
+    slots = ("first", *map(earlier_slot, range(len(settings.shares))))
+    return sum(read(slot, "pairs") or 0 for slot in slots) or None
 
 
 def _judge_calls(settings: JudgeStep, read: Callable[[str, str], int | None]) -> int | None:

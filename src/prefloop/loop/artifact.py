@@ -52,7 +52,7 @@ def turn_at(place: Place, recipe: Recipe) -> int:
 def unmixed(examples: Iterable[Artifact]) -> Iterator[Artifact]:
     """The pair steps that examples come from, behind all mixing."""
     for artifact in examples:
-        if artifact.step_type == "mix":
+        if artifact.step_type in {"mix", "buffer"}:
             yield from unmixed(chain.from_iterable(artifact.inputs.values()))
         else:
             yield artifact

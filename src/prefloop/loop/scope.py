@@ -122,6 +122,14 @@ class Scope:
             raise RecipeError(f"'{name}' has not been made when it is read. {did_you_mean(name, known)}")
         return (found,)
 
+    def made_last(self, name: str) -> tuple[Artifact, ...]:
+        """What the step of this name made when it last ran: in this round, or in the last accepted one that has it."""
+        accepted = [done for done in self.rounds[:-1] if done.accepted]
+        for done in reversed([*accepted, *self.rounds[-1:]]):
+            if (found := done.find(name)) is not None:
+                return (found,)
+        return ()
+
     def begun_average(self, start: Artifact) -> tuple[Artifact, ...]:
         """The moving average that training from a policy goes on with; none where the policy keeps none."""
         kept = start.step_type == "train" and self._keeps_average(start.step, start.place.round)

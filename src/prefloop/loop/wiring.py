@@ -8,6 +8,7 @@ from typing import cast
 from pydantic import JsonValue
 
 from prefloop.config import (
+    BufferStep,
     DataStep,
     EvaluateStep,
     JudgeStep,
@@ -33,6 +34,7 @@ from prefloop.loop.prompt_set import prompt_set
 from prefloop.loop.rounds import rounds
 from prefloop.loop.scope import Scope, trains_policy
 from prefloop.loop.stage import derive
+from prefloop.loop.steps.buffer import BEFORE
 from prefloop.loop.steps.judge import shown, trained_judge
 from prefloop.loop.steps.mix import earlier_slot
 from prefloop.objectives import Objective, find_objective
@@ -55,6 +57,8 @@ def is_optional(slot: str, settings: StepConfig) -> bool:
             return slot == "previous"
         case EvaluateStep():
             return slot.endswith(OF_EVALUATION)
+        case BufferStep():
+            return slot == BEFORE
         case MixStep():
             return slot in map(earlier_slot, range(len(settings.reads)))
         case PairStep():

@@ -11,6 +11,7 @@ from prefloop.objectives.batch_adaptive import (
     beta_dpo,
     log_selection_weights,
 )
+from prefloop.objectives.combined import length_regularized_token_odpo
 from prefloop.objectives.cpo import cpo, cpo_simpo, tpo, tpo_length_normalised
 from prefloop.objectives.davir import davir_dpo
 from prefloop.objectives.described import Description, Parameter, behaviour, choices, described, facts
@@ -184,6 +185,7 @@ __all__ = [
     "leave_one_out_advantages",
     "length_normalized_dpo",
     "length_regularized_dpo",
+    "length_regularized_token_odpo",
     "log_offset",
     "log_ratio_offset",
     "log_selection_weights",

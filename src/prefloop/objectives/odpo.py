@@ -12,7 +12,7 @@ from torch.nn.functional import logsigmoid
 from prefloop.errors import DataError
 from prefloop.objectives.registry import Elsewhere, objective
 
-_SCORES_ORDER = "the offset is by how much the chosen answer's score is the higher one"
+ORDERED = "the offset is by how much the chosen answer's score is the higher one"
 
 
 def score_gap(
@@ -68,7 +68,7 @@ def identity_offset(
 @objective(
     source="arXiv:2402.10571",
     elsewhere=(Elsewhere("rycolab/odpo", "loss=odpo", {"beta": "beta", "alpha": "alpha"}, "log, its default"),),
-    swap=_SCORES_ORDER,
+    swap=ORDERED,
 )
 def odpo(
     policy_chosen_logps: Float[Tensor, " pairs"],
@@ -121,7 +121,7 @@ def odpo(
 @objective(
     source="arXiv:2402.10571",
     elsewhere=(Elsewhere("rycolab/odpo", "loss=odpo", {"beta": "beta", "alpha": "alpha"}, "its flag `ratio`"),),
-    swap=_SCORES_ORDER,
+    swap=ORDERED,
 )
 def odpo_log_ratio(
     policy_chosen_logps: Float[Tensor, " pairs"],
@@ -170,7 +170,7 @@ def odpo_log_ratio(
     return -logsigmoid(beta * (rho_chosen - rho_rejected) - offset)
 
 
-@objective(source="arXiv:2402.10571 (an ablation)", swap=_SCORES_ORDER)
+@objective(source="arXiv:2402.10571 (an ablation)", swap=ORDERED)
 def odpo_identity(
     policy_chosen_logps: Float[Tensor, " pairs"],
     policy_rejected_logps: Float[Tensor, " pairs"],

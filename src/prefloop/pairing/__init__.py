@@ -33,6 +33,7 @@ from prefloop.pairing.preferred import preferred
 from prefloop.pairing.prompted import instructed, prompted
 from prefloop.pairing.ranking import ranking
 from prefloop.pairing.registry import Dropped, Rule, SetConstant, find_rule, rule, rules
+from prefloop.pairing.rewritten import cut_open, spliced
 from prefloop.pairing.rollouts import rollouts, sampled_together
 from prefloop.pairing.self_play import self_play
 from prefloop.pairing.siblings import siblings
@@ -59,6 +60,7 @@ __all__ = [
     "chance_to_win",
     "clear_pairs",
     "corrupted_numbers",
+    "cut_open",
     "degraded",
     "demonstrations",
     "dice",
@@ -104,6 +106,7 @@ __all__ = [
     "siblings",
     "side_by_side",
     "side_by_side_text",
+    "spliced",
     "teacher",
     "threshold_labels",
     "tournament",

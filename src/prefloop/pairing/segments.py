@@ -1,8 +1,12 @@
 """Rejected answers made by rewriting a segment of a demonstration, and their buffer (SAPO, arXiv:2405.20830)."""
 
-from collections.abc import Hashable, Sequence
+import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import log
+from typing import Any, Generic, TypeVar
 
+T = TypeVar("T")
 NOT_REWRITTEN = 3
 """Tokens at the end of an answer that no segment reaches, where the answer is longer than a segment."""
 
@@ -41,22 +45,22 @@ def splice(response: Sequence[int], start: int, segment_length: int, generated: 
 
 
 @dataclass
-class ReplayBuffer:
+class ReplayBuffer(Generic[T]):
     """First in, first out; what was drawn less often is likelier to be drawn."""
 
     size: int
-    items: list[Hashable] = field(default_factory=list[Hashable])
+    items: list[T] = field(default_factory=list[Any])
     """The oldest first."""
     times_drawn: list[int] = field(default_factory=list[int])
     """Of each item."""
 
-    def add(self, item: Hashable) -> None:
+    def add(self, item: T) -> None:
         """Puts an item in; the oldest goes where there is no room."""
         kept = max(len(self.items) + 1 - self.size, 0)
         self.items = [*self.items, item][kept:]
         self.times_drawn = [*self.times_drawn, 0][kept:]
 
-    def count(self, drawn: Sequence[Hashable]) -> None:
+    def count(self, drawn: Sequence[T]) -> None:
         """Counts what was drawn; what is no longer here is passed over."""
         for item in drawn:
             if item in self.items:
@@ -66,3 +70,12 @@ class ReplayBuffer:
         """Of each item to be drawn next: in proportion to 1 / (1 + times drawn)."""
         weights = [1 / (1 + times) for times in self.times_drawn]
         return [weight / sum(weights) for weight in weights]
+
+    def draw(self, count: int, draw: random.Random) -> list[int]:
+        """So many places, in order, none twice: one after the other, each by what the probabilities leave for the rest.
+
+        An exponential variable by its probability is the least of all as often as that says (Efraimidis and Spirakis,
+        2006), so that the least ones are such a draw.
+        """
+        waits = [-log(1 - draw.random()) / chance for chance in self.probabilities()]
+        return sorted(sorted(range(len(waits)), key=waits.__getitem__)[:count])

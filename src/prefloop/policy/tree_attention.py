@@ -110,7 +110,7 @@ def block_mask(standing: Standing) -> BlockMask:
 
 @cache
 def compiled_flex_attention() -> Callable[..., Tensor]:
-    """FlexAttention, compiled once for all lengths.
+    """FlexAttention, compiled for the first sequence and once more for all other lengths.
 
     So it is for each precision, with gradient and without, with a window and without, and for each soft cap and each
     number of grouped heads: a model with windows in some layers has more kernels than PyTorch makes of its own accord.

@@ -35,9 +35,9 @@ class Standing(NamedTuple):
         return Standing(self.place.to(device), self.reach.to(device), self.depth.to(device), horizon)
 
     def at(self, index: Tensor) -> "Standing":
-        """Where some of the tokens stand, by their places."""
+        """Where some of the tokens stand."""
         horizon = None if self.horizon is None else self.horizon[index]
-        return Standing(index, self.reach[index], self.depth[index], horizon)
+        return Standing(self.place[index], self.reach[index], self.depth[index], horizon)
 
 
 def may_see(query: Standing, key: Standing) -> Tensor:

@@ -323,19 +323,20 @@ class Pool:
         self, endpoint: Endpoint, path: str, body: Mapping[str, Any], read: Callable[[bytes], Any], most_bytes: int
     ) -> Any:
         status, retry_after, content = await self._read(endpoint, "POST", path, body, most_bytes)
-        said = self._said(content)
+        if 200 <= status < 300:
+            try:
+                return read(content)
+            except (ValueError, RecursionError) as error:
+                found = self._said(content) or "an empty body"
+                raise BadAnswerError(f"answered {status} with no JSON: {found}") from error
+        said = f"{status}: {self._said(content)}"
         if status in _BUSY:
-            raise _BusyError(f"answered {status}: {said}", _retry_after(retry_after), is_loading=status == _LOADING)
+            raise _BusyError(f"answered {said}", _retry_after(retry_after), is_loading=status == _LOADING)
         if status >= 500:
-            raise BadAnswerError(f"answered {status}: {said}")
-        if status >= 300:
-            what = "redirects, which is not followed" if status < 400 else f"refused with {status}: {said}"
-            lists = f" It lists {endpoint.lists}." if status == 404 and endpoint.lists else ""
-            raise RefusedError(f"{endpoint.at(path)}: {what}.{lists} Check {self.named}.url, model and key.", status)
-        try:
-            return read(content)
-        except (ValueError, RecursionError) as error:
-            raise BadAnswerError(f"answered {status} with no JSON: {said or 'an empty body'}") from error
+            raise BadAnswerError(f"answered {said}")
+        what = "redirects, which is not followed" if status < 400 else f"refused with {said}"
+        lists = f" It lists {endpoint.lists}." if status == 404 and endpoint.lists else ""
+        raise RefusedError(f"{endpoint.at(path)}: {what}.{lists} Check {self.named}.url, model and key.", status)
 
     def _said(self, content: bytes) -> str:
         return self.shown(content.decode(errors="replace"))

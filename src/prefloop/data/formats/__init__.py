@@ -10,6 +10,7 @@ from prefloop.data.formats import (
     ranked,
     rated,
     suites,
+    summaries,
     trl,
     ultrafeedback,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "rated",
     "register",
     "suites",
+    "summaries",
     "trl",
     "ultrafeedback",
 ]

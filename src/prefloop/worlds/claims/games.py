@@ -65,7 +65,7 @@ def _self_play(prefers: Tensor, objective: str, rounds: int, start: TabularPolic
     return [probs(first), *(probs(policy) for policy in played.policies)]
 
 
-@claim("dno", source="arXiv:2404.03715 algorithm 1 and equation 8")
+@claim("dno", source="arXiv:2404.03715 algorithm 1 and equation 8", systems=("dno_theory",))
 def soft_policy_iteration_in_a_cycle() -> float:
     """Every round is pi_t * exp(P(y > pi_t) / eta) / Z, in a weighted cycle."""
     prefers = cyclic(WEIGHTED)
@@ -77,7 +77,7 @@ def soft_policy_iteration_in_a_cycle() -> float:
     )
 
 
-@claim("dno", source="arXiv:2404.03715, section 3: monotone improvement")
+@claim("dno", source="arXiv:2404.03715, section 3: monotone improvement", systems=("dno_theory",))
 def each_round_beats_the_one_before() -> float:
     """P(next > current) is at least 1/2 + eta KL(next || current)."""
     prefers = cyclic(WEIGHTED)
@@ -92,7 +92,7 @@ def exploitability(policy: Float[Tensor, " answers"], prefers: Float[Tensor, "an
     return (prefers @ policy).max().item() - 0.5
 
 
-@claim("dno", source="arXiv:2404.03715, section 3; Freund and Schapire 1999")
+@claim("dno", source="arXiv:2404.03715, section 3; Freund and Schapire 1999", systems=("dno_theory",))
 def the_average_settles() -> float:
     """The average of T rounds of step sqrt(8 log(1/p) / T) is exploited by at most Hedge's sqrt(log(1/p) / (2 T))."""
     return max(_beyond_hedge(lambda step: f"{{name: dno, eta: {1 / step}}}", rounds) for rounds in (4, 16, 32))
@@ -127,14 +127,14 @@ def the_last_iterate_spirals_away() -> float:
     return _shrinking([kl(equilibrium((0.5, 0.5, 0.5)), policy) for policy in found])
 
 
-@claim("dno", source="arXiv:2404.03715, section 2; worked out")
+@claim("dno", source="arXiv:2404.03715, section 2; worked out", systems=("dno_theory",))
 def the_last_iterate_cycles() -> float:
     """In a weighted cycle every round is farther from the equilibrium than the one before."""
     found = _self_play(cyclic(WEIGHTED), "{name: dno, eta: 1.0}", rounds=12)
     return _shrinking([kl(equilibrium(WEIGHTED), policy) for policy in found])
 
 
-@claim("dno", source="arXiv:2404.03715, section 2; worked out")
+@claim("dno", source="arXiv:2404.03715, section 2; worked out", systems=("dno_theory",))
 def the_equilibrium_stays() -> float:
     """From the equilibrium of a weighted cycle no round moves."""
     nash = equilibrium(WEIGHTED)

@@ -298,3 +298,21 @@ def the_mixture_is_tilted() -> float:
     clipped = other.clamp(1.1 * world.ref, 0.9 * world.ref)
     mixture = -torch.logaddexp(log(0.3) - world.ref, log(0.7) - clipped)
     return apart(found, (mixture + world.reward / 0.5).log_softmax(0)) + unless(bool((clipped != other).any()))
+
+
+@claim("length_regularized_token_odpo", source="its three parts, worked out", systems=("ilr_dpo_combined",))
+def three_remedies_at_once() -> float:
+    """Without token level, labels of one gap in score end where odpo's do less alpha |y| / beta: the parts add up."""
+    world = Bandit.of(2, seed=26, lengths=(2, 7))
+    alpha, beta, offset, gap, prob_first = 0.1, 0.5, 0.5, 2.0, 0.7
+    masses = torch.tensor([[0.0, prob_first], [1 - prob_first, 0.0]], dtype=torch.float64)
+    examples: list[TokenExample] = []
+    for order in range(2):
+        scores = torch.zeros(2, dtype=torch.float64).index_fill(0, torch.tensor([order]), gap)
+        examples.append(every_pair(world.answers, masses, {"score": scores})[order])
+    name = "length_regularized_token_odpo"
+    loss = population_loss(name, examples, world.policy, alpha=alpha, offset=offset, beta=beta, kl_weight=0.0)
+    found = loss.minimum().logps().detach()
+    plain = population_loss("odpo", examples, world.policy, beta=beta, alpha=offset).minimum().logps().detach()
+    untilted = (found + alpha * world.lengths / beta).log_softmax(0)
+    return float((untilted - plain).abs().max())
