@@ -569,6 +569,40 @@ def test_step_dpo_sets_right_steps_against_the_first_wrong_one(tmp_path: Path) -
     assert {verdict_on(text_of(tokens)) for tokens in chosen} >= {0.0, 1.0}
 
 
+@pytest.mark.system("mcts_dpo")
+def test_the_search_of_mcts_dpo_visits_what_ends_right(tmp_path: Path) -> None:
+    """Of the siblings behind one beginning the chosen one was visited more, and chosen ones end right more often. The
+    same trees grow again, byte by byte; where no end is right, no pair is left."""
+    few = ("blocks=1", "policy.references={ref: taught}")
+    run = ran("mcts_dpo", tmp_path / "run", *few) / "round-00"
+
+    trees = {one.prompt_id: one for one in read_folder(run / "tree" / "prompts", Prompt)}
+    q = {
+        subject: value
+        for one in read_folder(run / "tree" / "judgments", Judgment)
+        if one.aspect == "q"
+        for subject, value in zip(one.subjects, one.values, strict=True)
+    }
+    for one in pairs_of(run):
+        assert trees[one.prompt.prompt_id].prefix_ids == one.prompt.prefix_ids
+        visits = [one.member(role).numbers["visits"] for role in ("chosen", "rejected")]
+        assert visits[0] >= visits[1]
+        for member in one.members:
+            assert (member.token_ids or ())[: len(one.prompt.prefix_ids)] == one.prompt.prefix_ids
+    means = [np.mean([q[one.member(role).response_id] for one in pairs_of(run)]) for role in ("chosen", "rejected")]
+    assert means[0] > means[1] + 0.3
+    asked = [one.prompt.prefix_ids for one in pairs_of(run)]
+    assert () in asked
+    assert len({len(ids) for ids in asked}) > 1
+    again = ran("mcts_dpo", tmp_path / "again", *few, "policy.objective=dpo", until="tree")
+    for kind in ("prompts", "responses", "judgments"):
+        files = [of / "tree" / kind / "part-00000.jsonl" for of in (run, again / "round-00")]
+        assert files[0].read_bytes() == files[1].read_bytes()
+    with pytest.raises(DataError, match="no usable pair"):
+        ran("mcts_dpo", tmp_path / "blind", *few, "tree.simulations=1", "tree.num_actions=2", "pairs.right_only=true",
+            "tree.judge={type: regex, pattern: never}", until="pairs", reuse=run.parent)  # fmt: skip
+
+
 SOLUTIONS = Path(__file__).parents[3] / "shared" / "data" / "gsm8k_model_solutions.jsonl.gz"
 
 

@@ -46,8 +46,8 @@ def test_discount_and_unvisited_children_count() -> None:
 
 
 def test_priors_values_and_exploration() -> None:
-    assert step_prior([]) == 1.0
-    assert step_prior([-1.0, -1.0], 1.0) == pytest.approx(0.36787944)
+    assert step_prior(0.0, 0) == 1.0
+    assert step_prior(-2.0, 2, 1.0) == pytest.approx(0.36787944)
     assert node_value(0.0, parent_depth=9, parent_value=0.4) == 0.4
     assert node_value(0.0, parent_depth=9, parent_value=0.4, terminal=True, outcome=-1.0) == -0.6
     assert node_value(0.8, parent_depth=5, parent_value=0.4) == 0.4

@@ -394,3 +394,6 @@ JudgeConfig = Annotated[
     | LogLikelihoodJudge,
     Field(discriminator="type"),
 ]
+
+EndJudge = Annotated[ExactMatchJudge | FinalNumberJudge | RegexJudge | LengthWindowJudge, Field(discriminator="type")]
+"""Rules that call a whole answer right (1) or wrong (0)."""

@@ -8,7 +8,7 @@ from pydantic import Discriminator, Field, JsonValue, Tag, ValidationError, mode
 from prefloop.config.base import Config, Options, is_mapping
 from prefloop.config.designs import ComparingDesign, DesignConfig, EachDesign
 from prefloop.config.gate import GateConfig, MonitorsConfig
-from prefloop.config.judges import JudgeConfig
+from prefloop.config.judges import EndJudge, JudgeConfig
 from prefloop.config.references import Reference, Sampled, policies_of
 from prefloop.config.servers import ServersConfig
 from prefloop.config.suite_file import Turns
@@ -239,6 +239,44 @@ class SampleStep(ReadingStep):
         """Of the sampler its type alone: a file counts by its content, a server by the policy that it serves."""
         said = super().said()
         return {**said, "sampler": {"type": self.sampler.type}} if "sampler" in said else said
+
+
+class SearchStep(ReadingStep):
+    """A tree of steps behind every prompt, searched by the policy, and judged at its ends (MCTS-DPO)."""
+
+    main: ClassVar[str | None] = "policy"
+    type: Literal["search"]
+    policy: str = "current"
+    """Whose steps: initial, round_start, current, or the name of a train step."""
+    judge: EndJudge
+    """Says of a whole solution whether it is right, by `type`; one that does not end is wrong."""
+    simulations: Annotated[int, Field(ge=1)] = 64
+    """Of the search, from every node of the chosen path."""
+    depth: Annotated[int, Field(ge=1)] = 3
+    """Steps that a simulation looks ahead."""
+    num_actions: Annotated[int, Field(ge=2)] = 2
+    """Steps that are sampled behind a beginning; equal ones are one."""
+    rollouts: Annotated[int, Field(ge=0)] = 1
+    """Solutions that are sampled behind each new step: the mean of their ends, 1 or -1, is its value. 0: a step is
+    worth what the one before it is, until a simulation meets an end."""
+    w_exp: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of exploration in PUCT."""
+    length_penalty: Annotated[float, Field(ge=0)] = 1.25
+    """A step is explored by exp(its log-probability / its length to this power)."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Softmax temperature."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Smallest set of most likely tokens whose probability reaches this."""
+    step_ends: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)] = ("\n",)
+    """Texts that end a step; they belong to it."""
+    max_step_tokens: Annotated[int, Field(ge=1)] = 128
+    """Longest step, in tokens; longer ones are cut there, and the next begins."""
+    max_steps: Annotated[int, Field(ge=1)] = 16
+    """Steps of a solution; one that has not ended by then is cut."""
+    max_new_tokens: Annotated[int, Field(ge=1)] = 512
+    """Longest rollout behind a step, in tokens."""
+    wave: Annotated[int, Field(ge=1)] = 64
+    """Prompts that are searched side by side and written together: what a crash can cost."""
 
 
 BUDGET = ("max_calls", "max_cost")
@@ -579,6 +617,7 @@ STEP_CLASSES: Mapping[str, type[StepConfig]] = {
     "prompts": PromptsStep,
     "data": DataStep,
     "sample": SampleStep,
+    "search": SearchStep,
     "judge": JudgeStep,
     "next_turn": NextTurnStep,
     "pair": PairStep,

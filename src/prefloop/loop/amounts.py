@@ -14,6 +14,7 @@ from prefloop.config import (
     PromptsStep,
     Recipe,
     SampleStep,
+    SearchStep,
     TrainStep,
 )
 from prefloop.judging import most_calls
@@ -33,6 +34,7 @@ JOURNALED = {
     "next_turn": {"prompts": "prompts"},
     "data": {"given_pairs": "pairs"},
     "sample": {"answers": "responses", "tokens": "tokens"},
+    "search": {"prompts": "prompts", "answers": "responses"},
     "judge": {"judge_calls": "calls"},
     "pair": {"pairs": "examples", "prompts": "prompts"},
     "mix": {"pairs": "examples"},
@@ -115,8 +117,8 @@ class Ledger:
                 }
             case JudgeStep():
                 amounts = {"judge_calls": _judge_calls(settings, read)}
-            case NextTurnStep():
-                amounts = {"prompts": read("responses", "answers")}
+            case NextTurnStep() | SearchStep():
+                amounts = _derived(settings, read, measured=measured)
             case PairStep():
                 makes = "pairs" if find_rule(settings.rule, "rule").writes is Example else "prompts"
                 amounts = {makes: self._made(artifact, settings, read, measured=measured)}
@@ -145,6 +147,16 @@ class Ledger:
             return None if measured else read("judgments", "given_pairs")
         share = self.made_per_prompt.get(artifact.step) if measured else 1
         return _times(read("prompts", "prompts"), share)
+
+
+def _derived(
+    settings: NextTurnStep | SearchStep, read: Callable[[str, str], int | None], *, measured: bool
+) -> dict[str, int | None]:
+    """Second questions, one an answer; or the beginnings and steps that a search keeps at most."""
+    if isinstance(settings, NextTurnStep):
+        return {"prompts": read("responses", "answers")}
+    beginnings = _times(read("prompts", "prompts"), None if measured else settings.max_steps)
+    return {"prompts": beginnings, "answers": _times(beginnings, settings.num_actions)}
 
 
 def _gathered(settings: MixStep | BufferStep, read: Callable[[str, str], int | None]) -> int | None:

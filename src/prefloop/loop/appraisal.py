@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from prefloop.config import EvaluateStep, LoraConfig, Recipe, SampleStep, TrainStep
+from prefloop.config import EvaluateStep, LoraConfig, Recipe, SampleStep, SearchStep, TrainStep
 from prefloop.loop.amounts import Ledger
 from prefloop.loop.artifact import Artifact
 from prefloop.loop.largest import largest_of, longest_prompts
@@ -59,6 +59,8 @@ class Appraiser:
         match self.recipe.step(artifact.step, artifact.place.round or 0):
             case SampleStep() as settings:
                 return self._answering(artifact, settings)
+            case SearchStep() as settings:
+                return self._searching(artifact, settings)
             case TrainStep() as settings:
                 self.trained.append(settings)
                 return self._training(artifact, settings, self.models.codec)
@@ -108,6 +110,25 @@ class Appraiser:
                 adapted = self._lora(artifact.inputs["policy"])
                 shape = BatchShape.of_rows(len(PROBES), PROOF_TOKENS, PROBE_TOKENS)
                 return scoring_need(self.facts(adapted), self.program, shape, merged=False, adapted=adapted is not None)
+
+    def _searching(self, artifact: Artifact, settings: SearchStep) -> Need:
+        """Of all that a search samples, rollouts behind a beginning that is as long as one."""
+        lora = self._lora(artifact.inputs["policy"])
+        together = min(settings.wave, len(longest_prompts(artifact.inputs["prompts"], self.recipe)))
+        samples = settings.num_actions * max(settings.rollouts, 1)
+        wanted = self.recipe.machine.rows
+        begun = min(settings.max_steps * settings.max_step_tokens, settings.max_new_tokens)
+        return sampling_need(
+            self.facts(lora),
+            self.program,
+            copies=1 + (lora is not None),
+            components=1,
+            rows=min(DEFAULT_ROWS if wanted == "auto" else wanted, together * samples),
+            prompts=together,
+            samples=samples,
+            prompt_tokens=self._longest_prompt(artifact.inputs["prompts"]) + begun,
+            new_tokens=settings.max_new_tokens,
+        )
 
     def _sampling(self, artifact: Artifact, settings: SampleStep) -> Need:
         policies = {one.identity: one for one in artifact.inputs["policy"]}

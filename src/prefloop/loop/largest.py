@@ -5,7 +5,7 @@ from heapq import nlargest
 from itertools import chain, cycle
 from typing import cast
 
-from prefloop.config import DataStep, NextTurnStep, PairStep, PromptsStep, Recipe, SampleStep, TrainStep
+from prefloop.config import DataStep, NextTurnStep, PairStep, PromptsStep, Recipe, SampleStep, SearchStep, TrainStep
 from prefloop.data import GivenGroup
 from prefloop.loop.artifact import Artifact, unmixed
 from prefloop.loop.data_set import LONGEST, survey
@@ -42,6 +42,8 @@ def longest_prompts(artifacts: Iterable[Artifact], recipe: Recipe) -> list[Promp
 def _longest_answer(artifact: Artifact, recipe: Recipe) -> int:
     """Tokens of the longest answer that a step may sample."""
     settings = recipe.step(artifact.step, artifact.place.round or 0)
+    if isinstance(settings, SearchStep):
+        return settings.max_steps * settings.max_step_tokens
     return settings.max_new_tokens if isinstance(settings, SampleStep) else 0
 
 
@@ -110,10 +112,10 @@ def _of_samples(
     made: Artifact, recipe: Recipe, roles: Sequence[Role], codec: ChatCodec, settings: TrainStep
 ) -> list[Example]:
     """Stand-ins for sampled answers that grow until the length limit cuts them."""
-    sampled = [one for one in made.inputs.get("responses", ()) if one.step_type == "sample"]
+    sampled = [one for one in made.inputs.get("responses", ()) if one.step_type in {"sample", "search"}]
     limits = [recipe.step(one.step, one.place.round or 0) for one in sampled]
-    most_answers = max((limit.num_samples for limit in limits if isinstance(limit, SampleStep)), default=0)
-    longest_answer = max((limit.max_new_tokens for limit in limits if isinstance(limit, SampleStep)), default=0)
+    most_answers = max((limit.num_samples for limit in limits if isinstance(limit, SampleStep)), default=2)
+    longest_answer = max((_longest_answer(one, recipe) for one in sampled), default=0)
     prompts = longest_prompts((read for one in sampled for read in one.inputs["prompts"]), recipe)
     examples: list[Example] = []
     for prompt in prompts:

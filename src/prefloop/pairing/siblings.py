@@ -19,7 +19,7 @@ def _said(group: Group, aspect: str) -> dict[str, float]:
 
 
 @rule(writes=Example, roles=("chosen", "rejected"))
-def siblings(group: Group, *, worse: Worse = "worst") -> Iterator[Example | Dropped]:
+def siblings(group: Group, *, worse: Worse = "worst", right_only: bool = False) -> Iterator[Example | Dropped]:
     """At every prompt of a search tree, the step with most visits against the one with fewest or second most.
 
     What the search counted are judgments of kind `score`: aspect `visits`, and `q`, which decides between equally
@@ -28,7 +28,11 @@ def siblings(group: Group, *, worse: Worse = "worst") -> Iterator[Example | Drop
     Args:
         group: a question with the prompts of a search tree, and the steps taken from each as answers.
         worse: which sibling is rejected.
+        right_only: nothing of a question whose search did not end right, by a judgment of kind `label`.
     """
+    if right_only and not any(one.kind == "label" and 1 in one.values for one in group.judgments):
+        yield Dropped("no right end")
+        return
     visits, values = _said(group, "visits"), _said(group, "q")
     for prompt in group.prompts:
         steps = [one for one in group.responses if one.prompt_id == prompt.prompt_id and one.response_id in visits]

@@ -59,9 +59,9 @@ def puct(children: Sequence[Child], parent_visits: int, w_exp: float) -> list[fl
     return [child.q + w_exp * child.prior * sqrt(parent_visits) / (1 + child.visits) for child in children]
 
 
-def step_prior(token_logps: Sequence[float], length_penalty: float = 1.25) -> float:
+def step_prior(sum_logp: float, num_tokens: int, length_penalty: float = 1.25) -> float:
     """exp(sum of log-probabilities / length^penalty); 1 for a step without tokens."""
-    return exp(fsum(token_logps) / len(token_logps) ** length_penalty) if token_logps else 1.0
+    return exp(sum_logp / num_tokens**length_penalty) if num_tokens else 1.0
 
 
 def node_value(

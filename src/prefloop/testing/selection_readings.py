@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from math import isnan
+from math import fsum, isnan
 from typing import Any
 
 import numpy as np
@@ -283,6 +283,11 @@ def _puct(hyper: Values, inputs: Values) -> Fields:
     return {"scores": scores, "select": scores.index(max(scores))}
 
 
+def _prior(hyper: Mapping[str, Any], inputs: Mapping[str, Any]) -> float:
+    logps = inputs["token_logps"]
+    return step_prior(fsum(logps), len(logps), hyper.get("length_penalty", 1.25))
+
+
 def _back_up(hyper: Values, inputs: Values) -> list[Fields]:
     path = [
         PathNode(one["N"], one["value"], one["V"], tuple((n, q) for n, q in one["other_children"]))
@@ -398,7 +403,7 @@ SELECTIONS: Mapping[str, Compute] = {
     "mcts_dpo_tree": ByOperation(
         {
             "puct": _puct,
-            "prior": lambda hyper, inputs: step_prior(inputs["token_logps"], hyper.get("length_penalty", 1.25)),
+            "prior": _prior,
             "value": lambda _, inputs: node_value(**inputs),
             "backup": _back_up,
             "pairs": _siblings,

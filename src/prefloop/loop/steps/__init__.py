@@ -11,6 +11,7 @@ from prefloop.loop.steps.next_turn import NEXT_TURN
 from prefloop.loop.steps.pair import PAIR
 from prefloop.loop.steps.prompts import DATA, PROMPTS
 from prefloop.loop.steps.sample import SAMPLE
+from prefloop.loop.steps.search import SEARCH
 from prefloop.loop.steps.tokens import TOKENS
 from prefloop.loop.steps.train import TRAIN
 from prefloop.loop.steps.work import Resources, StepType, Work, devices_here
@@ -19,6 +20,7 @@ STEP_TYPES: Mapping[str, StepType] = {
     "prompts": PROMPTS,
     "data": DATA,
     "sample": SAMPLE,
+    "search": SEARCH,
     "judge": JUDGE,
     "next_turn": NEXT_TURN,
     "pair": PAIR,

@@ -266,7 +266,7 @@ def without_its_goal_a_pair_cancels() -> float:
 # ------------------------------------------------------------------------------------------------------- a tree's node
 
 
-@claim("mcts_dpo", source="arXiv:2405.00451, worked out")
+@claim("mcts_dpo", source="arXiv:2405.00451, worked out", systems=("mcts_dpo",))
 def visits_are_the_target() -> float:
     """All pairs of a node's steps, behind a common beginning, end at ref * N^(1 / beta) there and nowhere else."""
     beginning, visits = (2, 3), torch.tensor([17.0, 8.0, 4.0, 1.0], dtype=torch.float64)
@@ -280,7 +280,7 @@ def visits_are_the_target() -> float:
     return max(float((found[:4] - expected).abs().max()), float((found[4:] - ref[4:]).abs().max()))
 
 
-@claim("mcts_dpo", source="arXiv:2405.00451, worked out")
+@claim("mcts_dpo", source="arXiv:2405.00451, worked out", systems=("mcts_dpo",))
 def two_siblings() -> float:
     """Rule siblings at a node of two steps ends there too: the margin is log(N / N') / beta."""
     world = Bandit.of(2, seed=47)
