@@ -479,7 +479,7 @@ def test_inpo_is_pulled_to_the_initial_model_and_to_its_round_start_at_once(tmp_
     target = (1 / (2 * 0.1)) ** 2
     assert losses(run / "round-00")[0] == pytest.approx(target, abs=1e-3)
     assert losses(single / "round-01")[0] == pytest.approx(target, abs=1e-3)
-    assert abs(losses(run / "round-01")[0] - target) > 1e-2
+    assert abs(losses(run / "round-01")[0] - target) > 3e-3  # three times what the others are held to
     said = {one.subjects: one.values[0] or 0.0 for one in read_folder(run / "round-00/judgments", Judgment)}
     for one in pairs_of(run / "round-00"):
         two = (one.member("chosen").response_id, one.member("rejected").response_id)
