@@ -39,7 +39,9 @@ match where.split(":"):
         die_in(Journal, "commit", lambda args: seen[-1].path == path)
     case ["in-wave", number]:
         done = []
-        die_in(prefloop.loop.steps.sample, "sampled", lambda args: done.append(args) or len(done) > int(number))
+        def next_wave(args):
+            return args[0].suffix == ".writing" and (done.append(args) or len(done) > int(number))
+        die_in(prefloop.loop.steps.sample, "write_records", next_wave)
     case ["in-training", step]:
         calls = []
         die_in(Engine, "step", lambda args: calls.append(args) or len(calls) > int(step))

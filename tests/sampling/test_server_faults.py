@@ -207,7 +207,7 @@ def test_every_fault_is_said_when_it_does_not_go_away(
     server = CompletionsServer(bench, policy)
     short = Patience(timeout_s=10.0, deadline_s=20.0, first_wait_s=0.002, longest_wait_s=0.02, failures=3)
     with served(bench, policy, tmp_path, server, patience=short) as serving:
-        serving.pool.patience = Patience(0.5, 0.6, 0.002, 0.02, 3)
+        serving.pool.patience = Patience(0.5, 0.6, 0.002, 0.02, failures=1000)  # it is not proved again in between
         server.faults = Faults(1.0, (fault,))
         with pytest.raises(ResumableError, match=r"No usable answer within 0\.6 s") as error:
             list(serving.sample(draws(bench, 1, 2), PLAIN))

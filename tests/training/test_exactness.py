@@ -317,6 +317,8 @@ PROVEN = [
 TO_COME = {
     "bradley_terry",
     "bradley_terry_margin",
+    "length_regularized_token_odpo",
+    "pair_ranker",
     "ranked_rewards",
     "ranked_rewards_by_pairs",
     "ppo",
