@@ -13,6 +13,8 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging
 
+from prefloop.policy.tiny import word_tokenizer
+
 WINDOW = 33
 """Tokens of a training row: the longest prompt and an answer."""
 END, PADDING = "<|end|>", "<|padding|>"
@@ -73,31 +75,7 @@ def _write_tokenizer(directory: Path) -> dict[str, int]:
     directory.mkdir(parents=True, exist_ok=True)
     vocabulary = [PADDING, END, *(f"Ġ{word}" for word in WORDS), *sorted(set(ByteLevel.alphabet()))]
     ids = {token: number for number, token in enumerate(vocabulary)}
-    special = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
-    split = {"type": "Split", "pattern": {"Regex": r" ?[^\s]+|\s"}, "behavior": "Isolated", "invert": False}
-    tokenizer = {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [{"id": ids[token], "content": token, **special} for token in (PADDING, END)],
-        "normalizer": None,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
-        "post_processor": None,
-        "decoder": byte_level,
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": True,
-            "vocab": ids,
-            "merges": [],
-        },
-    }
+    tokenizer = word_tokenizer(ids, r" ?[^\s]+|\s", (PADDING, END))
     settings = {
         "add_prefix_space": False,
         "chat_template": TEMPLATE,

@@ -12,6 +12,7 @@ Every weight is a multiple of 2**-12 and exact in float32, so all machines write
 import hashlib
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,7 +80,7 @@ def write_tiny(directory: Path) -> None:
     for name, content in {
         "config.json": _config(ids),
         "generation_config.json": {"eos_token_id": ids[END_OF_TURN], "pad_token_id": ids[PADDING]},
-        "tokenizer.json": _tokenizer(ids),
+        "tokenizer.json": word_tokenizer(ids, _WORD_PATTERN, SPECIAL_TOKENS),
         "tokenizer_config.json": _tokenizer_config(),
     }.items():
         text = json.dumps(content, indent=1, sort_keys=True)
@@ -125,16 +126,22 @@ def _config(ids: dict[str, int]) -> dict[str, object]:
     }
 
 
-def _tokenizer(ids: dict[str, int]) -> dict[str, object]:
-    """Return a byte-level BPE without merges: a piece is a whole word of the vocabulary, or its bytes."""
+def word_tokenizer(ids: dict[str, int], pattern: str, special_tokens: Iterable[str]) -> dict[str, object]:
+    """A byte-level BPE without merges, as tokenizer.json has it: pieces are whole words of the vocabulary, or bytes.
+
+    Args:
+        ids: the vocabulary.
+        pattern: of a piece.
+        special_tokens: of the vocabulary, which no text is split into.
+    """
     special = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
-    split = {"type": "Split", "pattern": {"Regex": _WORD_PATTERN}, "behavior": "Isolated", "invert": False}
+    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [{"id": ids[token], "content": token, **special} for token in SPECIAL_TOKENS],
+        "added_tokens": [{"id": ids[token], "content": token, **special} for token in special_tokens],
         "normalizer": None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
         "post_processor": None,
