@@ -58,7 +58,12 @@ class Answers:
     @property
     def judges(self) -> tuple[str, ...]:
         """Who said something."""
-        return (*self.scores, *(() if self.compared is None else (COMPARING,)))
+        return (*self.scores, *self.compared_by)
+
+    @property
+    def compared_by(self) -> tuple[str, ...]:
+        """Who compared these answers with others'."""
+        return () if self.compared is None else (COMPARING,)
 
     def question(self, response: Response) -> Question:
         """What one of the answers answers."""
@@ -127,7 +132,8 @@ def meet(ours: Answers, theirs: Answers, judge: str) -> Meeting:
         DataError: no answer met another.
     """
     opponents = theirs.by_question()
-    won = _by_comparison(ours) if ours.compared is not None else _by_scores(ours.scores[judge], theirs.scores[judge])
+    compared = ours.compared is not None and judge == COMPARING
+    won = _by_comparison(ours) if compared else _by_scores(ours.scores[judge], theirs.scores[judge])
     rows = [
         (preference, float(len(our.text)), float(len(their.text)), ours.question(our).prompt)
         for our in ours.responses

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from statistics import fmean as mean
 
-from prefloop.config import TURN_2, EvaluateStep, StepConfig, in_pool
-from prefloop.evaluation import Answers, scoreboard
-from prefloop.loop.artifact import Inputs
+from prefloop.config import COMPARED, TURN_2, EvaluateStep, StepConfig, in_pool
+from prefloop.evaluation import Answers, comparisons, scoreboard
+from prefloop.loop.artifact import Artifact, Inputs
 from prefloop.loop.scope import Scope
 from prefloop.loop.steps.work import StepType, Work
 from prefloop.policy import TokenRow, answer_kls
@@ -24,6 +25,7 @@ def make_evaluation(work: Work) -> Mapping[str, float]:
     settings = work.settings
     assert isinstance(settings, EvaluateStep)
     ours = _answers(work, "samples", "judgments", "truth")
+    ours = replace(ours, compared=comparisons(ours, work.records("compared", Judgment)) if settings.compares else None)
     initial = _answers(work, "initial", "initial_judgments", "initial_truth")
     opponents = {"initial": initial}
     if work.artifact.inputs["previous"]:
@@ -60,7 +62,7 @@ def _baseline(work: Work) -> str:
 
 
 def _answers(work: Work, responses: str, judged: str, truth: str) -> Answers:
-    scores = {"judge": _scores(work, judged)}
+    scores = {"judge": _scores(work, judged)} if work.artifact.inputs[judged] else {}
     if work.artifact.inputs[truth]:
         scores["truth"] = _scores(work, truth)
     answers = tuple(work.records(responses, Response))
@@ -117,13 +119,18 @@ def _inputs(name: str, settings: StepConfig, scope: Scope) -> Inputs:
         step = in_pool(name, opponent)
         steps |= {f"pool {opponent}": step, f"pool {opponent} judgments": f"{step}-judgments"}
         truths[f"pool {opponent} truth"] = f"{step}-truth"
-    slots = {slot: scope.find(step) for slot, step in steps.items()}
+    judged = {slot for slot in steps if slot.endswith("judgments")} if settings.compares else set[str]()
+    slots: dict[str, tuple[Artifact, ...]] = {
+        slot: () if slot in judged else scope.find(step) for slot, step in steps.items()
+    }
     slots |= {slot: scope.find(step) if has_truth else () for slot, step in truths.items()}
     if settings.turns == 2:
         slots["prompts"] += scope.find(f"{name}-samples{TURN_2}")
         answered = [slot for slot, step in steps.items() if step.endswith(("-initial", "-samples"))]
         for slot in (*answered, *(f"pool {opponent}" for opponent in settings.pool)):
             slots[slot] += scope.find(f"{steps[slot]}-2")
+    met = ("initial", "previous", *(f"pool-{opponent}" for opponent in settings.pool)) if settings.compares else ()
+    slots["compared"] = tuple(made for opponent in met for made in scope.find(f"{name}-{opponent}{COMPARED}"))
     (sampled,) = scope.find(steps["samples"])
     slots["policy"] = () if is_tempered(settings) else sampled.inputs["policy"]
     return {**slots, "policy_initial": (scope.initial,), "round_start": (scope.round_start,)}
