@@ -46,7 +46,7 @@ from prefloop.training import MISMATCHED, not_mixed, require_measurable
 REHEARSED_ROUNDS = 10
 """After three rounds every name means the same kind of thing as before; numbers by round may still change."""
 
-OF_EVALUATION = ("previous", "previous_judgments", "truth")
+OF_EVALUATION = ("previous", "previous_judgments", "truth", "policy")
 """How the slots are called that an evaluation does without."""
 
 
