@@ -47,7 +47,7 @@ class SuiteFile(Config):
     """Who judges, by `type`, as in a recipe."""
     compares: bool = False
     """The judge is asked about two answers at a time, ours and an opponent's, in both orders, instead of about each
-    alone. For `prefloop evaluate run` on suites of one turn; not for ratings."""
+    alone. For suites of one turn; not for ratings."""
     judge_form: JudgeForm | None = None
     """What a language model is asked that judges outside of the program: `judge_requests.jsonl` holds it."""
     table: Table = "win_rates"
@@ -74,6 +74,7 @@ OF_A_STEP = (
     "count",
     "pool",
     "judge",
+    "compares",
 )
 """Fields that an evaluate step has as well."""
 
