@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from prefloop.cli.evaluate_run import RunOptions, evaluate_run_command, suite_of
-from prefloop.config import load_recipe, read_suite, shipped_suites, suite_with
+from prefloop.config import read_suite, shipped_suites, suite_with
 from prefloop.data import next_turn, read_answers, with_references
 from prefloop.data.formats import find_format
 from prefloop.errors import DataError, RecipeError
@@ -406,12 +406,6 @@ def test_verdicts_become_our_preference_whoever_was_shown_first() -> None:
 def test_second_turns_and_ratings_are_not_compared(change: dict[str, Any]) -> None:
     with pytest.raises(RecipeError, match="here: compares needs two answers to one question: "):
         suite_with(read_suite("everyday"), {"compares": True, **change}, "here")
-
-
-def test_a_loop_does_not_take_a_suite_that_compares(tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text("prompts: everyday:heldout\ncompares: true\n")
-    with pytest.raises(RecipeError, match="its judge compares, which `prefloop evaluate run` does"):
-        load_recipe("quickstart", [f"evaluation.suite={tmp_path / 'mine.yaml'}"])
 
 
 def test_the_best_of_several_is_the_judges_choice_and_the_truth_says_what_it_was_worth() -> None:

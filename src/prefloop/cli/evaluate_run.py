@@ -143,18 +143,17 @@ def _print(result: Mapping[str, Any]) -> None:
     table = Table("answers of", *judges, "tokens", "characters", "finished", "distinct-2", "n", box=None)
     for name, one in result["answers"].items():
         scores = [with_interval(one["score"][judge]["value"], one["score"][judge]["interval"]) for judge in judges]
-        tokens, characters = (
-            with_interval(one[key]["value"], one[key]["interval"]) for key in ("tokens", "characters")
-        )
-        shares = [f"{one['finish_rate']:.1%}", f"{one['distinct_2']:.3f}"]
-        table.add_row(name, *scores, tokens, characters, *shares, str(one["tokens"]["n"]))
+        columns = ("tokens", "characters", "finish_rate", "distinct_2")
+        shown = [with_interval(one[key]["value"], one[key]["interval"]) for key in columns]
+        table.add_row(name, *scores, *shown, str(one["tokens"]["n"]))
     output().print(table)
     say(_notes(result))
 
 
 def _notes(result: Mapping[str, Any]) -> Iterator[str]:
     model = result["model"]
-    yield f"in brackets {next(iter(result['answers'].values()))['interval_method']}"
+    first = next(iter(result["answers"].values()))
+    yield f"in brackets {first['interval_method']}; of distinct-2 {first['distinct_2']['interval_method']}"
     if result["judge"] is None:
         yield "nobody judged: name a judge (--judge) for scores and comparisons"
     if (best := result.get("best_of")) is not None:

@@ -51,7 +51,7 @@ class SuiteFile(Config):
     """Who judges, by `type`, as in a recipe."""
     compares: bool = False
     """The judge is asked about two answers at a time, ours and an opponent's, in both orders, instead of about each
-    alone. For `prefloop evaluate run` on suites of one turn; not for ratings."""
+    alone. For suites of one turn; not for ratings."""
     judge_form: JudgeForm | None = None
     """What a language model is asked that judges outside of the program: `judge_requests.jsonl` holds it."""
     table: Table = "win_rates"
@@ -63,16 +63,16 @@ class SuiteFile(Config):
         if self.compares and (self.turns == 2 or self.table == "ratings"):
             found = "turns is 2, and second turns follow different first answers" * (self.turns == 2)
             raise ValueError(f"compares needs two answers to one question: {found or 'the table is of ratings'}")
-        if (self.best_of or 1) > 1 and self.compares:
-            raise ValueError("best_of needs a judge that scores single answers, but compares is true")
-        require_choice(self.best_of or 1, self.turns or 1, self.num_beams or 1)
+        require_choice(self.best_of or 1, self.turns or 1, self.num_beams or 1, compares=self.compares)
         return self
 
 
-def require_choice(best_of: int, turns: int, num_beams: int) -> None:
+def require_choice(best_of: int, turns: int, num_beams: int, *, compares: bool) -> None:
     """The best of several can be had where several are drawn, and nothing follows the others (ValueError)."""
     if best_of > 1 and turns == 2:
         raise ValueError("best_of is for one turn, but turns is 2, and second turns follow answers that nobody chose")
+    if best_of > 1 and compares:
+        raise ValueError("best_of needs a judge that scores single answers, but compares is true: keep one of them")
     if best_of > 1 and num_beams > 1:
         raise ValueError("best_of chooses among answers that are drawn, and num_beams draws none: keep one of them")
 
@@ -91,6 +91,7 @@ OF_A_STEP = (
     "count",
     "pool",
     "judge",
+    "compares",
 )
 """Fields that an evaluate step has as well."""
 

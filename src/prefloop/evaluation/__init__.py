@@ -37,7 +37,17 @@ from prefloop.evaluation.judge_agreement import evaluate_agreement
 from prefloop.evaluation.judge_requests import judge_requests
 from prefloop.evaluation.mt_bench import evaluate_mt_bench, read_categories, vote_agreement
 from prefloop.evaluation.reward_bench import evaluate_reward_bench
-from prefloop.evaluation.scoreboard import Answers, Meeting, Question, comparisons, duel, meet, read_scores, scoreboard
+from prefloop.evaluation.scoreboard import (
+    Answers,
+    Meeting,
+    Question,
+    comparisons,
+    duel,
+    length_ratio,
+    meet,
+    read_scores,
+    scoreboard,
+)
 from prefloop.evaluation.suite_tables import Answered, battles_of, suite_result
 from prefloop.evaluation.text import distinct_2
 from prefloop.evaluation.verified import Verified, final_number, is_right, verified_accuracy
@@ -70,6 +80,7 @@ __all__ = [
     "is_switched",
     "judge_requests",
     "leaderboard_row",
+    "length_ratio",
     "markdown_counts",
     "meet",
     "preference_of",

@@ -111,7 +111,8 @@ def _recipe(run: SuiteRun, pool: Mapping[str, str]) -> LoadedRecipe:
     settings = {**of_step(run.suite), "suite": run.name, "pool": dict(pool), "sampler": run.sampler}
     compared: dict[str, Any] = {}
     if run.suite.compares and run.suite.judge is not None:
-        compared = comparisons_of_suite(settings.pop("judge"), run.step, NAME, pool)
+        opponents = {f"{in_pool(NAME, name)}{COMPARED}": in_pool(NAME, name) for name in pool}
+        compared = comparisons_of_suite(settings, run.step, opponents)
     for name in pool:
         if not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
             raise RecipeError(f"suite {run.name}: an opponent is called {name!r}. Use letters, digits, dots, hyphens.")
