@@ -33,6 +33,13 @@ from prefloop.evaluation.arena_hard import (
 )
 from prefloop.evaluation.arena_table import table_of_version_2
 from prefloop.evaluation.best_of import best_of_each, worth_of_choosing
+from prefloop.evaluation.frontier import (
+    FrontierSettings,
+    Measured,
+    evaluate_frontier,
+    read_measured,
+    read_reward_sets,
+)
 from prefloop.evaluation.judge_agreement import evaluate_agreement
 from prefloop.evaluation.judge_requests import judge_requests
 from prefloop.evaluation.mt_bench import evaluate_mt_bench, read_categories, vote_agreement
@@ -58,6 +65,8 @@ __all__ = [
     "ArenaSettings",
     "Battle",
     "Conversation",
+    "FrontierSettings",
+    "Measured",
     "Meeting",
     "Question",
     "Settings",
@@ -72,6 +81,7 @@ __all__ = [
     "evaluate_agreement",
     "evaluate_alpaca",
     "evaluate_arena",
+    "evaluate_frontier",
     "evaluate_mt_bench",
     "evaluate_reward_bench",
     "file_name",
@@ -91,6 +101,8 @@ __all__ = [
     "read_difficulties",
     "read_gamed",
     "read_leaderboard",
+    "read_measured",
+    "read_reward_sets",
     "read_scores",
     "read_style",
     "scoreboard",
