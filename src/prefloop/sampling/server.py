@@ -325,8 +325,7 @@ class ServedPolicy:
             self._require_room(draws, answer, found, settings)
             return [self._answer(draw, choice, settings) for draw, choice in zip(draws, found, strict=True)]
 
-        most = _BYTES + _BYTES_A_TOKEN * len(draws) * settings.max_new_tokens
-        return await self.pool.post("completions", {"model": self.name, **body}, accept, most_bytes=most)
+        return await self.pool.post("completions", {"model": self.name, **body}, accept, most_bytes=_most_bytes(body))
 
     def _require_room(
         self, draws: Sequence[Draw], answer: Any, found: Sequence[Completion], settings: SamplingSettings
@@ -403,12 +402,17 @@ class ServedPolicy:
         return len(self.codec.tokenizer)
 
     def _key(self, draw: Draw, settings: SamplingSettings) -> str:
-        """What decides an answer; neither the server's address nor its name for the policy."""
-        return digest(["answer", self.identity, draw.prompt_ids, draw.seed, asdict(settings)])
+        """What decides an answer; neither the server's address nor its name for the policy. Nobody asks for beams."""
+        told = {name: value for name, value in asdict(settings).items() if name != "num_beams"}
+        return digest(["answer", self.identity, draw.prompt_ids, draw.seed, told])
 
 
 async def _ask(pool: Pool, name: str, endpoint: Endpoint, body: Mapping[str, Any], accept: Callable[[Any], Any]) -> Any:
-    return await pool.post("completions", {"model": name, **body}, accept, endpoint)
+    return await pool.post("completions", {"model": name, **body}, accept, endpoint, most_bytes=_most_bytes(body))
+
+
+def _most_bytes(body: Mapping[str, Any]) -> int:
+    return _BYTES + _BYTES_A_TOKEN * body.get("n", 1) * body["max_tokens"]
 
 
 def _greedy(prompt: Sequence[int], codec: ChatCodec, can: Capabilities) -> dict[str, Any]:
