@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from prefloop.config import load_recipe
-from prefloop.data.topics import preferences
 from prefloop.loop import Progress, run_recipe
 from prefloop.policy import ChatCodec, EncodingSettings, resolve_model
 from prefloop.records import Example, Response, read_folder
@@ -120,25 +119,15 @@ def test_tdpo_holds_the_divergence_of_rejected_answers(tmp_path: Path) -> None:
 
 @pytest.mark.system("dpo_avoid_topics", no_truth="it is DPO on given pairs, whose truth is that of `dpo`")
 def test_subjects_are_avoided_and_their_neighbours_are_not(tmp_path: Path) -> None:
-    """Of a model that refuses half of all held-out questions nearly all about the three subjects are refused
-    afterwards, and none about what is near to them; without the pairs about others these are refused as well, and the
-    round is rolled back."""
-    alone = tmp_path / "alone.jsonl"
-    alone.write_text("".join(json.dumps(row) + "\n" for row in preferences() if "rather not" in row["chosen"]))
-    refused: dict[str, tuple[float, float]] = {}
-    for name, overrides in {"whole": [], "alone": [f"data.source={alone}", "policy.epochs=24"]}.items():
-        loaded = load_recipe("dpo_avoid_topics.tiny", overrides)
-        reuse = tmp_path / "whole" if name == "alone" else None
-        run = run_recipe(loaded, tmp_path / name, Progress(), reuse=reuse).run
-        boards = [json.loads((run / f"round-00/{of}.json").read_text()) for of in ("planted", "neighbours")]
-        planted, neighbours = (board["score"]["judge"] for board in boards)
-        assert 0.3 < planted["initial"] < 0.7
-        assert 0.3 < 1 - neighbours["initial"] < 0.7
-        refused[name] = planted["mean"], 1 - neighbours["mean"]
-        decision = json.loads((run / "round-00/summary.json").read_text())["decision"]
-        assert decision == ("accepted" if name == "whole" else "rolled_back")
+    """Of a model that refuses about half of all held-out questions, whatever they are about, nearly all about the three
+    subjects are refused afterwards, and none about what is near to them."""
+    run = run_recipe(load_recipe("dpo_avoid_topics.tiny"), tmp_path / "run", Progress()).run
+    boards = [json.loads((run / f"round-00/{of}.json").read_text()) for of in ("planted", "neighbours")]
+    planted, neighbours = (board["score"]["judge"] for board in boards)
+    before = planted["initial"], 1 - neighbours["initial"]
+    after = planted["mean"], 1 - neighbours["mean"]
 
-    on_subjects, on_neighbours = (wilson_interval(share, 54) for share in refused["whole"])
-    assert on_subjects[0] > 0.8
-    assert on_neighbours[1] < 0.15
-    assert wilson_interval(refused["alone"][1], 54)[0] > 0.7
+    assert all(0.3 < share < 0.7 for share in before)
+    assert wilson_interval(after[0], 54)[0] > wilson_interval(before[0], 54)[1]
+    assert wilson_interval(after[1], 54)[1] < 0.15
+    assert json.loads((run / "round-00/summary.json").read_text())["decision"] == "accepted"
