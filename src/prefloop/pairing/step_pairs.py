@@ -2,8 +2,9 @@
 
 Two rules: the first makes a prompt of every solution up to its first bad step; after more solutions have been sampled
 from there, the second makes the pairs. Verdicts on steps are judgments of kind `steps`: a span of tokens a step, which
-begins behind the step's label, and for each 1 (right), 0.5 (neutral), 0 (wrong) or None. Verdicts on final answers are
-judgments of kind `label`: 1 right, 0 wrong, None for an answer without a final one, which counts as wrong.
+begins behind the step's label, and for each 1 (right), 0.5 (neutral), 0 (wrong), or how likely it is right; or None.
+Verdicts on final answers are judgments of kind `label`: 1 right, 0 wrong, None for an answer without a final one, which
+counts as wrong.
 """
 
 from collections.abc import Iterator, Mapping
@@ -143,7 +144,7 @@ def _step_at(group: Group, response: Response, start: int, verified: bool) -> Sp
         return None
     for span, value in zip(verdict.spans, verdict.values, strict=True):
         if span[0] == start and span[1] > start:
-            return span if value == 1 or not verified else None
+            return span if (value or 0.0) > 0.5 or not verified else None
     return None
 
 
