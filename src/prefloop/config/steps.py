@@ -285,7 +285,7 @@ class SearchStep(ReadingStep):
 
     @model_validator(mode="after")
     def _is_worth_one_thing(self) -> "SearchStep":
-        if self.worth == "confidence" and "rollouts" in self.model_fields_set:
+        if self.worth == "confidence" and self.rollouts != type(self).model_fields["rollouts"].default:
             raise ValueError("rollouts have no effect where worth is confidence. Remove one of the two")
         return self
 

@@ -19,7 +19,8 @@ from prefloop.records import Message, digest
 
 Reads = Literal["score", "scores", "verdict", "choice", "expected_score"]
 """How its answer is read: one score, a score of each answer, [[A]] [[B]] or [[C]], a single letter A or B, or a single
-digit, whose expectation is the score. Of one answer A means that it is right, and P(A) is its score."""
+digit, whose expectation is the score. Of one answer the letter says whether it is right; it is asked twice, with the
+letters exchanged, so that what a model gives to a letter cancels."""
 
 READS: Mapping[Shown, tuple[Reads, ...]] = {
     "one": ("score", "expected_score", "choice"),
@@ -28,7 +29,7 @@ READS: Mapping[Shown, tuple[Reads, ...]] = {
 }
 DEFAULTS: Mapping[Shown, str] = {"one": "additive", "two": "compare", "all": "six_points_jointly"}
 """Which shipped prompt is used where none is named."""
-PLACEHOLDERS = ("conversation", "answers", "gold", "mark", "label", "labels", "lowest", "highest")
+PLACEHOLDERS = ("conversation", "answers", "gold", "mark", "label", "labels", "right", "wrong", "lowest", "highest")
 PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 
 
@@ -58,6 +59,8 @@ class PromptFile(Config):
         one_digit = self.reads == "expected_score"
         if (one_digit and self.shows == "all") != ("{label}" in self.user):
             raise ValueError("{label}, the answer that is asked about, goes with shows: all and reads: expected_score")
+        if (self.shows == "one" and self.reads == "choice") != ("{right}" in self.user and "{wrong}" in self.user):
+            raise ValueError("{right} and {wrong}, letters, go with shows: one and reads: choice")
         if self.reads not in {"score", "scores", "expected_score"}:
             return self
         if self.lowest is None or self.highest is None:
@@ -102,7 +105,9 @@ class JudgePrompt:
         return tuple(str(score) for score in range(int(self.file.lowest or 0), int(self.file.highest or 0) + 1))
 
     def parts(self, ask: Ask) -> list[str]:
-        """What is asked one after the other about an ask: each answer by its label, or (empty) everything at once."""
+        """What is asked one after the other about an ask: its answers by label, or each letter for right."""
+        if self.file.shows == "one" and self.file.reads == "choice":
+            return ["A", "B"]
         labels = labels_of(self.file.shows, len(ask.subjects))
         return labels if self.file.shows == "all" and self.file.reads == "expected_score" else [""]
 
@@ -111,14 +116,14 @@ class JudgePrompt:
 
         Args:
             ask: the prompt, and the answers in the order in which they are shown.
-            label: the answer that is asked about, where it is asked about one after the other.
+            label: the answer that is asked about, or the letter that means right, where one is after the other.
             control: control tokens of the judge's model; spelt out in an answer they are broken, so that no answer can
                 end its turn.
 
         Raises:
             DataError: the prompt file shows the gold answer, and the prompt has none.
         """
-        filled = self._filled(ask, control) | {"label": label}
+        filled = self._filled(ask, control) | {"label": label, "right": label, "wrong": "A" if label == "B" else "B"}
         asking = Message(role="user", content=_fill(self.file.user, filled).strip())
         if not self.file.system:
             return (asking,)

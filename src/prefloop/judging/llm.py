@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import exp, fsum
+from math import exp, fsum, log
 from typing import Literal
 
 from pydantic import JsonValue
@@ -16,6 +16,8 @@ from prefloop.judging.verdicts import choice_in, number_in, score_in, scores_in,
 from prefloop.pairing.combination import sigmoid
 from prefloop.records import Message, seed_for
 
+SURE = 1e-12
+"""Probabilities below it count as this."""
 TURN_TOKENS = 32
 """What a template writes around a turn, at most."""
 AGAIN = "\n\n[asked again]\n\n"
@@ -84,7 +86,7 @@ class Llm:
         unread: list[tuple[int, Said]] = []
         for place, said in self._answers(questions):
             number, label = parts[place]
-            values = self._read(said, asks[number])
+            values = self._read(said, asks[number], label)
             if None in values and said.text is not None:
                 unread.append((place, said))
                 continue
@@ -96,7 +98,7 @@ class Llm:
             number, label = parts[place]
             raw = f"{first.text}{AGAIN}{said.why or said.text}"
             tokens = first.tokens_in + said.tokens_in, first.tokens_out + said.tokens_out
-            read[number][label] = Verdict(self._read(said, asks[number]), raw, *tokens)
+            read[number][label] = Verdict(self._read(said, asks[number], label), raw, *tokens)
             yield from self._whole(number, asks[number], read)
 
     def _answers(self, questions: Sequence[Question]) -> Iterator[tuple[int, Said]]:
@@ -120,11 +122,13 @@ class Llm:
         yield number, Verdict(self._shown(values, ask), raw, *tokens)
 
     def _shown(self, values: Values, ask: Ask) -> Values:
-        """Among several scores the lowest one for an answer that says nothing."""
-        if self.prompt.file.shows != "all":
-            return values
-        lowest = self.prompt.file.lowest
-        return tuple(v if one.text.strip() else lowest for v, one in zip(values, ask.subjects, strict=True))
+        """Among several scores the lowest for an answer that says nothing; of two letters for right, what both say."""
+        file = self.prompt.file
+        if file.shows == "all":
+            return tuple(v if one.text.strip() else file.lowest for v, one in zip(values, ask.subjects, strict=True))
+        if file.shows == "one" and file.reads == "choice":
+            return (both_letters(*values),)
+        return values
 
     def _settled(self, ask: Ask) -> Verdict | None:
         """The verdict where an answer is empty; a judge that was shown nothing would grade the form of its question."""
@@ -146,8 +150,14 @@ class Llm:
     def _seed(self, ask: Ask, *words: str) -> int:
         return seed_for("judge", self.prompt.identity, *(one.text for one in ask.subjects), ask.repeat, *words)
 
-    def _read(self, said: Said, ask: Ask) -> Values:
+    def _read(self, said: Said, ask: Ask, label: str) -> Values:
         """What an answer says; None for what it does not."""
+        values = self._as_asked(said, ask)
+        if self.prompt.file.reads == "choice" and label == "B":  # the letter that means right
+            return tuple(None if value is None else 1 - value for value in values)
+        return values
+
+    def _as_asked(self, said: Said, ask: Ask) -> Values:
         count = len(ask.subjects)
         file, text = self.prompt.file, said.text
         if text is None:
@@ -164,6 +174,19 @@ class Llm:
             "expected_score": lambda text: number_in(text, self.prompt.choices),
         }
         return (one[file.reads](text),)
+
+
+def both_letters(first: float | None, second: float | None) -> float | None:
+    """P(right) of what was asked twice with the letters exchanged: log-odds averaged, so that a letter's share cancels.
+
+    Args:
+        first: P(right) with one letter for right; None where there was no verdict.
+        second: the same with the other letter.
+    """
+    if first is None or second is None:
+        return None
+    odds = [log(max(prob, SURE)) - log(max(1 - prob, SURE)) for prob in (first, second)]
+    return sigmoid(fsum(odds) / 2)
 
 
 def expected_score(logps: Mapping[str, float]) -> float:

@@ -26,12 +26,12 @@ class SearchSettings:
     """Steps sampled behind a beginning."""
     rollouts: int
     """Solutions sampled behind each new step, whose mean outcome is its value; 0: its parent's value."""
-    confidence: bool
-    """A new step is worth how sure the policy is of it, divided by max(its depth - 3, 1), instead."""
     w_exp: float
     """Weight of exploration."""
     length_penalty: float
     """Power of a step's length that its log-probability is divided by."""
+    confidence: bool = False
+    """A new step is worth how sure the policy is of it, divided by max(its depth - 3, 1), instead."""
 
 
 @dataclass(frozen=True)
