@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prefloop.evaluation import Answers, distinct_2, duel, meet, scoreboard
+from prefloop.evaluation import Answers, distinct_2, duel, length_ratio, meet, scoreboard
 from prefloop.records import FinishReason, Response
-from prefloop.statistics import length_controlled
+from prefloop.statistics import AnswerKl, length_controlled
 
 WORDS = "one two three four five six seven eight nine ten"
 
@@ -109,12 +109,18 @@ def test_the_same_seed_gives_the_same_interval() -> None:
 def test_one_prompt_gives_no_interval() -> None:
     rows = {"p": 1.0}
     found = scoreboard(
-        one_each("ours", rows), {"initial": one_each("theirs", {"p": 0.0})}, [0.5], seed=0, resamples=100
+        one_each("ours", rows),
+        {"initial": one_each("theirs", {"p": 0.0})},
+        [AnswerKl(exact=0.5, k1=0.4, k3=0.6)],
+        seed=0,
+        resamples=100,
     )
     met = found["against"]["initial"]["judge"]
     assert met["win_rate"] == 100.0
     assert [met["interval"], met["standard_error"], met["lc_interval"], met["lc_standard_error"]] == [None] * 4
-    assert (found["length"]["interval"], found["kl"]["interval"]) == (None, None)
+    assert (found["length"]["interval"], found["kl"]["interval"], found["kl"]["k3"]["interval"]) == (None, None, None)
+    assert (found["length"]["ratio_interval"], found["finish_rate"]["interval"]) == (None, None)
+    assert (found["distinct_2"]["interval"], found["score"]["judge"]["interval"]) == (None, None)
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +141,8 @@ def board() -> dict[str, Any]:
         ),
         {"judge": {"d": 0.0, "e": 3.0, "f": 3.0}, "truth": {"d": 1.0, "e": 1.0, "f": 1.0}},
     )
-    return scoreboard(ours, {"initial": initial, "previous": ours}, [1.0, 2.0, 6.0], seed=0, resamples=100)
+    kls = [AnswerKl(exact=1.0, k1=-1.0, k3=0.5), AnswerKl(2.0, 2.0, 1.5), AnswerKl(6.0, 8.0, 4.0)]
+    return scoreboard(ours, {"initial": initial, "previous": ours}, kls, seed=0, resamples=100)
 
 
 def test_each_judge_has_its_own_say_against_each_opponent(board: dict[str, Any]) -> None:
@@ -157,18 +164,51 @@ def test_lengths_are_mean_tokens_beside_the_initial_models(board: dict[str, Any]
     assert length["interval"] == pytest.approx([6 - 4.302653 * error, 6 + 4.302653 * error], abs=1e-5)
 
 
-def test_kl_is_the_mean_log_ratio_and_stands_beside_its_value_a_token(board: dict[str, Any]) -> None:
-    assert (board["kl"]["value"], board["kl"]["unit"], board["kl"]["n"]) == (3.0, "nats", 3)
-    assert board["kl"]["per_token"] == pytest.approx(0.5)
+def test_the_ratio_of_lengths_is_over_prompts_and_both_sides_are_uncertain() -> None:
+    """The same prompts are long on both sides: the ratio is known better than either mean."""
+    tokens = range(20, 35)
+    ours = answers([response(f"o{n}", f"p{n}", tokens=n + 2) for n in tokens], [1.0] * 15)
+    theirs = answers([response(f"t{n}", f"p{n}", tokens=n) for n in tokens], [1.0] * 15)
+    ratio = length_ratio(ours, theirs, seed=0, draws=1000)
+    assert (ratio.value, ratio.n, ratio.clusters) == (pytest.approx(29 / 27), 15, 15)
+    assert 1.05 < ratio.interval[0] < ratio.value < ratio.interval[1] < 1.1
+
+
+def test_the_ratio_of_lengths_is_over_all_turns_of_prompts_that_both_answered() -> None:
+    def two_turns(owner: str, prompts: Sequence[str], first: int, second: int) -> Answers:
+        opened = [response(f"{owner}{p}", p, tokens=first) for p in prompts]
+        followed = [
+            response(f"{owner}{p}2", f"{owner} said to {p}", tokens=second).model_copy(update={"root_id": p})
+            for p in prompts
+        ]
+        return Answers((*opened, *followed), {}, {one.response_id: 2 for one in followed})
+
+    ratio = length_ratio(two_turns("o", "pq", 10, 20), two_turns("t", "pqr", 5, 15), seed=0, draws=100)
+    assert (ratio.value, ratio.n, ratio.clusters) == (1.5, 4, 2)
+
+
+def test_kl_has_every_estimator_and_stands_beside_its_value_a_token(board: dict[str, Any]) -> None:
+    """1, 2 and 6 nats: mean 3 with standard error sqrt(7 / 3); t(2) at 97.5 % is 4.3027."""
+    kl = board["kl"]
+    assert (kl["value"], kl["unit"], kl["n"], kl["per_token"]) == (3.0, "nats", 3, pytest.approx(0.5))
+    assert kl["standard_error"] == pytest.approx((7 / 3) ** 0.5)
+    assert kl["interval"] == pytest.approx([3 - 4.302653 * (7 / 3) ** 0.5, 3 + 4.302653 * (7 / 3) ** 0.5], abs=1e-5)
+    assert [kl[name]["value"] for name in ("k1", "k3")] == [3.0, 2.0]
+    assert kl["k1"]["interval"][0] < 3.0 < kl["k1"]["interval"][1]
+    assert kl["cut"] == pytest.approx(1 / 3)
+    assert kl["by_prompt"] == {"p": 1.0, "q": 2.0, "r": 6.0}
 
 
 def test_finish_rate_repetition_and_scores_stand_beside_the_initial_models(board: dict[str, Any]) -> None:
-    assert board["finish_rate"] == {"value": pytest.approx(2 / 3), "initial": 1.0}
-    assert board["distinct_2"] == {"value": pytest.approx(3 / 5), "initial": pytest.approx(2 / 3)}
-    assert board["score"] == {
-        "judge": {"mean": 3.0, "initial": 2.0},
-        "truth": {"mean": pytest.approx(1 / 3), "initial": 1.0},
-    }
+    assert (board["finish_rate"]["value"], board["finish_rate"]["initial"]) == (pytest.approx(2 / 3), 1.0)
+    variety = board["distinct_2"]
+    assert (variety["value"], variety["initial"]) == (pytest.approx(3 / 5), pytest.approx(2 / 3))
+    # without p: ab, bc of 2; without q: ab, ba of 3; without r, whose answer has no pair: as it is
+    without = np.array([1.0, 2 / 3, 3 / 5])
+    assert variety["standard_error"] == pytest.approx((2 / 3 * ((without - without.mean()) ** 2).sum()) ** 0.5)
+    shown = {judge: (one["mean"], one["initial"], one["invalid"]) for judge, one in board["score"].items()}
+    assert shown == {"judge": (3.0, 2.0, 0), "truth": (pytest.approx(1 / 3), 1.0, 0)}
+    assert board["score"]["judge"]["standard_error"] == pytest.approx((7 / 3) ** 0.5)
 
 
 @pytest.mark.parametrize(

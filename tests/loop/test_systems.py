@@ -538,6 +538,49 @@ def test_xpo_pushes_the_answer_of_the_initial_model_down(tmp_path: Path) -> None
     assert losses(plain / "round-00")[0] == pytest.approx(log(2), abs=1e-5)
 
 
+def column(folder: Path, name: str) -> list[float]:
+    return [json.loads(line)[name] for line in (folder / "policy" / "training.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.system("dpop_paired")
+def test_dpop_keeps_right_answers_likely_beside_their_corrupted_copies(tmp_path: Path) -> None:
+    """A rejected solution differs from the right one in a number of its calculation, a rejected choice is a wrong one.
+    After the same steps chosen answers are likelier than before; with lam 0, which is DPO, they are less likely."""
+    run = ran("dpop_paired", tmp_path / "run", "policy.epochs=6") / "round-00"
+    plain = ran("dpop_paired", tmp_path / "plain", "policy.epochs=6", "policy.objective.lam=0", reuse=run.parent)
+
+    corrupted, choices = pairs_of(run), list(read_folder(run / "choices", Example))
+    for one in corrupted:
+        texts = [one.member(role).text for role in ("chosen", "rejected")]
+        numbers = [re.findall(r"\d", text) for text in texts]
+        assert re.sub(r"\d", "_", texts[0]) == re.sub(r"\d", "_", texts[1])
+        ((right, _),) = [(a, b) for a, b in zip(*numbers, strict=True) if a != b]
+        assert right != numbers[0][-1] == numbers[1][-1]
+        assert one.numbers["edit_distance"] == 1 / len(texts[0].split())
+    assert len(corrupted) == 67
+    assert len(choices) == 3 * 67
+    for one in choices:
+        said = [int(one.member(role).text) for role in ("chosen", "rejected")]
+        assert said[0] == sum(map(int, re.findall(r"\d", one.prompt.messages[-1].content))) != said[1]
+    assert column(run, "rewards/chosen")[-1] > 0.02
+    assert column(plain / "round-00", "rewards/chosen")[-1] < -0.005
+
+
+@pytest.mark.system("robust_dpo")
+def test_robust_dpo_pays_back_what_wrong_labels_cost(tmp_path: Path) -> None:
+    """After the same first step the loss is that of DPO less e / (1 - 2e) times the mean margin: what labels of which a
+    share e is wrong add to the mean is taken off again."""
+    few = ("policy.epochs=2", "policy.max_grad_norm=1e9")
+    run = ran("robust_dpo", tmp_path / "run", *few, "policy.objective.label_smoothing=0.2") / "round-00"
+    sure = ran("robust_dpo", tmp_path / "sure", *few, "policy.objective.label_smoothing=0", reuse=run.parent)
+
+    margins = [column(folder, "rewards/margins")[1] for folder in (run, sure / "round-00")]
+    assert margins[0] == pytest.approx(margins[1], rel=1e-3)
+    assert margins[0] > 0.01
+    assert losses(run)[1] == pytest.approx(losses(sure / "round-00")[1] - 0.2 / 0.6 * margins[0], rel=1e-4)
+    assert losses(run)[0] == pytest.approx(log(2), abs=1e-5)
+
+
 @pytest.mark.system("step_dpo", no_truth="it is DPO behind a beginning of the answer, whose truth is that of `dpo`")
 def test_step_dpo_sets_right_steps_against_the_first_wrong_one(tmp_path: Path) -> None:
     """Behind one beginning of right steps, trained on are a wrong calculation and a right one that led to the right

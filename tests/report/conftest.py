@@ -68,6 +68,8 @@ def evaluation(number: int, *, truth: bool = True, **other: Any) -> dict[str, An
             "unit": "tokens",
             "initial": 30.2,
             "ratio": LENGTH[number] / 30.2,
+            "ratio_standard_error": 0.02,
+            "ratio_interval": [LENGTH[number] / 30.2 - 0.04, LENGTH[number] / 30.2 + 0.04],
         },
         "finish_rate": {"value": 0.98 - 0.01 * number, "initial": 1.0},
         "distinct_2": {"value": 0.71 - 0.02 * number, "initial": 0.73},

@@ -26,6 +26,7 @@ from prefloop.report import (
 from prefloop.report.compare_arms import arms_of
 from prefloop.report.compare_read import read_runs
 from prefloop.report.figures import interval
+from prefloop.statistics import AnswerKl
 
 DETECTABLE = 2.8015852  # z_0.975 + z_0.8
 
@@ -81,7 +82,9 @@ def write_run(run: Path, made: Made) -> Path:
     for number, (answers, decision) in enumerate(zip(made.rounds, made.decisions, strict=True)):
         folder = run / f"round-{number:02d}"
         ours = write_answers(folder, "evaluation-samples", "evaluation", answers, made)
-        board = scoreboard(ours, {"initial": initial}, [0.5] * len(ours.responses), seed=0, resamples=100)
+        board = scoreboard(
+            ours, {"initial": initial}, [AnswerKl(0.5, 0.5, 0.5)] * len(ours.responses), seed=0, resamples=100
+        )
         (folder / "evaluation.json").write_text(json.dumps(board), encoding="utf-8")
         (folder / "summary.json").write_text(summary(number, decision).model_dump_json(), encoding="utf-8")
     return run
@@ -181,7 +184,7 @@ def test_every_sample_meets_every_sample_and_seeds_are_pooled_by_prompt(tmp_path
         (0, pytest.approx(75)),
         (1, pytest.approx(100)),
     ]
-    # every answer's log-ratio is half a nat, exactly
+    # every answer says half a nat, exactly
     assert arm.last.kl is not None
     assert (arm.last.kl.value, arm.last.kl.standard_error) == (pytest.approx(0.5), pytest.approx(0.0, abs=1e-12))
 

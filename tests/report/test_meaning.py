@@ -59,18 +59,12 @@ def test_a_change_of_length_is_claimed_as_far_as_shown(
     build_run: BuildRun, ends: tuple[float, float], claim: str
 ) -> None:
     run = read_run(build_run())
-    last = replace(run.rounds[2], length_ratio=Estimate(value=1.03, interval=ends))
+    measured = run.rounds[2].evaluation
+    assert measured is not None
+    length = measured.length.model_copy(update={"ratio": 1.03, "ratio_interval": ends})
+    last = replace(run.rounds[2], evaluation=measured.model_copy(update={"length": length}))
     found = {one.claim: one.because for one in meaning(replace(run, rounds=(*run.rounds[:2], last)))}
     assert found[claim].startswith("An answer is 1.03 times as long as the initial model's (")
-
-
-def test_the_ratio_of_lengths_is_over_prompts_and_both_sides_are_uncertain(build_run: BuildRun) -> None:
-    ratio = read_run(build_run()).rounds[2].length_ratio
-    assert ratio is not None
-    assert ratio.value == pytest.approx(29 / 27)  # 22 to 36 tokens after, 20 to 34 before
-    assert ratio.n == 15
-    assert ratio.interval is not None
-    assert 1.05 < ratio.interval[0] < ratio.value < ratio.interval[1] < 1.1  # the same prompts are long on both sides
 
 
 def test_it_ends_with_what_one_run_cannot_say(build_run: BuildRun) -> None:

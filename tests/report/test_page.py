@@ -209,7 +209,7 @@ def test_the_headline_claims_what_the_interval_shows(
     write_json(run / "round-02/evaluation.json", measured)
     sentence = headline(read_run(run)).replace("\N{NO-BREAK SPACE}", " ")
     assert claim in sentence
-    assert "by the judge's truth, at 1.07 (1.07–1.08) times its length" in sentence  # noqa: RUF001
+    assert "by the judge's truth, at 1.08 (1.04–1.12) times its length" in sentence  # noqa: RUF001
 
 
 def test_without_a_truth_the_headline_takes_the_length_controlled_judge(build_run: BuildRun) -> None:

@@ -53,6 +53,7 @@ def evaluate_run_command(options: RunOptions) -> dict[str, Any]:
         "model": found.ours.name,
         "judge": suite.judge,
         **suite_result(suite, found.ours, found.opponents, found.prompts, seed=options.seed, draws=options.bootstrap),
+        **({} if found.best_of is None else {"best_of": found.best_of}),
     }
     files = _write(folder, suite, found)
     (folder / "evaluation.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -142,20 +143,24 @@ def _print(result: Mapping[str, Any]) -> None:
     table = Table("answers of", *judges, "tokens", "characters", "finished", "distinct-2", "n", box=None)
     for name, one in result["answers"].items():
         scores = [with_interval(one["score"][judge]["value"], one["score"][judge]["interval"]) for judge in judges]
-        tokens, characters = (
-            with_interval(one[key]["value"], one[key]["interval"]) for key in ("tokens", "characters")
-        )
-        shares = [f"{one['finish_rate']:.1%}", f"{one['distinct_2']:.3f}"]
-        table.add_row(name, *scores, tokens, characters, *shares, str(one["tokens"]["n"]))
+        columns = ("tokens", "characters", "finish_rate", "distinct_2")
+        shown = [with_interval(one[key]["value"], one[key]["interval"]) for key in columns]
+        table.add_row(name, *scores, *shown, str(one["tokens"]["n"]))
     output().print(table)
     say(_notes(result))
 
 
 def _notes(result: Mapping[str, Any]) -> Iterator[str]:
     model = result["model"]
-    yield f"in brackets {next(iter(result['answers'].values()))['interval_method']}"
+    first = next(iter(result["answers"].values()))
+    yield f"in brackets {first['interval_method']}; of distinct-2 {first['distinct_2']['interval_method']}"
     if result["judge"] is None:
         yield "nobody judged: name a judge (--judge) for scores and comparisons"
+    if (best := result.get("best_of")) is not None:
+        shown = "; ".join(
+            f"{judge} {', '.join(number(value, '.3f') for value in by_n)}" for judge, by_n in best["by_n"].items()
+        )
+        yield f"each answer is the judge's choice of {best['n']}; mean scores of the best of 1, 2, ...: {shown}"
     for opponent, one in result.get("against", {}).items():
         for judge, duel in ({"judge": one} if "win_rate" in one else one).items():
             raw = with_interval(duel["win_rate"], duel["interval"])

@@ -9,20 +9,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prefloop.errors import DataError
-from prefloop.evaluation.text import distinct_2
-from prefloop.evaluation.uncertainty import ANALYTIC, INTERVAL, PERCENTILE, finite, interval_or_none
+from prefloop.evaluation.text import distinct_2, distinct_2_estimate
+from prefloop.evaluation.uncertainty import ANALYTIC, INTERVAL, JACKKNIFE, PERCENTILE, finite, interval_or_none
 from prefloop.records import Judgment, Response, read_folder, seed_for
 from prefloop.statistics import (
+    AnswerKl,
     ClusteredEstimate,
     cluster_bootstrap,
     clustered_mean,
     clustered_share,
-    kl_estimate,
+    clustered_statistic,
     length_controlled,
     length_controlled_statistic,
+    ratio_of_means,
+    totals_by_cluster,
     win_rate,
 )
 
+KL_ESTIMATOR = "KL of the next token over the whole vocabulary, summed along sampled answers"
 COMPARING = "judge"
 """What the judge of two is called."""
 
@@ -54,7 +58,12 @@ class Answers:
     @property
     def judges(self) -> tuple[str, ...]:
         """Who said something."""
-        return (*self.scores, *(() if self.compared is None else (COMPARING,)))
+        return (*self.scores, *self.compared_by)
+
+    @property
+    def compared_by(self) -> tuple[str, ...]:
+        """Who compared these answers with others'."""
+        return () if self.compared is None else (COMPARING,)
 
     def question(self, response: Response) -> Question:
         """What one of the answers answers."""
@@ -123,7 +132,8 @@ def meet(ours: Answers, theirs: Answers, judge: str) -> Meeting:
         DataError: no answer met another.
     """
     opponents = theirs.by_question()
-    won = _by_comparison(ours) if ours.compared is not None else _by_scores(ours.scores[judge], theirs.scores[judge])
+    compared = ours.compared is not None and judge == COMPARING
+    won = _by_comparison(ours) if compared else _by_scores(ours.scores[judge], theirs.scores[judge])
     rows = [
         (preference, float(len(our.text)), float(len(their.text)), ours.question(our).prompt)
         for our in ours.responses
@@ -190,7 +200,7 @@ def duel(ours: Answers, theirs: Answers, judge: str, *, seed: int, resamples: in
 def scoreboard(
     ours: Answers,
     opponents: Mapping[str, Answers],
-    log_ratios: Sequence[float] | None,
+    kls: Sequence[AnswerKl] | None,
     *,
     pool: Mapping[str, Answers] | None = None,
     seed: int,
@@ -201,20 +211,18 @@ def scoreboard(
     Args:
         ours: this round's answers.
         opponents: `initial` and others.
-        log_ratios: log pi(y|x) - log pi_initial(y|x) of our answers, in their order, nats; None where they are no
+        kls: what each of our answers says of the KL to the initial model, in their order; None where they are no
             samples of the policy itself.
         pool: more opponents by name: together they are the opponent `pool`, whose `members` are listed one by one.
-        seed: of the bootstrap.
-        resamples: of the bootstrap.
+        seed: of the bootstraps.
+        resamples: of the bootstraps.
     """
     initial = opponents["initial"]
-    lengths, length = _lengths(ours)
-    initial_length = float(_lengths(initial)[0].mean())
 
     def duels(opponent: str, answers: Answers) -> dict[str, Any]:
         return {
             judge: duel(ours, answers, judge, seed=seed_for(seed, opponent, judge), resamples=resamples)
-            for judge in ours.scores
+            for judge in ours.judges
         }
 
     against = {opponent: duels(opponent, answers) for opponent, answers in opponents.items()}
@@ -224,54 +232,112 @@ def scoreboard(
             judge: {**one, "members": {name: member[judge] for name, member in members.items()}}
             for judge, one in duels("pool", together(pool.values())).items()
         }
+    length, ratio = mean_length(ours), length_ratio(ours, initial, seed=seed_for(seed, "length"), draws=resamples)
+    finished = finish_rate(ours, seed=seed_for(seed, "finished"), draws=resamples)
     return {
         "against": against,
         "length": {
             "mean": length.value,
             **_uncertainty(length),
             "unit": "tokens",
-            "initial": initial_length,
-            "ratio": float(lengths.mean()) / initial_length,
+            "initial": mean_length(initial).value,
+            "ratio": ratio.value,
+            "ratio_standard_error": finite(ratio.standard_error),
+            "ratio_interval": interval_or_none(ratio.interval),
+            "ratio_interval_method": PERCENTILE,
         },
-        "finish_rate": {"value": finish_rate(ours), "initial": finish_rate(initial)},
+        "finish_rate": {
+            "value": finished.value,
+            **_uncertainty(finished, INTERVAL),
+            "initial": float(np.mean(_finished(initial))),
+        },
         "distinct_2": {
-            "value": distinct_2(response.text for response in ours.responses),
+            **variety(ours),
             "initial": distinct_2(response.text for response in initial.responses),
         },
-        "kl": None if log_ratios is None else _kl(ours, log_ratios, float(lengths.mean())),
-        "score": {
-            judge: {"mean": _mean_score(ours, judge), "initial": _mean_score(initial, judge)} for judge in ours.scores
-        },
+        "kl": None if kls is None else _kl(ours, kls, length.value),
+        "score": {judge: _score(ours, initial, judge) for judge in ours.scores},
     }
 
 
-def _kl(ours: Answers, log_ratios: Sequence[float], length: float) -> dict[str, Any]:
-    kl = kl_estimate(np.array(log_ratios), _clusters(ours)).k1
-    return {"value": kl.value, **_uncertainty(kl), "unit": "nats", "per_token": kl.value / length}
+def _kl(ours: Answers, kls: Sequence[AnswerKl], length: float) -> dict[str, Any]:
+    """The KL of the sequences by all estimators; its value is the one with the least variance."""
+    prompts = clusters(ours)
+    exact, k1, k3 = np.array([(one.exact, one.k1, one.k3) for one in kls]).T
+    estimates = {name: clustered_mean(each, prompts) for name, each in (("exact", exact), ("k1", k1), ("k3", k3))}
+    value = estimates["exact"].value
+    totals = totals_by_cluster(np.stack([exact, np.ones(exact.size)], 1), prompts, np.unique(prompts))
+    return {
+        "value": value,
+        **_uncertainty(estimates["exact"]),
+        "unit": "nats",
+        "estimator": KL_ESTIMATOR,
+        "per_token": value / length,
+        "cut": 1.0 - float(np.mean(_finished(ours))),
+        **{name: {"value": estimates[name].value, **_uncertainty(estimates[name])} for name in ("k1", "k3")},
+        "by_prompt": dict(zip(np.unique(prompts).tolist(), (totals[:, 0] / totals[:, 1]).tolist(), strict=True)),
+    }
 
 
-def _clusters(answers: Answers) -> NDArray[np.str_]:
+def clusters(answers: Answers) -> NDArray[np.str_]:
+    """What each answer varies together with: its prompt, of all turns the first one's."""
     return np.array([answers.question(response).prompt for response in answers.responses])
 
 
-def _lengths(answers: Answers) -> tuple[NDArray[np.float64], ClusteredEstimate]:
-    lengths = np.array([float(response.num_tokens) for response in answers.responses])
-    return lengths, clustered_mean(lengths, _clusters(answers))
+def mean_length(answers: Answers) -> ClusteredEstimate:
+    """Tokens of an answer."""
+    return clustered_mean(_tokens(answers), clusters(answers))
 
 
-def _mean_score(answers: Answers, judge: str) -> float:
-    return float(np.mean(list(answers.scores[judge].values())))
+def length_ratio(ours: Answers, theirs: Answers, *, seed: int, draws: int) -> ClusteredEstimate:
+    """Mean tokens of our answers over those of theirs, both uncertain, on prompts that both answered, all turns."""
+    prompts = np.intersect1d(clusters(ours), clusters(theirs))
+
+    def totals(answers: Answers) -> NDArray[np.float64]:
+        tokens = _tokens(answers)
+        return totals_by_cluster(np.stack([tokens, np.ones(tokens.size)], 1), clusters(answers), prompts)
+
+    columns = np.hstack([totals(ours), totals(theirs)])
+    return clustered_statistic(ratio_of_means, columns, rows=int(columns[:, 1].sum()), seed=seed, draws=draws)
 
 
-def finish_rate(answers: Answers) -> float:
+def _tokens(answers: Answers) -> NDArray[np.float64]:
+    return np.array([float(response.num_tokens) for response in answers.responses])
+
+
+def _score(ours: Answers, initial: Answers, judge: str) -> dict[str, Any]:
+    """Mean score of the answers that the judge could score."""
+    given = ours.scores[judge]
+    prompts = [ours.question(one).prompt for one in ours.responses if one.response_id in given]
+    values = [given[one.response_id] for one in ours.responses if one.response_id in given]
+    found = clustered_mean(np.array(values, np.float64), np.array(prompts))
+    return {
+        "mean": found.value,
+        **_uncertainty(found),
+        "invalid": len(ours.responses) - len(values),
+        "initial": float(np.mean(list(initial.scores[judge].values()))),
+    }
+
+
+def finish_rate(answers: Answers, *, seed: int, draws: int) -> ClusteredEstimate:
     """Share of answers that were not cut by the length limit."""
-    return float(np.mean([response.finish_reason != "length" for response in answers.responses]))
+    return clustered_share(_finished(answers), clusters(answers), seed=seed, draws=draws)
 
 
-def _uncertainty(estimate: ClusteredEstimate) -> dict[str, Any]:
+def _finished(answers: Answers) -> NDArray[np.float64]:
+    return np.array([float(response.finish_reason != "length") for response in answers.responses])
+
+
+def variety(answers: Answers) -> dict[str, Any]:
+    """`distinct_2` with its uncertainty, as results say it."""
+    found = distinct_2_estimate([one.text for one in answers.responses], clusters(answers).tolist())
+    return {"value": found.value, **_uncertainty(found, JACKKNIFE)}
+
+
+def _uncertainty(estimate: ClusteredEstimate, method: str = ANALYTIC) -> dict[str, Any]:
     return {
         "standard_error": finite(estimate.standard_error),
         "interval": interval_or_none(estimate.interval),
-        "interval_method": ANALYTIC,
+        "interval_method": method,
         "n": estimate.n,
     }

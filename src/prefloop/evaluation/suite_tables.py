@@ -13,8 +13,7 @@ from prefloop.evaluation.alpaca_eval import Settings, score
 from prefloop.evaluation.alpaca_files import Judged
 from prefloop.evaluation.arena_hard import ArenaSettings, Battle, evaluate_arena
 from prefloop.evaluation.mt_bench import Rated, rating_tables
-from prefloop.evaluation.scoreboard import Answers, duel, finish_rate, meet
-from prefloop.evaluation.text import distinct_2
+from prefloop.evaluation.scoreboard import Answers, clusters, duel, finish_rate, meet, variety
 from prefloop.evaluation.uncertainty import INTERVAL, interval_or_none
 from prefloop.records import Prompt
 from prefloop.statistics import bca_bootstrap
@@ -75,13 +74,14 @@ def suite_result(
 
 def described(answers: Answers, *, seed: int, draws: int) -> dict[str, Any]:
     """Length, finish rate and variety of some answers, and what each judge gave them on average."""
-    clusters = np.array([answers.question(one).prompt for one in answers.responses])
+    prompts = clusters(answers)
 
-    def mean(values: Sequence[float], clusters: Any) -> dict[str, Any]:
+    def mean(values: Sequence[float], prompts: Any) -> dict[str, Any]:
         array = np.array(values, np.float64)
-        found = bca_bootstrap(lambda weights: weights @ array / weights.sum(-1), clusters, seed=seed, draws=draws)
+        found = bca_bootstrap(lambda weights: weights @ array / weights.sum(-1), prompts, seed=seed, draws=draws)
         return {"value": found.value, "interval": interval_or_none(found.interval), "n": len(values)}
 
+    finished = finish_rate(answers, seed=seed, draws=draws)
     scores: dict[str, Any] = {}
     for judge, given in answers.scores.items():
         judged = [one for one in answers.responses if one.response_id in given]
@@ -91,10 +91,14 @@ def described(answers: Answers, *, seed: int, draws: int) -> dict[str, Any]:
                 np.array([answers.question(one).prompt for one in judged]),
             ) | {"invalid": len(answers.responses) - len(judged)}
     return {
-        "tokens": mean([float(one.num_tokens) for one in answers.responses], clusters),
-        "characters": mean([float(len(one.text)) for one in answers.responses], clusters),
-        "finish_rate": finish_rate(answers),
-        "distinct_2": distinct_2(one.text for one in answers.responses),
+        "tokens": mean([float(one.num_tokens) for one in answers.responses], prompts),
+        "characters": mean([float(len(one.text)) for one in answers.responses], prompts),
+        "finish_rate": {
+            "value": finished.value,
+            "interval": interval_or_none(finished.interval),
+            "n": finished.n,
+        },
+        "distinct_2": variety(answers),
         "score": scores,
         "interval_method": INTERVAL,
     }

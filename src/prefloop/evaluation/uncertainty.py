@@ -5,6 +5,7 @@ from math import isfinite
 INTERVAL = "95 %, BCa bootstrap over prompts"
 PERCENTILE = "95 %, percentile bootstrap over prompts"
 """For fits that length may separate: bias correction would cut the side on which nothing is known."""
+JACKKNIFE = "95 %, Student's t, jackknife over prompts"
 ANALYTIC = "95 %, Student's t, clustered by prompt"
 
 

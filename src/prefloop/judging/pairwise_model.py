@@ -11,12 +11,12 @@ from prefloop.judging.protocol import Ask, Verdict, settled_by_emptiness
 from prefloop.judging.reward_model import RewardModel, identity_of_reward_model
 from prefloop.pairing.combination import sigmoid
 from prefloop.pairing.side_by_side import FORM, side_by_side_text
-from prefloop.records import Response, digest
+from prefloop.records import digest
 
 
 @dataclass(frozen=True)
 class PairwiseModel:
-    """Compares two answers in the order in which they are shown; what orders are worth is the pair step's business."""
+    """Compares two answers, which the model reads in both orders, as MaxLogits of arXiv:2306.02561 wants them."""
 
     config: PairwiseModelJudge
     classifier: RewardModel
@@ -31,25 +31,44 @@ class PairwiseModel:
         return ":".join(["pairwise_model", self.classifier.called or Path(self.config.model).name, identity, *form])
 
     def judge(self, asks: Sequence[Ask]) -> Iterator[tuple[int, Verdict]]:
-        """P(the first answer is better); an empty answer loses without asking; what is too long is invalid.
+        """P(the first answer is better) = sigmoid((s(first, second) - s(second, first)) / 2), s the model's logit.
+
+        What it gives to a place cancels, so that both orders of two answers say the same; `raw` has both logits. An
+        empty answer loses without asking; what is too long in either order is invalid.
 
         Raises:
             ModelError: a logit is not a number.
         """
-        asked: list[int] = []
+        orders: dict[int, tuple[Ask, Ask]] = {}
         for number, ask in enumerate(asks):
             settled = settled_by_emptiness(ask)
             if settled is None:
-                asked.append(number)
+                orders[number] = (self._shown(ask), self._shown(Ask(ask.prompt, ask.subjects[::-1])))
             else:
                 yield number, settled
-        shown = [Ask(asks[number].prompt, (self._shown(asks[number]),)) for number in asked]
-        for place, said in self.classifier.judge(shown):
-            (logit,) = said.values
-            value = None if logit is None else sigmoid(logit)
-            yield asked[place], Verdict((value,), said.raw, said.tokens_in)
+        once = {_read(shown): shown for both in orders.values() for shown in both}
+        texts = list(once)
+        said = {texts[place]: verdict for place, verdict in self.classifier.judge(list(once.values()))}
+        unread = set(once)
+        for number, both in orders.items():
+            keys = tuple(_read(shown) for shown in both)
+            (forward,), (backward,) = (said[key].values for key in keys)
+            tokens = sum(said[key].tokens_in for key in unread.intersection(keys))
+            unread.difference_update(keys)
+            if forward is None or backward is None:
+                yield number, Verdict((None,), next(said[key].raw for key in keys if said[key].values == (None,)))
+            else:
+                raw = f"logit {forward:.4g} in this order, {backward:.4g} in the other"
+                yield number, Verdict((sigmoid((forward - backward) / 2),), raw, tokens)
 
-    def _shown(self, ask: Ask) -> Response:
+    def _shown(self, ask: Ask) -> Ask:
+        """Both answers as one."""
         control = self.classifier.files.codec.control_tokens
         first, second = (broken(one.text, control) for one in ask.subjects)
-        return ask.subjects[0].model_copy(update={"text": side_by_side_text(first, second, self.config.form or FORM)})
+        text = side_by_side_text(first, second, self.config.form or FORM)
+        return Ask(ask.prompt, (ask.subjects[0].model_copy(update={"text": text}),))
+
+
+def _read(shown: Ask) -> tuple[str, str]:
+    """What of an ask the model reads."""
+    return shown.prompt.prompt_id, shown.subjects[0].text

@@ -210,7 +210,11 @@ class Appraiser:
         lora = self._lora(samples.inputs["policy"])
         rows = max(1, KL_TOKENS_PER_BATCH // longest)
         shape = BatchShape.of_rows(rows, longest, settings.max_new_tokens)
-        return scoring_need(self.facts(lora), self.program, shape, merged=lora is not None, adapted=False)
+        beside: Beside = "none" if not artifact.inputs["policy"] else "same base" if lora else "other weights"
+        has_adapter = lora is not None
+        return scoring_need(
+            self.facts(lora), self.program, shape, merged=has_adapter, adapted=has_adapter, beside=beside
+        )
 
     def _longest_prompt(self, artifacts: tuple[Artifact, ...]) -> int:
         """Tokens of the longest prompt that some steps give."""

@@ -33,6 +33,7 @@ from prefloop.policy.memory import (
 from prefloop.sampling import PASSED_AT_ONCE, columns_of
 
 MERGED = "the base, and the policy merged for sampling"
+COMPARED = "the policy, and the one that it is compared with"
 MIXED = "the base, and the policies of the mixture"
 SAMPLED_LOGIT_COPIES = 3
 """Logits, their weights, and what a setting makes of them on the way."""
@@ -55,6 +56,10 @@ class Need:
     """The batch that it was computed for."""
     recompute: bool = False
     """Layers are computed again going backward (gradient checkpointing)."""
+
+
+Beside = Literal["none", "same base", "adapter on the same base", "other weights"]
+"""Where the weights of a reference that stays loaded are."""
 
 
 def sampling_need(
@@ -108,8 +113,10 @@ def sampling_need(
     return _need("sampling", parts, f"{rows} answers of {new_tokens} tokens after prompts of {prompt_tokens}")
 
 
-def scoring_need(facts: ModelFacts, program: Part, batch: BatchShape, *, merged: bool, adapted: bool) -> Need:
-    """Answers that are scored by a frozen policy.
+def scoring_need(
+    facts: ModelFacts, program: Part, batch: BatchShape, *, merged: bool, adapted: bool, beside: Beside = "none"
+) -> Need:
+    """Answers that are scored by a frozen policy, or by two that are compared token by token.
 
     Args:
         facts: of the model.
@@ -117,19 +124,17 @@ def scoring_need(facts: ModelFacts, program: Part, batch: BatchShape, *, merged:
         batch: the largest forward pass.
         merged: a policy that was merged for sampling is still loaded.
         adapted: the policy that scores has an adapter.
+        beside: where the weights of the policy are that it is compared with.
     """
+    others = beside == "other weights"
     parts = (
         program,
-        weights(facts, 1 + merged, MERGED),
+        weights(facts, 1 + merged + others, COMPARED if others else MERGED),
         *((adapter(facts),) if adapted else ()),
         inner_values(facts, batch.tokens),
-        batch_logits(facts, batch, LOGIT_COPIES_SCORING),
+        batch_logits(facts, batch, LOGIT_COPIES_SCORING + (beside != "none")),
     )
     return _need("scoring", parts, str(batch))
-
-
-Beside = Literal["none", "same base", "adapter on the same base", "other weights"]
-"""Where the weights of a reference that stays loaded are."""
 
 
 def training_need(

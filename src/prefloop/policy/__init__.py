@@ -1,6 +1,7 @@
 """Policies: where models come from, their chat template, what they say about answers, and who owns them."""
 
 from prefloop.policy.beginning import can_have_gaps, shared_length
+from prefloop.policy.divergence import answer_kls
 from prefloop.policy.encoding import Encoded, EncodingSettings, LossOn, Truncation, encoded
 from prefloop.policy.functionals import (
     RowScores,
@@ -43,6 +44,7 @@ __all__ = [
     "TreeScores",
     "Truncation",
     "Workbench",
+    "answer_kls",
     "batches_within",
     "can_have_gaps",
     "check_model",

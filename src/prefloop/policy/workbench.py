@@ -172,6 +172,23 @@ class Workbench:
         return_freed_memory()
 
     @contextmanager
+    def for_comparing(
+        self, policy: PolicyFiles, reference: PolicyFiles
+    ) -> Generator[tuple[PreTrainedModel | PeftModel, LiveReference]]:
+        """A policy's model and a reference's at the same time, both frozen; adapters share their base."""
+        with self.for_scoring(policy) as model:
+            if (reference.directory, reference.adapter) == (policy.directory, policy.adapter):
+                yield model, LiveReference(model)
+            elif isinstance(model, PeftModel) and reference.directory == policy.directory:
+                yield model, self._on_the_same_base(model, reference)
+            else:
+                beside = self._load(reference.directory)
+                if reference.adapter is not None:
+                    beside = PeftModel.from_pretrained(beside, str(reference.adapter)).eval()
+                yield model, LiveReference(beside)
+        return_freed_memory()
+
+    @contextmanager
     def for_training(
         self,
         start: PolicyFiles,

@@ -1,15 +1,10 @@
 """Held-out answers and what the judges gave them: all of a policy's, and some beside each other."""
 
 from collections.abc import Iterator, Sequence
-from math import isfinite
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from prefloop.records import Estimate, Judgment, Prompt, Response, digest, read_folder, shards_in
+from prefloop.records import Judgment, Prompt, Response, digest, read_folder, shards_in
 from prefloop.report.view import Answer, Answers, Comparison
-from prefloop.statistics import clustered_statistic, ratio_of_means, totals_by_cluster
 
 COMPARISONS = 8
 """Held-out prompts on the page."""
@@ -44,29 +39,6 @@ def comparisons(prompts: Sequence[Prompt], before: Answers, after: Answers) -> I
             before=before.first[prompt.prompt_id],
             after=after.first[prompt.prompt_id],
         )
-
-
-def length_ratio(ours: Answers, initial: Answers) -> Estimate | None:
-    """Mean tokens of our answers over those of the initial model's, both uncertain, on prompts that both answered."""
-    common = {one.prompt_id for one in ours.all} & {one.prompt_id for one in initial.all}
-    if not common:
-        return None
-    prompts = np.array(sorted(common))
-    totals = np.hstack([_totals(answers, prompts) for answers in (ours, initial)])
-    found = clustered_statistic(ratio_of_means, totals, rows=int(totals[:, 1].sum()), seed=0)
-    known = isfinite(found.standard_error)
-    return Estimate(
-        value=found.value,
-        standard_error=found.standard_error if known else None,
-        interval=found.interval if known else None,
-        n=found.n,
-    )
-
-
-def _totals(answers: Answers, prompts: NDArray[np.str_]) -> NDArray[np.float64]:
-    """Tokens and number of answers, by prompt."""
-    columns = np.array([[float(one.num_tokens), 1.0] for one in answers.all])
-    return totals_by_cluster(columns, np.array([one.prompt_id for one in answers.all]), prompts)
 
 
 def scores_of(folder: Path, stem: str) -> dict[str, dict[str, float]]:

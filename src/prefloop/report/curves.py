@@ -11,6 +11,7 @@ from prefloop.report.figures import ABSENT, compact, count, fixed
 from prefloop.report.plots import Cloud, DataTable, Level, Plot, Point, Series, nice_ticks
 from prefloop.report.table import kl_of, ratio_of
 from prefloop.report.view import Answers, Evaluation, PlainRound, Round, RunView, Training
+from prefloop.report.view import Level as MeasuredLevel
 
 MOST_POINTS = 240
 """Of a training curve; longer ones are drawn as means of neighbouring steps."""
@@ -125,7 +126,7 @@ def measures(run: RunView) -> tuple[Plot, ...]:
     first = _evaluation(evaluated[0])
     one = Point(0, 1.0, 1.0, 1.0)
     ratios = [_point(found, ratio) for found in evaluated if (ratio := ratio_of(found)) is not None]
-    finished = [Point(found.number + 1, 100 * _evaluation(found).finish_rate.value) for found in evaluated]
+    finished = [_level(found.number + 1, _evaluation(found).finish_rate, 100) for found in evaluated]
     plots = [
         plot(
             "length",
@@ -134,7 +135,7 @@ def measures(run: RunView) -> tuple[Plot, ...]:
             f"Mean tokens of an answer; the initial model's has {fixed(first.length.initial, 1)}.",
             [one, *ratios],
             (0.8, 1.2),
-            "length.ratio; its interval from the answers in evaluation-samples and setup/evaluation-initial",
+            "length.ratio and its interval",
             _plain(run, "length", one),
         )
     ]
@@ -164,7 +165,7 @@ def measures(run: RunView) -> tuple[Plot, ...]:
     )
     varied = [(found.number + 1, level) for found in evaluated if (level := _evaluation(found).distinct_2) is not None]
     if varied:
-        values = [Point(0, varied[0][1].initial), *(Point(x, level.value) for x, level in varied)]
+        values = [Point(0, varied[0][1].initial), *(_level(x, level) for x, level in varied)]
         caption = "Different word pairs, as a share of all (distinct-2); a fall means repetition."
         plots.append(plot("distinct-2", "Variety", "share", caption, values, (0.5, 1), "distinct_2"))
     return tuple(plots)
@@ -357,6 +358,11 @@ def _evaluation(one: Round) -> Evaluation:
 
 def _point(one: Round, estimate: Estimate) -> Point:
     return _at(one.number + 1, estimate)
+
+
+def _level(x: float, level: MeasuredLevel, scale: float = 1.0) -> Point:
+    low, high = level.interval or (None, None)
+    return Point(x, scale * level.value, None if low is None else scale * low, None if high is None else scale * high)
 
 
 def _at(x: float, estimate: Estimate) -> Point:

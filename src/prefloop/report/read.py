@@ -5,7 +5,6 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -14,7 +13,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from prefloop.errors import DataError
 from prefloop.records import RoundSummary
-from prefloop.report.answers import NONE, comparisons, held_out, initial_answers, length_ratio, round_answers
+from prefloop.report.answers import NONE, comparisons, held_out, initial_answers, round_answers
 from prefloop.report.lineage import RoundOnDisk, left_over, recipe_of
 from prefloop.report.plain import comparable_curve
 from prefloop.report.view import (
@@ -52,7 +51,6 @@ def read_run(run: Path) -> RunView:
     rounds = tuple(_round(folder, stale, stages) for folder in folders if folder.name not in stale)
     before = NONE if "setup/evaluation-initial" in stale else initial_answers(run)
     answers = {one.number: round_answers(run, f"round-{one.number:02d}") for one in rounds if one.evaluation}
-    rounds = tuple(replace(one, length_ratio=length_ratio(answers.get(one.number, NONE), before)) for one in rounds)
     shown = last_accepted(rounds)
     after = NONE if shown is None else answers.get(shown.number, NONE)
     prompts = held_out(run)

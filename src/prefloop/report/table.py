@@ -150,10 +150,11 @@ def length_of(evaluation: Evaluation) -> Estimate:
 
 
 def ratio_of(one: Round) -> Estimate | None:
-    """Mean answer length as a multiple of the initial model's, without an interval where the answers are not there."""
-    if one.length_ratio is not None or one.evaluation is None:
-        return one.length_ratio
-    return Estimate(value=one.evaluation.length.ratio)
+    """Mean answer length as a multiple of the initial model's."""
+    if one.evaluation is None:
+        return None
+    length = one.evaluation.length
+    return Estimate(value=length.ratio, standard_error=length.ratio_standard_error, interval=length.ratio_interval)
 
 
 def kl_of(evaluation: Evaluation) -> Estimate | None:

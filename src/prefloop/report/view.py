@@ -51,12 +51,16 @@ class Length(View):
     interval: tuple[float, float] | None = None
     initial: float
     ratio: float
+    """To the initial model's."""
+    ratio_standard_error: float | None = None
+    ratio_interval: tuple[float, float] | None = None
 
 
 class Level(View):
     """A number of the policy's answers beside the same of the initial model's."""
 
     value: float
+    interval: tuple[float, float] | None = None
     initial: float
 
 
@@ -66,6 +70,7 @@ class Divergence(View):
     value: float
     standard_error: float | None = None
     interval: tuple[float, float] | None = None
+    by_prompt: dict[str, float] = {}
 
 
 class Evaluation(View):
@@ -177,8 +182,6 @@ class Round:
     training: tuple[Training, ...]
     counts: Mapping[str, Mapping[str, float]] = field(default_factory=dict[str, Mapping[str, float]])
     """What each finished step counted, by step; of a round that has no summary too."""
-    length_ratio: Estimate | None = None
-    """Mean tokens of a held-out answer as a multiple of the initial model's."""
 
     @property
     def label(self) -> str:

@@ -35,6 +35,7 @@ from prefloop.statistics.bootstrap import (
     bca_bounds,
     cluster_bootstrap,
     clustered_mean,
+    jackknife,
 )
 from prefloop.statistics.bradley_terry import (
     Battles,
@@ -60,7 +61,7 @@ from prefloop.statistics.frontier import (
     frontier_band,
     reward_at_kl,
 )
-from prefloop.statistics.kl import KlEstimate, k1, k2, k3, kl_estimate
+from prefloop.statistics.kl import AnswerKl, KlEstimate, k1, k2, k3, kl_estimate
 from prefloop.statistics.logistic import LengthSlope, LogisticFit, length_slope, soft_logistic
 from prefloop.statistics.paired import (
     Statistic,
@@ -99,6 +100,7 @@ __all__ = [
     "DEFAULT_C",
     "GAMED_WEIGHT",
     "AlpacaRows",
+    "AnswerKl",
     "Battles",
     "BradleyTerry",
     "ClusteredEstimate",
@@ -149,6 +151,7 @@ __all__ = [
     "influences",
     "is_baseline",
     "is_extreme_change",
+    "jackknife",
     "judge_bias",
     "judge_variance",
     "k1",

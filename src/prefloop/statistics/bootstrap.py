@@ -61,6 +61,37 @@ def clustered_mean(
     return ClusteredEstimate(value, error, (value - margin, value + margin), values.size, count)
 
 
+def jackknife(
+    value: float, left_out: Float64[Floats, " clusters"], rows: int, *, level: float = 0.95
+) -> ClusteredEstimate:
+    r"""Delete-one-cluster jackknife (Quenouille, Tukey), for statistics that resampling with repetition would shift.
+
+        variance = (G - 1) / G * sum_g (statistic without cluster g - their mean)^2
+
+    for G clusters; the interval takes Student's t with G - 1 degrees of freedom.
+
+    Args:
+        value: The statistic of all rows.
+        left_out: The same without each cluster.
+        rows: What `n` of the result says.
+        level: Coverage of the interval, in (0, 1).
+
+    Returns:
+        The estimate. With a single cluster its uncertainty is unknown: standard error and interval are NaN.
+
+    Raises:
+        ValueError: there is no cluster, or `level` is out of range.
+    """
+    count = left_out.size
+    if count == 0 or not 0 < level < 1:
+        raise ValueError(f"there are {count} clusters and level is {level}, expected >= 1 and in (0, 1)")
+    if count == 1:
+        return ClusteredEstimate(value, float("nan"), (float("nan"), float("nan")), rows, count)
+    error = float(np.sqrt((count - 1) / count * ((left_out - left_out.mean()) ** 2).sum()))
+    margin = float(stdtrit(count - 1, 0.5 + level / 2)) * error
+    return ClusteredEstimate(value, error, (value - margin, value + margin), rows, count)
+
+
 def cluster_bootstrap(
     statistic: Callable[[Float64[Floats, "resamples rows"]], Float64[Floats, " resamples"]],
     clusters: Shaped[Labels, " rows"],

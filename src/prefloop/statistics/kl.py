@@ -15,6 +15,21 @@ from prefloop.statistics.bootstrap import ClusteredEstimate, clustered_mean
 
 
 @dataclass(frozen=True)
+class AnswerKl:
+    """What one sampled answer says of the KL of the sequences, in nats, three ways; each is unbiased."""
+
+    exact: float
+    """The KL of the next token over the whole vocabulary, summed over the positions that the answer visits (its
+    Rao-Blackwellised estimate): never negative, and with the least variance of the three."""
+
+    k1: float
+    """The log-ratio of the answer."""
+
+    k3: float
+    """`k3` of each token, summed: never negative."""
+
+
+@dataclass(frozen=True)
 class KlEstimate:
     """One KL, estimated three ways from the same samples. In nats."""
 
