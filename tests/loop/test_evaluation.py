@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from prefloop.config import load_recipe
-from prefloop.errors import RecipeError
+from prefloop.errors import DataError, RecipeError
+from prefloop.evaluation import FrontierSettings, evaluate_frontier
 from prefloop.loop import RunResult
 from prefloop.records import Judgment, Prompt, Response, read_folder, write_records
+from prefloop.report.frontier_read import measured_rounds, samples_of
 
 
 def board(run: Path, number: int = 0) -> Mapping[str, Any]:
@@ -87,7 +89,26 @@ def test_a_judge_of_two_meets_initial_previous_and_pool(small_run: Callable[...,
     assert board(run, 1)["score"] == {}
     assert len(list(run.rglob("evaluation-initial"))) == 1
     assert not list(read_folder(run / "round-00/evaluation-previous-compared", Judgment))
-    assert board(run)["against"]["previous"] | {"judge": 0} == board(run)["against"]["initial"] | {"judge": 0}
+    assert not board(run)["against"]["previous"].keys() - {"judge"}
+
+
+def test_rounds_are_points_of_a_frontier(small_run: Callable[..., RunResult]) -> None:
+    """KL and reward of each round as its evaluation has them; initial answers give best-of-n."""
+    run = small_run("evaluation.num_samples=2", "evaluation.judge={type: vader, length_bias: 0.02}").run
+    for by in ("judge", "truth"):
+        measured = list(measured_rounds([("m", run)], "score", by))
+        found = evaluate_frontier(measured, FrontierSettings())["methods"]["m"]["points"]
+        assert list(found) == ["run/initial", "run/round 1"]
+        assert found["run/round 1"]["kl"]["value"] == pytest.approx(board(run)["kl"]["value"])
+        assert found["run/round 1"]["reward"]["value"] == pytest.approx(board(run)["score"][by]["mean"])
+        assert found["run/initial"]["reward"]["value"] == pytest.approx(board(run)["score"][by]["initial"])
+    won = list(measured_rounds([(None, run)], "win_rate", "truth"))
+    assert {one.method for one in won} == {"loop.tiny"}
+    rates = [one.reward for one in won if one.point == "round 1"]
+    assert np.mean(rates) == pytest.approx(board(run)["against"]["initial"]["truth"]["win_rate"])
+    assert {len(scores) for scores in samples_of(run, "truth").values()} == {2}
+    with pytest.raises(DataError, match=r"nobody called people judged it\. Known: judge, truth"):
+        list(measured_rounds([(None, run)], "score", "people"))
 
 
 @pytest.mark.slow

@@ -262,3 +262,43 @@ def evaluate_reward_bench(
         result = reward_bench_command(file, bootstrap=bootstrap, seed=seed)
     write_plot(plot, result)
     write_json(json_file, result)
+
+
+@evaluate.command(
+    "frontier", epilog="Example: prefloop evaluate frontier runs/dpo runs/ipo --at 1,2,5 --plot frontier.svg"
+)
+def evaluate_frontier(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            help="Runs, and files of lines of point, prompt, kl, reward. METHOD=... makes several one method's points.",
+            metavar="[METHOD=]RUN|FILE...",
+        ),
+    ],
+    reward: Annotated[
+        Literal["score", "win_rate"], typer.Option(help="Of runs: the judge's scores, or win rates against initial.")
+    ] = "score",
+    by: Annotated[Literal["judge", "truth"], typer.Option(help="Of runs: who judged.")] = "judge",
+    at: Annotated[str, typer.Option(help="KLs at which rewards are read off, nats, by commas.")] = "1,2,5,10",
+    up_to: Annotated[
+        float | None, typer.Option(help="End of the area under each envelope, nats. Default: what all reach.")
+    ] = None,
+    best_of_n: Annotated[
+        Path | None,
+        typer.Option(
+            help="Lines of prompt, rewards: samples of the reference. Default: the first run's initial answers."
+        ),
+    ] = None,
+    bootstrap: Bootstrap = 1000,
+    seed: BootstrapSeed = 0,
+    plot: PlotFile = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Reward against KL: points with intervals, envelopes, methods at equal KL, best-of-n beside them."""
+    from prefloop.cli.evaluate_frontier import FrontierOptions, frontier_command, write_frontier_plot
+
+    with human_text(json_file):
+        options = FrontierOptions(sources, reward, by, at, up_to, best_of_n, bootstrap, seed)
+        result = frontier_command(options)
+    write_frontier_plot(plot, result)
+    write_json(json_file, result)
