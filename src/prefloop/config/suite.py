@@ -150,7 +150,10 @@ def answers_of_suite(
     }
     if replayed is not None:
         sampling["sampler"] = {"type": "replay", "file": replayed}
-    elif settings.get("sampler") is not None:
+    else:
+        sampling["num_samples"] *= settings.get("best_of", 1)
+        sampling |= {key: settings[key] for key in ("num_beams",) if key in settings}
+    if replayed is None and settings.get("sampler") is not None:
         sampling["sampler"] = settings["sampler"]
     steps: dict[str, Any] = {answers: {**sampling, "reads": [f"{name}-prompts"]}}
     if settings.get("turns", 1) == 2:

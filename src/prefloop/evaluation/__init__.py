@@ -32,6 +32,7 @@ from prefloop.evaluation.arena_hard import (
     read_style,
 )
 from prefloop.evaluation.arena_table import table_of_version_2
+from prefloop.evaluation.best_of import best_of_each, worth_of_choosing
 from prefloop.evaluation.frontier import (
     FrontierSettings,
     Measured,
@@ -72,6 +73,7 @@ __all__ = [
     "Verified",
     "battles_of",
     "battles_of_games",
+    "best_of_each",
     "comparisons",
     "conversations",
     "distinct_2",
@@ -108,6 +110,7 @@ __all__ = [
     "table_of_version_2",
     "verified_accuracy",
     "vote_agreement",
+    "worth_of_choosing",
     "write_alpaca_eval",
     "write_annotations",
     "write_arena_hard",

@@ -20,7 +20,7 @@ from prefloop.config import (
     recipe_of,
 )
 from prefloop.errors import RecipeError
-from prefloop.evaluation import Answered, Answers, comparisons, read_scores
+from prefloop.evaluation import Answered, Answers, best_of_each, comparisons, read_scores, worth_of_choosing
 from prefloop.loop.progress import Progress
 from prefloop.loop.run import run_recipe
 from prefloop.records import Judgment, Prompt, Response, read_folder, write_records
@@ -59,6 +59,8 @@ class SuiteAnswers:
     """Of first turns, by id, in the order of the suite."""
     ours: Answered
     opponents: tuple[Answered, ...]
+    best_of: Mapping[str, Any] | None = None
+    """What choosing among several answers is worth, where the suite says `best_of`."""
 
 
 def run_suite(run: SuiteRun, progress: Progress) -> SuiteAnswers:
@@ -67,6 +69,9 @@ def run_suite(run: SuiteRun, progress: Progress) -> SuiteAnswers:
     Raises:
         PrefloopError: of the kind that says how the process should end.
     """
+    n = run.suite.best_of or 1
+    if n > 1 and run.suite.judge is None:
+        raise RecipeError(f"suite {run.name}: best_of is {n}, but nobody judges which answer is best. Name a judge.")
     pool = {name: _file_of(run, name, spec, progress) for name, spec in (run.suite.pool or {}).items()}
     loaded = _recipe(run, pool)
     last = loaded.recipe.setup[-1]
@@ -76,9 +81,11 @@ def run_suite(run: SuiteRun, progress: Progress) -> SuiteAnswers:
     met = {step: read_folder(made[step], Judgment) for step in made if step.endswith(COMPARED)}
     ours = _answered(made, short_name(run.model), run.step, NAME)
     ours = replace(ours, answers=replace(ours.answers, compared=comparisons(ours.answers, chain(*met.values()))))
+    of_all = worth_of_choosing(ours.answers, n) if n > 1 else None
+    ours = replace(ours, answers=best_of_each(ours.answers, n)) if n > 1 else ours
     write_records(run.folder / ANSWERS, ours.answers.responses)
     steps = {name: in_pool(NAME, name) for name in pool}
-    return SuiteAnswers(prompts, ours, tuple(_answered(made, name, step, step) for name, step in steps.items()))
+    return SuiteAnswers(prompts, ours, tuple(_answered(made, name, step, step) for name, step in steps.items()), of_all)
 
 
 def short_name(model: str) -> str:
@@ -93,7 +100,7 @@ def _file_of(run: SuiteRun, name: str, spec: str, progress: Progress) -> str:
         return os.fspath(path)
     progress.note(f"opponent {name}: {spec}")
     folder = run.folder / "opponents" / name
-    alone = run.suite.model_copy(update={"pool": None, "judge": None})
+    alone = run.suite.model_copy(update={"pool": None, "judge": None, "best_of": None})
     step = f"{NAME}-{name}"  # of another name, so that a model which meets itself answers anew
     run_suite(SuiteRun(run.name, alone, spec, folder, run.seed, run.machine, step=step), progress)
     return os.fspath(folder / ANSWERS)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from statistics import fmean as mean
 
 from prefloop.config import COMPARED, TURN_2, EvaluateStep, StepConfig, in_pool
-from prefloop.evaluation import Answers, comparisons, scoreboard
+from prefloop.evaluation import Answers, best_of_each, comparisons, scoreboard, worth_of_choosing
 from prefloop.loop.artifact import Artifact, Inputs
 from prefloop.loop.scope import Scope
 from prefloop.loop.steps.work import StepType, Work
@@ -33,6 +33,10 @@ def make_evaluation(work: Work) -> Mapping[str, float]:
     elif _baseline(work) == work.artifact.inputs["round_start"][0].identity:
         opponents["previous"] = initial
     pool = {name: _answers(work, *(f"pool {name}{slot}" for slot in POOL_SLOTS)) for name in settings.pool}
+    chosen_from = {} if settings.best_of == 1 else {"best_of": worth_of_choosing(ours, settings.best_of)}
+    if chosen_from:
+        ours = best_of_each(ours, settings.best_of)
+        opponents = {name: best_of_each(one, settings.best_of) for name, one in opponents.items()}
     board = scoreboard(
         ours,
         opponents,
@@ -47,13 +51,15 @@ def make_evaluation(work: Work) -> Mapping[str, float]:
         "prompts": len({question.prompt for question in map(initial.question, initial.responses)}),
         "num_samples": settings.num_samples,
     }
-    work.out.write_text(json.dumps({**head, **board}, indent=1) + "\n", encoding="utf-8")
+    work.out.write_text(json.dumps({**head, **board, **chosen_from}, indent=1) + "\n", encoding="utf-8")
     return {"answers": len(ours.responses)}
 
 
 def is_tempered(settings: EvaluateStep) -> bool:
     """Whether answers are drawn from something else than the policy itself, so that they say nothing of its KL."""
-    return any(temperature != 1 for temperature in (settings.temperature, *settings.temperatures.values()))
+    return settings.best_of > 1 or any(
+        temperature != 1 for temperature in (settings.temperature, *settings.temperatures.values())
+    )
 
 
 def _baseline(work: Work) -> str:
