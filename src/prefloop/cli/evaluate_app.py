@@ -97,15 +97,18 @@ def evaluate_lm_eval(
     limit: Annotated[int | None, typer.Option(min=1, help="Items of each task. Default: all.")] = None,
     before: Annotated[Path | None, typer.Option(help="An earlier --json of the same tasks: what was lost?")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the examples shown.")] = 0,
+    plot: PlotFile = None,
     json_file: JsonFile = None,
 ) -> None:
     """lm-evaluation-harness in process (pip install 'prefloop[harness]'): what alignment cost elsewhere."""
+    from prefloop.cli.evaluate import write_plot
     from prefloop.cli.evaluate_harness import lm_eval_command
     from prefloop.evaluation.harness import HarnessSettings
 
     with human_text(json_file):
         settings = HarnessSettings(tuple(task), folder, num_fewshot, chat_template, limit, seed)
         result = lm_eval_command(model, settings, before)
+    write_plot(plot, result)
     write_json(json_file, result)
 
 
@@ -250,6 +253,9 @@ def evaluate_agreement(
 @evaluate.command("reward-bench", epilog="Example: prefloop evaluate reward-bench scores.jsonl")
 def evaluate_reward_bench(
     file: Annotated[Path, typer.Argument(help="Scores of chosen and rejected answers, best-of-4 and Ties.")],
+    generative: Annotated[
+        bool, typer.Option("--generative", help="Scores are a writing judge's ratings: equal ones earn half a point.")
+    ] = False,
     bootstrap: Bootstrap = 1000,
     seed: BootstrapSeed = 0,
     plot: PlotFile = None,
@@ -259,7 +265,7 @@ def evaluate_reward_bench(
     from prefloop.cli.evaluate import reward_bench_command, write_plot
 
     with human_text(json_file):
-        result = reward_bench_command(file, bootstrap=bootstrap, seed=seed)
+        result = reward_bench_command(file, generative=generative, bootstrap=bootstrap, seed=seed)
     write_plot(plot, result)
     write_json(json_file, result)
 
