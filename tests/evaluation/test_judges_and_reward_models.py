@@ -14,7 +14,7 @@ from prefloop.cli.evaluate import write_plot
 from prefloop.errors import DataError, PrefloopError, RecipeError
 from prefloop.evaluation import evaluate_agreement, evaluate_reward_bench, final_number, is_right, verified_accuracy
 from prefloop.evaluation.reward_bench import EXAMPLE_COUNTS, SECTIONS
-from prefloop.statistics import combined_interval, wilson_interval
+from prefloop.statistics import combined_interval, mid_p_interval
 
 RUNNER = CliRunner()
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
@@ -57,7 +57,7 @@ def test_a_run_by_hand(tmp_path: Path) -> None:
     assert (one["acc_ab"], one["acc_ba"], one["acc_both"], one["position_agreement"]) == (1.0, 0.5, 0.5, 0.5)
     assert (one["unparsed"], one["n"]) == (1, 4)
     assert one["kappa"] == pytest.approx((6 / 8 - (4 * 3 + 4 * 4) / 64) / (1 - 28 / 64), abs=1e-12)
-    assert one["intervals"]["acc_ab"] == pytest.approx(wilson_interval(1.0, 4))
+    assert one["intervals"]["acc_ab"] == pytest.approx(mid_p_interval(1.0, 4))
     for name in ("acc_mean", "first_share", "kappa", "position_kappa"):
         low, high = one["intervals"][name]
         assert low <= one[name] <= high
@@ -134,7 +134,7 @@ def test_lines_of_pairs_are_one_case(tmp_path: Path) -> None:
     assert one["expected_sections"]["Reasoning"] == pytest.approx((0.5 * 164 + 984) / (164 + 984), abs=1e-12)
     assert one["expected_overall_four_sections"] == pytest.approx(one["expected_sections"]["Reasoning"] / 4, abs=1e-12)
     assert one["not_in_a_section"] == ["own"]
-    assert one["subset_intervals"]["hep-cpp"] == pytest.approx(wilson_interval(0.5, 2))
+    assert one["subset_intervals"]["hep-cpp"] == pytest.approx(mid_p_interval(0.5, 2))
     weights = [164 / (164 + 984), 984 / (164 + 984)]
     assert one["section_intervals"]["Reasoning"] == pytest.approx(combined_interval([0.5, 1.0], [2, 1], weights))
     assert one["section_intervals"]["Chat"] is None
@@ -158,7 +158,7 @@ def test_accuracy_by_length_shows_a_taste_for_length(tmp_path: Path) -> None:
         (0.0, 2),
         (0.0, 1),
     ]
-    assert found["chosen longer"]["interval"] == pytest.approx(wilson_interval(1.0, 2))
+    assert found["chosen longer"]["interval"] == pytest.approx(mid_p_interval(1.0, 2))
 
 
 def test_best_of_four_and_ties_have_intervals(tmp_path: Path) -> None:
@@ -211,15 +211,15 @@ def test_what_people_read(tmp_path: Path) -> None:
     file = written(tmp_path, [{"subset": "own", "chosen": 2, "rejected": 0}] * 4)
     lines = RUNNER.invoke(app, ["evaluate", "reward-bench", str(file)]).output.splitlines()
     assert lines[0] == "case 1"
-    own = "  own: 1.00 [0.51, 1.00] of 4, 0.0% equal scores, log loss 0.13 [0.13, 0.13] nats, calibration error"
+    own = "  own: 1.00 [0.47, 1.00] of 4, 0.0% equal scores, log loss 0.13 [0.13, 0.13] nats, calibration error"
     assert any(line.startswith(own) for line in lines)
     assert "  Chat: no pair, counted as 0" in lines
     assert "  in no section: own" in lines
     judges = written(tmp_path, [run([1, 2], ["1", "2"], ["1", "2"])])
     table = RUNNER.invoke(app, ["evaluate", "agreement", str(judges)]).output.splitlines()
     right, same = table[1], table[3]
-    assert right.split()[:4] == ["natural|mine", "1.00", "[0.34,", "1.00]"]
-    assert same.split()[1:10] == ["1.00", "[0.34,", "1.00]", "1.00", "[-0.32,", "1.00]", "0.50", "[0.50,", "0.50]"]
+    assert right.split()[:4] == ["natural|mine", "1.00", "[0.22,", "1.00]"]
+    assert same.split()[1:10] == ["1.00", "[0.22,", "1.00]", "1.00", "[-0.55,", "1.00]", "0.50", "[0.50,", "0.50]"]
 
 
 @published

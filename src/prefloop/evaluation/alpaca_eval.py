@@ -32,9 +32,9 @@ from prefloop.statistics import (
     identification,
     is_baseline,
     is_extreme_change,
+    mid_p_interval,
     search_c,
     totals_by_cluster,
-    wilson_interval,
     win_rate,
 )
 
@@ -203,7 +203,7 @@ def _controlled(rows: AlpacaRows, settings: Settings, name: str) -> tuple[Length
     interval = estimate.interval
     known = rows.preferences[~np.isnan(rows.preferences)]
     if estimate.clusters > 1 and known.min() == known.max() and known[0] in {0.0, 1.0}:
-        low, high = wilson_interval(float(known[0]), np.unique(rows.instructions).size)
+        low, high = mid_p_interval(float(known[0]), np.unique(rows.instructions).size)
         interval = (100 * low, 100 * high)
     sure = identification(rows, fit)
     coefficients = {

@@ -21,11 +21,11 @@ from prefloop.statistics import (
     clustered_mean,
     clustered_share,
     combined_interval,
+    mid_p_interval,
     pair_accuracy,
     section_scores,
     ties_interval,
     ties_score,
-    wilson_interval,
 )
 
 _SIX = ("hep-cpp", "hep-go", "hep-java", "hep-js", "hep-python", "hep-rust")
@@ -74,7 +74,7 @@ EXAMPLE_COUNTS: Mapping[str, float] = {
 """Weights of the subsets inside their sections."""
 
 
-INTERVALS = "95 %; subsets Wilson over pairs, sections and overall recovered from these (MOVER)"
+INTERVALS = "95 %; subsets mid-P over pairs, sections and overall recovered from these (MOVER)"
 BOOTSTRAP = "95 %; best of four, ties and calibration BCa bootstrap over items; log loss Student's t over pairs"
 
 
@@ -165,7 +165,7 @@ class _Case:
             "expected_subset_accuracy": accuracy,
             "expected_sections": by_section,
             "expected_overall_four_sections": float(np.mean(list(by_section.values()))),
-            "subset_intervals": {name: list(wilson_interval(value, n[name])) for name, value in accuracy.items()},
+            "subset_intervals": {name: list(mid_p_interval(value, n[name])) for name, value in accuracy.items()},
             "section_intervals": {name: interval(part) if part else None for name, part in weights.items()},
             "overall_interval": interval(overall),
             "subset_ties": {name: one.ties for name, one in scored.items()},
@@ -223,7 +223,7 @@ def _by_length(right: Sequence[bool], gaps: Sequence[float]) -> dict[str, Any]:
     for name, sign in (("chosen longer", 1.0), ("chosen shorter", -1.0), ("equal", 0.0)):
         part = [one for one, gap in zip(right, gaps, strict=True) if np.sign(gap) == sign]
         share = sum(part) / len(part) if part else None
-        interval = None if share is None else list(wilson_interval(share, len(part)))
+        interval = None if share is None else list(mid_p_interval(share, len(part)))
         found[name] = {"accuracy": share, "interval": interval, "n": len(part)}
     return found
 
