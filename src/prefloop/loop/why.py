@@ -205,7 +205,7 @@ class _Made:
         """Why a rule made nothing, or not more, of a group: it is applied once more, with what was fitted then."""
         rule = find_rule(settings.rule, "rule")
         fitted = self.run / step.path / "fitted.json"
-        fits = json.loads(fitted.read_text(encoding="utf-8")) if fitted.exists() else {}
+        fits: dict[str, Any] = json.loads(fitted.read_text(encoding="utf-8")) if fitted.exists() else {}
         constants = {name: fit["value"] for name, fit in fits.items()}
         tokens = codec_of_run(self.run) if rule.reads_tokens else None
         for result in rule.apply(usable, rule.checked(settings.options, step.step), constants, tokens):
