@@ -22,6 +22,8 @@ from prefloop.policy import resolve_model, workbench
 
 from .conftest import SMALL, stable_files
 
+pytestmark = pytest.mark.long
+
 SmallRun = Callable[..., RunResult]
 VALIDATED = ("data.validation={share: 0.3}", "policy={eval_steps: 1, metric_for_best_model: eval_loss}")
 

@@ -16,6 +16,8 @@ from prefloop.loop import Progress, RunResult, run_recipe
 from prefloop.loop.journal import FILE
 from prefloop.loop.why import stories
 
+pytestmark = pytest.mark.long
+
 SmallRun = Callable[..., RunResult]
 
 
