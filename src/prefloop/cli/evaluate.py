@@ -11,7 +11,7 @@ from prefloop.cli.console import output, say
 from prefloop.errors import RecipeError
 
 
-def alpaca_eval_command(
+def alpaca_eval_command(  # noqa: PLR0913  an option each
     files: Sequence[Path],
     *,
     difficulty: Path | None,
@@ -20,6 +20,7 @@ def alpaca_eval_command(
     c: str,
     by_position: bool,
     order_coin: bool,
+    p_label_flip: float,
     baseline: str | None,
     bootstrap: int,
     seed: int,
@@ -44,7 +45,7 @@ def alpaca_eval_command(
         draws=bootstrap,
         seed=seed,
     )
-    result = evaluate_alpaca(files, settings, order_coin=order_coin, baseline=baseline)
+    result = evaluate_alpaca(files, settings, order_coin=order_coin, p_label_flip=p_label_flip, baseline=baseline)
     models: dict[str, dict[str, Any]] = result["models"]
     table = Table("model", "win rate", "length-controlled", "C", "wins", "losses", "draws", "length", box=None)
     for name, one in models.items():

@@ -136,6 +136,12 @@ def evaluate_alpaca_eval(  # noqa: PLR0913, PLR0917  an option each
         bool,
         typer.Option("--order-coin", help="Recompute shown order and preference from instruction and top_logprobs."),
     ] = False,
+    p_label_flip: Annotated[
+        float,
+        typer.Option(
+            min=0, max=0.5, help="Turn this share of preferences round, by AlpacaEval's seeded draws: how robust is it?"
+        ),
+    ] = 0.0,
     baseline: Annotated[
         str | None, typer.Option(help="Also give win rates against this one of the files.", metavar="NAME")
     ] = None,
@@ -156,6 +162,7 @@ def evaluate_alpaca_eval(  # noqa: PLR0913, PLR0917  an option each
             c=c,
             by_position=by_position,
             order_coin=order_coin,
+            p_label_flip=p_label_flip,
             baseline=baseline,
             bootstrap=bootstrap,
             seed=seed,
