@@ -1,12 +1,12 @@
 """Changes the functions of a room one operator, sign or constant at a time; reports which no number and no test sees.
 
-The room is `objectives`, or `worlds`. One pytest run collects its tests. A first child process records which vector
-files and which tests run each function; then each mutant gets a child process of its own, in which the function's code
-is exchanged: first the published numbers are recomputed, then the tests that run the function, fastest first, until one
-fails.
+The room is `objectives`, `pairing`, `search` or `worlds`. One pytest run collects its tests. A first child process
+records which vector files and which tests run each function; then each mutant gets a child process of its own, in which
+the function's code is exchanged: first the published numbers are recomputed, then the tests that run the function,
+fastest first, until one fails.
 
-    python scripts/mutate_objectives.py [--room worlds] [--each 5] [--seed 0] [--only FUNCTION ...] [--tests PATH ...]
-                                        [--json FILE]
+    python scripts/mutate_objectives.py [--room worlds] [--each 5] [--seed 0] [--files NAME ...] [--only FUNCTION ...]
+                                        [--tests PATH ...] [--json FILE]
 """
 
 import argparse
@@ -32,6 +32,7 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "prefloop"
 ITSELF = "test_mutations.py"
 ENOUGH = 0.95
 LONGEST = 180
@@ -45,6 +46,7 @@ class Mutant:
     """A change of one function."""
 
     file: str
+    """Below `src/prefloop`."""
     function: str
     """With the class, where it is a method."""
     change: str
@@ -146,6 +148,63 @@ BY_HAND_IN_WORLDS = (
         "of_logps @ spread * of_logps",
         "of_logps @ inverse * of_logps",
     ),
+    (
+        "reference of the wrong round",
+        "Scope.policy",
+        """case "round_start":
+                return self.round_start""",
+        """case "round_start":
+                return self.initial""",
+    ),
+)
+
+BY_HAND_IN_PAIRING = (
+    ("ties kept", "best_worst", "<= min_margin", "< min_margin"),
+    ("ties kept", "all_pairs", "margin <= min_margin", "margin < min_margin"),
+    (
+        "an answer against itself counted twice",
+        "win_rates",
+        "fsum((total, 0.5)) / size",
+        "fsum((total, 0.5, 0.5)) / size",
+    ),
+    (
+        "charge on length by the mean of absolute gaps",
+        "search_alpha",
+        "[length[two[0]] - length[two[1]] for",
+        "[abs(length[two[0]] - length[two[1]]) for",
+    ),
+    (
+        "charge on length at the least gap, not the one nearest to 0",
+        "search_alpha",
+        "abs(gap) < abs(found.mean_length_gap)",
+        "gap < found.mean_length_gap",
+    ),
+    (
+        "the teacher's margin where it loses",
+        "teacher_pairs",
+        "margin_teacher if is_teacher[good]",
+        "margin_teacher if is_teacher[bad]",
+    ),
+    ("sides swapped", "pair", "members=(chosen, rejected)", "members=(rejected, chosen)"),
+    (
+        "variance added",
+        "combined",
+        "center - uncertainty *",
+        "center + uncertainty *",
+    ),
+    (
+        "one order of a comparison alone",
+        "win_matrix",
+        "matrix[first, second] = mean(both)",
+        "matrix[first, second] = both[0]",
+    ),
+    ("a dropped pair returns", "not_outdone", "given(group) if group.examples is None", "given(group) if True"),
+    (
+        "a winner that loses the final is kept",
+        "tournament",
+        "if not bracket.kept",
+        "if False",
+    ),
 )
 
 
@@ -161,11 +220,19 @@ class Room:
     by_hand: tuple[tuple[str, str, str, str], ...]
     has_vectors: bool
     """Published numbers are recomputed as well."""
+    beside: tuple[str, ...] = ()
+    """Files of other rooms that are changed by hand alone."""
 
     @property
-    def folder(self) -> Path:
-        """Where its files are."""
-        return ROOT / "src" / "prefloop" / self.name
+    def sources(self) -> dict[str, str]:
+        """The texts of its files, by name below the package."""
+        files = [file for file in sorted((PACKAGE / self.name).glob("*.py")) if file.name not in self.left_out]
+        return {str(file.relative_to(PACKAGE)): file.read_text(encoding="utf-8") for file in files}
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Path of each file whose functions may be changed -> its name below the package."""
+        return {str(PACKAGE / name): name for name in [*self.sources, *self.beside]}
 
 
 ROOMS = {
@@ -178,7 +245,28 @@ ROOMS = {
             BY_HAND,
             has_vectors=True,
         ),
-        Room("worlds", ("__init__.py",), ("tests/worlds", "-m", "not slow"), BY_HAND_IN_WORLDS, has_vectors=False),
+        Room(
+            "pairing",
+            ("__init__.py", "registry.py"),
+            (
+                "tests/pairing",
+                "tests/evaluation/test_mt_bench.py",
+                "tests/evaluation/test_arena_hard.py",
+                "-m",
+                "not slow",
+            ),
+            BY_HAND_IN_PAIRING,
+            has_vectors=True,
+        ),
+        Room("search", ("__init__.py",), ("tests/search", "-m", "not slow"), (), has_vectors=False),
+        Room(
+            "worlds",
+            ("__init__.py",),
+            ("tests/worlds", "-m", "not slow"),
+            BY_HAND_IN_WORLDS,
+            has_vectors=False,
+            beside=("loop/scope.py",),
+        ),
     )
 }
 
@@ -232,9 +320,9 @@ def functions(tree: ast.Module) -> Iterator[tuple[str, ast.FunctionDef]]:
 def body_nodes(function: ast.FunctionDef) -> Iterator[tuple[ast.AST, str, int | None, ast.AST]]:
     """Everything in a function's body but its docstring and annotations: parent, field, place in a list, node."""
     statements = function.body[1:] if ast.get_docstring(function) is not None else function.body
-    for parent in (each for statement in statements for each in ast.walk(statement)):
+    for parent in (each for statement in statements for each in _walked(statement)):
         for field, value in ast.iter_fields(parent):
-            if field in {"annotation", "returns", "args"} and isinstance(parent, ast.AnnAssign | ast.FunctionDef):
+            if _is_annotation(parent, field):
                 continue
             if isinstance(parent, ast.keyword) and parent.arg == "strict":
                 continue  # zip's: it says what is so anyway
@@ -244,6 +332,18 @@ def body_nodes(function: ast.FunctionDef) -> Iterator[tuple[ast.AST, str, int | 
                 yield from (
                     (parent, field, place, each) for place, each in enumerate(value) if isinstance(each, ast.AST)
                 )
+
+
+def _walked(node: ast.AST) -> Iterator[ast.AST]:
+    """A node and what stands in it; nobody computes annotations."""
+    yield node
+    for field, value in ast.iter_fields(node):
+        inside: list[Any] = [] if _is_annotation(node, field) else value if isinstance(value, list) else [value]
+        yield from (each for one in inside if isinstance(one, ast.AST) for each in _walked(one))
+
+
+def _is_annotation(parent: ast.AST, field: str) -> bool:
+    return field in {"annotation", "returns", "args"} and isinstance(parent, ast.AnnAssign | ast.FunctionDef)
 
 
 def mutants_of(file: str, source: str, each: int, seed: int) -> Iterator[Mutant]:
@@ -270,8 +370,9 @@ def _put(parent: ast.AST, field: str, place: int | None, node: ast.AST) -> None:
         getattr(parent, field)[place] = node
 
 
-def mutants_by_hand(room: Room, sources: dict[str, str]) -> Iterator[Mutant]:
+def mutants_by_hand(room: Room) -> Iterator[Mutant]:
     """The changes that a person chose, each in the text of its function."""
+    sources = room.sources | {name: (PACKAGE / name).read_text(encoding="utf-8") for name in room.beside}
     for meaning, name, old, new in room.by_hand:
         file, source, node = next(
             (file, source, found)
@@ -287,10 +388,8 @@ def mutants_by_hand(room: Room, sources: dict[str, str]) -> Iterator[Mutant]:
 
 def all_mutants(room: Room, each: int, seed: int) -> list[Mutant]:
     """Those by hand, then the drawn ones of every formula."""
-    files = [file for file in sorted(room.folder.glob("*.py")) if file.name not in room.left_out]
-    sources = {file.name: file.read_text(encoding="utf-8") for file in files}
-    drawn = [mutant for file, source in sources.items() for mutant in mutants_of(file, source, each, seed)]
-    return [*mutants_by_hand(room, sources), *drawn]
+    drawn = [mutant for file, source in room.sources.items() for mutant in mutants_of(file, source, each, seed)]
+    return [*mutants_by_hand(room), *drawn]
 
 
 # ------------------------------------------------------------------------------------------------- exchanging the code
@@ -307,20 +406,20 @@ def code_of(source: str, path: str, function: str) -> CodeType:
     raise AssertionError(function)
 
 
-def loaded_functions(folder: Path) -> dict[str, list[FunctionType]]:
-    """The functions of a room by file and qualified name, also those that only shape checks still refer to."""
+def loaded_functions(names: dict[str, str]) -> dict[str, list[FunctionType]]:
+    """Functions by their file's name and their qualified one, also those that only shape checks still refer to."""
     found: dict[str, list[FunctionType]] = {}
     for each in gc.get_objects():
         if type(each) is FunctionType:  # isinstance would ask lazy modules for their class
-            file = Path(each.__code__.co_filename)
-            if file.parent == folder:
-                found.setdefault(f"{file.name}:{each.__code__.co_qualname}", []).append(each)
+            name = names.get(each.__code__.co_filename)
+            if name is not None:
+                found.setdefault(f"{name}:{each.__code__.co_qualname}", []).append(each)
     return found
 
 
-def exchange(mutant: Mutant, folder: Path, loaded: dict[str, list[FunctionType]]) -> None:
+def exchange(mutant: Mutant, loaded: dict[str, list[FunctionType]]) -> None:
     """Gives the function the mutant's code, wherever it is used."""
-    code = code_of(mutant.source, str(folder / mutant.file), mutant.function)
+    code = code_of(mutant.source, str(PACKAGE / mutant.file), mutant.function)
     for each in loaded[mutant.key]:
         each.__code__ = code
 
@@ -386,7 +485,9 @@ class Mutations:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """In place of pytest's own loop."""
         started = time.monotonic()
-        loaded = loaded_functions(self.room.folder)
+        if self.room.has_vectors:
+            vector_files()  # here, so that no child has to import what reads them
+        loaded = loaded_functions(self.room.names)
         gc.freeze()
         seen = in_a_child(lambda: record(self.room, session.items))
         for left_out in seen["failed"]:
@@ -395,7 +496,7 @@ class Mutations:
         for mutant in self.mutants:
             stems = seen["stems"].get(mutant.key, [])
             items = [session.items[number] for number in seen["tests"].get(mutant.key, [])]
-            found = in_a_child(partial(judged, mutant, self.room.folder, loaded, stems, items))
+            found = in_a_child(partial(judged, mutant, loaded, stems, items))
             self.verdicts.append(Verdict(mutant, *(found or ("time", f"more than {LONGEST} s"))))
             if self.verdicts[-1].killed_by is None:
                 print(f"survived: {mutant.name}", flush=True)
@@ -408,12 +509,13 @@ def record(room: Room, items: list[pytest.Item]) -> dict[str, Any]:
     stems: dict[str, list[str]] = {}
     tests: dict[str, list[tuple[float, int]]] = {}
     failed: list[str] = []
+    names = room.names
     for stem in vector_files() if room.has_vectors else ():
-        for key in calls(room.folder, partial(vectors_differ, stem))[1]:
+        for key in calls(names, partial(vectors_differ, stem))[1]:
             stems.setdefault(key, []).append(stem)
     for number, item in enumerate(items):
         started = time.perf_counter()
-        failing, called = calls(room.folder, partial(fails, item))
+        failing, called = calls(names, partial(fails, item))
         if failing:
             failed.append(item.nodeid)
             continue
@@ -423,14 +525,14 @@ def record(room: Room, items: list[pytest.Item]) -> dict[str, Any]:
     return {"stems": stems, "tests": by_time, "failed": failed}
 
 
-def calls(folder: Path, work: Callable[[], Any]) -> tuple[Any, set[str]]:
-    """What `work` returns, and the functions of a room that it ran."""
+def calls(names: dict[str, str], work: Callable[[], Any]) -> tuple[Any, set[str]]:
+    """What `work` returns, and the functions of some files that it ran."""
     called: set[str] = set()
 
     def note(frame: FrameType, event: str, _: Any) -> None:
         code = frame.f_code
-        if event == "call" and code.co_filename.startswith(str(folder)):
-            called.add(f"{Path(code.co_filename).name}:{code.co_qualname.split('.<locals>')[0]}")
+        if event == "call" and code.co_filename in names:
+            called.add(f"{names[code.co_filename]}:{code.co_qualname.split('.<locals>')[0]}")
 
     sys.setprofile(note)
     try:
@@ -440,11 +542,11 @@ def calls(folder: Path, work: Callable[[], Any]) -> tuple[Any, set[str]]:
 
 
 def judged(
-    mutant: Mutant, folder: Path, loaded: dict[str, list[FunctionType]], stems: list[str], items: list[pytest.Item]
+    mutant: Mutant, loaded: dict[str, list[FunctionType]], stems: list[str], items: list[pytest.Item]
 ) -> tuple[str | None, str]:
     """Exchanges the code, for good: what sees it, and which file or test."""
     signal.alarm(LONGEST)
-    exchange(mutant, folder, loaded)
+    exchange(mutant, loaded)
     for stem in stems:
         if vectors_differ(stem):
             return "vectors", stem
@@ -501,6 +603,7 @@ def main() -> int:
     parser.add_argument("--room", choices=ROOMS, default="objectives", help="whose functions are changed")
     parser.add_argument("--each", type=int, default=5, help="mutants a function")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
+    parser.add_argument("--files", nargs="*", default=(), help="names of files, without folder")
     parser.add_argument("--only", nargs="*", default=(), help="names of functions")
     parser.add_argument("--tests", nargs="*", help="files or folders of tests, in place of the room's")
     parser.add_argument("--json", type=Path, help="where every verdict is written")
@@ -511,6 +614,7 @@ def main() -> int:
     os.chdir(ROOT)
     mutants = all_mutants(room, given.each, given.seed)
     mutants = [each for each in mutants if not given.only or each.function in given.only]
+    mutants = [each for each in mutants if not given.files or Path(each.file).name in given.files]
     plugin = Mutations(room, mutants)
     code = pytest.main(["-q", "-s", "-p", "no:cacheprovider", *(given.tests or room.tests)], plugins=[plugin])
     if len(plugin.verdicts) < len(mutants):

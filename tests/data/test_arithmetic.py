@@ -22,3 +22,15 @@ def test_chains_of_three_digits_are_parted_and_their_solutions_right() -> None:
         assert [verdict_on(line) for line in lesson["completion"].split("\n")] == [1.0, 1.0, 0.5]
         assert number_at_the_end(lesson["completion"]) == int(row["answer"])
     assert {row.place for row in find_source("arithmetic:heldout").rows()} >= {"arithmetic:heldout:1"}
+
+
+def test_questions_with_choices_have_one_right_choice() -> None:
+    train, choices = values("arithmetic"), [row.values or {} for row in find_source("arithmetic_choices").rows()]
+    assert choices[0] == {
+        "question": "1+1+2=?",
+        "choices": {"text": ["3", "4", "5", "6"], "label": ["A", "B", "C", "D"]},
+        "answerKey": "B",
+    }
+    for row, with_choices in zip(train, choices, strict=True):
+        assert with_choices["question"] == row["question"]
+        assert with_choices["choices"]["text"][1] == row["answer"]

@@ -359,6 +359,16 @@ def test_equal_answers_of_two_models_are_one_answer_with_both_ratings() -> None:
             {"info": {"post": "x"}, "summaries": [{"text": "a"}], "choice": 0},
             "wrong_type: summaries has 1 entries, expected two",
         ),
+        (
+            "arc",
+            {"question": ASKED, "choices": {"text": ["a", "b"], "label": ["A", "B"]}, "answerKey": "E"},
+            "out_of_range: answerKey is 'E', expected one of A, B",
+        ),
+        (
+            "hellaswag",
+            {"ctx": ASKED, "endings": ["a", "b"], "label": "2"},
+            "out_of_range: label is 2, expected a number from 0 to 1",
+        ),
         ("prefloop", {"prompt": {"messages": []}}, "wrong_type: prompt.prompt_id: Field required"),
     ],
 )
@@ -411,3 +421,24 @@ def test_an_unknown_format_names_the_closest() -> None:
         DataError, match=r"^pairs: format 'trl_preferences' is not known. Did you mean 'trl_preference'"
     ):
         find_format("trl_preferences", "pairs")
+
+
+@pytest.mark.parametrize(
+    ("name", "columns"),
+    [
+        (
+            "arc",
+            {"question": ASKED, "choices": {"text": ["a", "b", "c"], "label": ["A", "B", "C"]}, "answerKey": "B"},
+        ),
+        (
+            "arc",
+            {"question": ASKED, "choices": {"text": ["a", "b", "c"], "label": ["1", "2", "3"]}, "answerKey": "2"},
+        ),
+        ("hellaswag", {"ctx": ASKED, "endings": ["a", "b", "c"], "label": "1"}),
+        ("hellaswag", {"ctx": ASKED, "endings": ["a", "b", "c"], "label": 1}),
+    ],
+)
+def test_choices_are_answers_of_which_one_has_label_1(name: str, columns: dict[str, Any]) -> None:
+    given = read(name, **columns)
+    assert given.prompt.messages[-1].content == ASKED
+    assert said(given) == [("label", "overall", ["a", "b", "c"], (0.0, 1.0, 0.0))]

@@ -2,18 +2,30 @@
 
 import json
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
 import torch
 
 from prefloop.cli.evaluate_run import RunOptions, evaluate_run_command, suite_of
-from prefloop.config import load_recipe, read_suite, shipped_suites, suite_with
+from prefloop.config import read_suite, shipped_suites, suite_with
 from prefloop.data import next_turn, read_answers, with_references
 from prefloop.data.formats import find_format
 from prefloop.errors import DataError, RecipeError
-from prefloop.evaluation import Answers, Question, comparisons, conversations, evaluate_mt_bench, judge_requests, meet
+from prefloop.evaluation import (
+    Answers,
+    Question,
+    best_of_each,
+    comparisons,
+    conversations,
+    evaluate_mt_bench,
+    judge_requests,
+    meet,
+    worth_of_choosing,
+)
 from prefloop.evaluation.arena_hard import markdown_metadata, read_battles
 from prefloop.evaluation.scoreboard import together
 from prefloop.pairing import pair_messages, preference_messages, verdict_messages
@@ -344,6 +356,31 @@ def test_what_is_no_setting_and_no_judge_is_one_line(tmp_path: Path, given: dict
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("against", "content", "said"),
+    [
+        ("none.jsonl", None, "none.jsonl: there is no such file. Name a file of answers, or a model."),
+        ("a.jsonl", "xx\n", "a.jsonl:1: not a Response"),
+        ("a.jsonl", "", "a.jsonl: has no responses"),
+        ("a.jsonl", '{"index": 1}\n', "a.jsonl:1: is no row of answers: its columns are index."),
+    ],
+)
+def test_opponents_that_cannot_be_read_are_said_before_anything_is_sampled(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], against: str, content: str | None, said: str
+) -> None:
+    if content is not None:
+        (tmp_path / against).write_text(content)
+    with pytest.raises(DataError) as error:
+        evaluate_run_command(options(tmp_path / "out", "everyday", judge="vader", against=(str(tmp_path / against),)))
+    assert said in str(error.value)
+    assert (capsys.readouterr().err, (tmp_path / "out").exists()) == ("", False)
+
+
+def test_a_table_that_needs_an_opponent_says_so_at_once(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"battles are against somebody\. Name an opponent: --against"):
+        suite_of(options(tmp_path, "everyday", "table=battles", judge="vader"))
+
+
 @pytest.mark.parametrize("table", ["win_rates", "preferences", "battles"])
 def test_a_judge_of_two_that_looks_at_length_agrees_with_one_of_single_answers(tmp_path: Path, table: str) -> None:
     """Its verdicts in both orders are those of scores, and opponents answer once."""
@@ -396,7 +433,68 @@ def test_second_turns_and_ratings_are_not_compared(change: dict[str, Any]) -> No
         suite_with(read_suite("everyday"), {"compares": True, **change}, "here")
 
 
-def test_a_loop_does_not_take_a_suite_that_compares(tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text("prompts: everyday:heldout\ncompares: true\n")
-    with pytest.raises(RecipeError, match="its judge compares, which `prefloop evaluate run` does"):
-        load_recipe("quickstart", [f"evaluation.suite={tmp_path / 'mine.yaml'}"])
+def test_the_best_of_several_is_the_judges_choice_and_the_truth_says_what_it_was_worth() -> None:
+    """Two questions, four answers each, which truth and judge rank differently; expectations over all subsets."""
+    asked = [question().model_copy(update={"prompt_id": name, "root_id": name}) for name in ("a", "b")]
+    given = [answer(one, f"text {number}", number) for one in asked for number in range(4)]
+    judged = dict(zip((one.response_id for one in given), (3.0, 1.0, 4.0, 2.0, 0.0, 0.5, 0.5, 0.1), strict=True))
+    true = dict(zip((one.response_id for one in given), (1.0, 5.0, 2.0, 7.0, 1.0, 2.0, 9.0, 4.0), strict=True))
+    answers = Answers(tuple(given), {"judge": judged, "truth": true})
+
+    best = best_of_each(answers, 2)
+    assert [one.text for one in best.responses] == ["text 0", "text 2", "text 1", "text 2"]
+    assert best.scores["truth"] == {one.response_id: true[one.response_id] for one in best.responses}
+
+    found = worth_of_choosing(answers, 3)
+    assert (found["n"], found["questions"]) == (3, 2)
+    assert found["kl_at_most"] == pytest.approx(1.0986122886681098 - 2 / 3)
+    first = [
+        fmean(true[max(few, key=lambda one: judged[one.response_id]).response_id] for few in combinations(given[:4], n))
+        for n in (1, 2, 3)
+    ]
+    assert best_of_each(Answers(tuple(given[:4]), {"judge": judged, "truth": true}), 4).responses == (given[2],)
+    only_first = worth_of_choosing(Answers(tuple(given[:4]), {"judge": judged, "truth": true}), 3)
+    assert only_first["by_n"]["truth"] == pytest.approx(first)
+    assert found["by_n"]["judge"][0] == pytest.approx(fmean(judged.values()))
+    assert found["by_n"]["judge"] == sorted(found["by_n"]["judge"])
+
+
+def test_a_suite_of_the_best_of_four_reports_what_choosing_is_worth(tmp_path: Path) -> None:
+    folder = tmp_path / "best"
+    changes = ("count=6", "best_of=4", "max_new_tokens=24")
+    result = evaluate_run_command(options(folder, "everyday", *changes, judge="vader"))
+    assert result["best_of"]["n"] == 4
+    by_n = result["best_of"]["by_n"]["judge"]
+    assert len(by_n) == 4
+    assert by_n == sorted(by_n)
+    assert result["answers"]["builtin:tiny"]["score"]["judge"]["value"] == pytest.approx(by_n[-1])
+    assert len((folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()) == 6
+
+
+def test_a_suite_takes_beams(tmp_path: Path) -> None:
+    changes = ("count=3", "max_new_tokens=24", "temperature=0")
+    for beams in (1, 4):
+        evaluate_run_command(options(tmp_path / str(beams), "everyday", *changes, f"num_beams={beams}"))
+    one, four = (
+        [json.loads(line) for line in (tmp_path / name / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
+        for name in ("1", "4")
+    )
+    assert [answer["settings"].get("num_beams") for answer in four] == [4] * 3
+    assert [answer["text"] for answer in four] != [answer["text"] for answer in one]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (("best_of=2",), "best_of is 2, but nobody judges which answer is best. Name a judge."),
+        (("best_of=2", "turns=2"), "best_of is for one turn, but turns is 2"),
+        (("best_of=2", "num_beams=2"), "keep one of them"),
+        (("num_beams=2",), "num_beams looks for the likeliest answers, but temperature is 1.0: set it to 0.0"),
+        (("num_beams=2", "num_samples=3", "temperature=0"), "num_samples is 3, but 2 beams end in that many"),
+    ],
+)
+def test_what_cannot_be_chosen_or_searched_is_said(tmp_path: Path, changes: tuple[str, ...], said: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        evaluate_run_command(options(tmp_path / "run", "everyday", "count=1", *changes))
+    assert said in str(error.value)
+    assert not (tmp_path / "run").exists()

@@ -183,7 +183,7 @@ def test_it_is_restarted_with_every_rounds_weights(small_run: SmallRun, served: 
     command = f"{script} {port} {sys.executable}"
     try:
         subprocess.run([*command.split(), str(served)], check=True, capture_output=False)
-        sampler = at(f"http://127.0.0.1:{port}/v1", tmp_path / "current", restart=command, deadline_s=120)
+        sampler = at(f"http://127.0.0.1:{port}/v1", tmp_path / "current", restart=command, deadline_s=300)
         ran = small_run(sampler, "policy.learning_rate=1e-2", "rounds=2", until="round-01/samples").run
         assert (tmp_path / "current").resolve() == (ran / "round-00/policy/model").resolve()
         assert "Uvicorn running on" in (ran / "restart.log").read_text(encoding="utf-8")

@@ -337,3 +337,14 @@ def test_a_key_goes_to_its_server_and_into_no_file_of_the_run(
     assert not [file for file in files if b"sk-0123" in file.read_bytes()]
     printed = capfd.readouterr()
     assert "sk-0123" not in f"{error.value}{printed.out}{printed.err}"
+
+
+def test_rounds_are_evaluated_by_the_best_of_several_answers_of_both_sides(small_run: SmallRun) -> None:
+    ran = small_run("evaluation.best_of=3", "rounds=1").run
+    evaluation = json.loads((ran / "round-00/evaluation.json").read_text(encoding="utf-8"))
+    sampled = (ran / EVALUATED).read_text(encoding="utf-8").splitlines()
+    duel = evaluation["against"]["initial"]["judge"]
+    assert (len(sampled), duel["n"]) == (3 * evaluation["prompts"], evaluation["prompts"])
+    assert evaluation["kl"] is None
+    assert evaluation["best_of"]["n"] == 3
+    assert evaluation["score"]["judge"]["mean"] == pytest.approx(evaluation["best_of"]["by_n"]["judge"][2])

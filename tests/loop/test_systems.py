@@ -23,6 +23,7 @@ from prefloop.judging.verifiers import number_at_the_end
 from prefloop.loop import Progress, run_recipe
 from prefloop.policy import ChatCodec, PolicyFiles, Workbench, resolve_model
 from prefloop.records import Example, Judgment, Prompt, Response, read_folder
+from prefloop.training import read_margins
 
 pytestmark = pytest.mark.recipes
 
@@ -538,6 +539,54 @@ def test_xpo_pushes_the_answer_of_the_initial_model_down(tmp_path: Path) -> None
     assert losses(plain / "round-00")[0] == pytest.approx(log(2), abs=1e-5)
 
 
+def margins_before(folder: Path) -> dict[str, float]:
+    """Log-ratios of the chosen answer less those of the rejected one, as training began, by example."""
+    return {one.example_id: one.before or 0.0 for one in read_margins(folder / "policy")}
+
+
+def column(folder: Path, name: str) -> list[float]:
+    return [json.loads(line)[name] for line in (folder / "policy" / "training.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.system("dpop_paired")
+def test_dpop_keeps_right_answers_likely_beside_their_corrupted_copies(tmp_path: Path) -> None:
+    """A rejected solution differs from the right one in a number of its calculation, a rejected choice is a wrong one.
+    After the same steps chosen answers are likelier than before; with lam 0, which is DPO, they are less likely."""
+    run = ran("dpop_paired", tmp_path / "run", "policy.epochs=6") / "round-00"
+    plain = ran("dpop_paired", tmp_path / "plain", "policy.epochs=6", "policy.objective.lam=0", reuse=run.parent)
+
+    corrupted, choices = pairs_of(run), list(read_folder(run / "choices", Example))
+    for one in corrupted:
+        texts = [one.member(role).text for role in ("chosen", "rejected")]
+        numbers = [re.findall(r"\d", text) for text in texts]
+        assert re.sub(r"\d", "_", texts[0]) == re.sub(r"\d", "_", texts[1])
+        ((right, _),) = [(a, b) for a, b in zip(*numbers, strict=True) if a != b]
+        assert right != numbers[0][-1] == numbers[1][-1]
+        assert one.numbers["edit_distance"] == 1 / len(texts[0].split())
+    assert len(corrupted) == 67
+    assert len(choices) == 3 * 67
+    for one in choices:
+        said = [int(one.member(role).text) for role in ("chosen", "rejected")]
+        assert said[0] == sum(map(int, re.findall(r"\d", one.prompt.messages[-1].content))) != said[1]
+    assert column(run, "rewards/chosen")[-1] > 0.02
+    assert column(plain / "round-00", "rewards/chosen")[-1] < -0.005
+
+
+@pytest.mark.system("robust_dpo")
+def test_robust_dpo_pays_back_what_wrong_labels_cost(tmp_path: Path) -> None:
+    """After the same first step the loss is that of DPO less e / (1 - 2e) times the mean margin: what labels of which a
+    share e is wrong add to the mean is taken off again."""
+    few = ("policy.epochs=2", "policy.max_grad_norm=1e9")
+    run = ran("robust_dpo", tmp_path / "run", *few, "policy.objective.label_smoothing=0.2") / "round-00"
+    sure = ran("robust_dpo", tmp_path / "sure", *few, "policy.objective.label_smoothing=0", reuse=run.parent)
+
+    margins = [column(folder, "rewards/margins")[1] for folder in (run, sure / "round-00")]
+    assert margins[0] == pytest.approx(margins[1], rel=1e-3)
+    assert margins[0] > 0.01
+    assert losses(run)[1] == pytest.approx(losses(sure / "round-00")[1] - 0.2 / 0.6 * margins[0], rel=1e-4)
+    assert losses(run)[0] == pytest.approx(log(2), abs=1e-5)
+
+
 @pytest.mark.system("step_dpo", no_truth="it is DPO behind a beginning of the answer, whose truth is that of `dpo`")
 def test_step_dpo_sets_right_steps_against_the_first_wrong_one(tmp_path: Path) -> None:
     """Behind one beginning of right steps, trained on are a wrong calculation and a right one that led to the right
@@ -571,8 +620,9 @@ def test_step_dpo_sets_right_steps_against_the_first_wrong_one(tmp_path: Path) -
 
 @pytest.mark.system("mcts_dpo")
 def test_the_search_of_mcts_dpo_visits_what_ends_right(tmp_path: Path) -> None:
-    """Of the siblings behind one beginning the chosen one was visited more, and chosen ones end right more often. The
-    same trees grow again, byte by byte; where no end is right, no pair is left."""
+    """Of the siblings behind one beginning the chosen one was visited more, and chosen ones end right more often. Where
+    training begins, each pair's loss is as unsure of its label as the visits are. The same trees grow again, byte by
+    byte; where no end is right, no pair is left."""
     few = ("blocks=1", "policy.references={ref: taught}")
     run = ran("mcts_dpo", tmp_path / "run", *few) / "round-00"
 
@@ -594,6 +644,16 @@ def test_the_search_of_mcts_dpo_visits_what_ends_right(tmp_path: Path) -> None:
     asked = [one.prompt.prefix_ids for one in pairs_of(run)]
     assert () in asked
     assert len({len(ids) for ids in asked}) > 1
+    start = ran("mcts_dpo", tmp_path / "start", "blocks=1", "policy.references={ref: initial}", reuse=run.parent)
+    started = start / "round-00"
+    h = 0.1 * np.array([margins_before(started)[one.example_id] for one in pairs_of(started)])
+    counts = np.array(
+        [[one.member(role).numbers["visits"] for role in ("chosen", "rejected")] for one in pairs_of(run)]
+    )
+    unsure = np.minimum(counts[:, 1] / (counts[:, 1] + np.maximum(counts[:, 0], 1)), 0.5)
+    expected = (1 - unsure) * np.logaddexp(0, -h) + unsure * np.logaddexp(0, h)
+    assert losses(started)[0] == pytest.approx(expected.mean(), abs=1e-4)
+    assert abs(np.logaddexp(0, -h).mean() - expected.mean()) > 2e-3
     again = ran("mcts_dpo", tmp_path / "again", *few, "policy.objective=dpo", until="tree")
     for kind in ("prompts", "responses", "judgments"):
         files = [of / "tree" / kind / "part-00000.jsonl" for of in (run, again / "round-00")]

@@ -53,6 +53,7 @@ def evaluate_run_command(options: RunOptions) -> dict[str, Any]:
         "model": found.ours.name,
         "judge": suite.judge,
         **suite_result(suite, found.ours, found.opponents, found.prompts, seed=options.seed, draws=options.bootstrap),
+        **({} if found.best_of is None else {"best_of": found.best_of}),
     }
     files = _write(folder, suite, found)
     (folder / "evaluation.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -75,6 +76,8 @@ def suite_of(options: RunOptions) -> SuiteFile:
     suite = suite_with(suite, said, f"suite {options.suite}")
     if suite.prompts is None:
         raise RecipeError(f"suite {options.suite}: leaves its questions to you. Name their file: --prompts.")
+    if suite.table in {"preferences", "battles"} and suite.judge is not None and not suite.pool:
+        raise RecipeError(f"suite {options.suite}: {suite.table} are against somebody. Name an opponent: --against.")
     return suite
 
 
@@ -155,6 +158,11 @@ def _notes(result: Mapping[str, Any]) -> Iterator[str]:
     yield f"in brackets {first['interval_method']}; of distinct-2 {first['distinct_2']['interval_method']}"
     if result["judge"] is None:
         yield "nobody judged: name a judge (--judge) for scores and comparisons"
+    if (best := result.get("best_of")) is not None:
+        shown = "; ".join(
+            f"{judge} {', '.join(number(value, '.3f') for value in by_n)}" for judge, by_n in best["by_n"].items()
+        )
+        yield f"each answer is the judge's choice of {best['n']}; mean scores of the best of 1, 2, ...: {shown}"
     for opponent, one in result.get("against", {}).items():
         for judge, duel in ({"judge": one} if "win_rate" in one else one).items():
             raw = with_interval(duel["win_rate"], duel["interval"])

@@ -11,7 +11,7 @@ from prefloop.config.gate import GateConfig, MonitorsConfig
 from prefloop.config.judges import EndJudge, JudgeConfig
 from prefloop.config.references import Reference, Sampled, policies_of
 from prefloop.config.servers import ServersConfig
-from prefloop.config.suite_file import Turns
+from prefloop.config.suite_file import Turns, require_choice
 
 
 class StepConfig(Config):
@@ -207,6 +207,8 @@ class SampleStep(ReadingStep):
     """Texts that end an answer; the tokens that complete one are its last, and no EOS follows them."""
     stop_ids: tuple[Annotated[int, Field(ge=0)], ...] = ()
     """Tokens that end an answer, beside the model's EOS."""
+    num_beams: Annotated[int, Field(ge=1)] = 1
+    """Beams of a search for the likeliest answers, for evaluation: at temperature 0, `num_samples` of them at most."""
     max_new_tokens: Annotated[int, Field(ge=1)] = 1024
     """Longest response, in tokens; longer ones are cut; their finish_reason is `length`."""
     wave: Annotated[int, Field(ge=1)] = 64
@@ -226,6 +228,8 @@ class SampleStep(ReadingStep):
             raise ValueError("instructions and contrast both change the prompt: keep one of them")
         if self.contrast is None and self.gap != 1:
             raise ValueError("gap is between two prompts, but there is one: name the step with the other as contrast")
+        if self.num_beams > 1:
+            _require_beams(self)
         if not self.instructions and self.placement != "user":
             raise ValueError("placement says where instructions stand, but there are none: remove it, or add some")
         return self
@@ -239,6 +243,25 @@ class SampleStep(ReadingStep):
         """Of the sampler its type alone: a file counts by its content, a server by the policy that it serves."""
         said = super().said()
         return {**said, "sampler": {"type": self.sampler.type}} if "sampler" in said else said
+
+
+def _require_beams(settings: SampleStep) -> None:
+    """A search for the likeliest answers draws nothing (ValueError)."""
+    if settings.sampler.type != "local":
+        raise ValueError(f"num_beams is for sampler local, but sampler is {settings.sampler.type}: set it to 1")
+    wanted: Mapping[str, Any] = {
+        "temperature": 0.0,
+        "temperatures": {},
+        "top_p": 1.0,
+        "top_k": None,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
+    }
+    for name, value in wanted.items():
+        if (found := getattr(settings, name)) != value:
+            raise ValueError(f"num_beams looks for the likeliest answers, but {name} is {found}: set it to {value}")
+    if settings.num_samples > settings.num_beams:
+        raise ValueError(f"num_samples is {settings.num_samples}, but {settings.num_beams} beams end in that many")
 
 
 class SearchStep(ReadingStep):
@@ -593,6 +616,9 @@ class EvaluateStep(StepConfig):
     """Who samples the answers, as in a sample step; fixed opponents on file need nobody."""
     judge: JudgeConfig
     """Default: the judge of the loop."""
+    compares: bool = False
+    """The judge is shown two answers at a time, ours and an opponent's, in both orders, instead of each alone. Judges
+    that can do nothing else are asked so without being told. For suites of one turn."""
     max_calls: Annotated[int, Field(ge=0)] | None = None
     """As in a judge step. Default: that of the loop's, where its judge is the loop's as well."""
     max_cost: Annotated[float, Field(ge=0)] | None = None
@@ -608,12 +634,33 @@ class EvaluateStep(StepConfig):
     """Of all answers, at top-p 1. At 1 one set of answers serves win rates and KL; at others there is no KL."""
     temperatures: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict[str, float])
     """Other temperatures for questions of these categories."""
+    num_beams: Annotated[int, Field(ge=1)] = 1
+    """Beams of a search for the likeliest answers, at temperature 0, as in a sample step."""
+    best_of: Annotated[int, Field(ge=1)] = 1
+    """Answers of every policy that are sampled for each one that is evaluated: the one that the judge scores highest.
+    There is no KL, since chosen answers are no samples of the policy."""
     max_new_tokens: Annotated[int, Field(ge=1)] = 1024
     """Default: that of the loop's sample step."""
     count: Annotated[int, Field(ge=1)] | None = None
     """Prompts of the suite; None takes all."""
     resamples: Annotated[int, Field(ge=100)] = 1000
     """Bootstrap resamples of the prompts for the intervals."""
+
+    @model_validator(mode="after")
+    def _can_choose(self) -> "EvaluateStep":
+        require_choice(self.best_of, self.turns, self.num_beams, compares=self.compares)
+        return self
+
+    @model_validator(mode="after")
+    def _can_compare(self) -> "EvaluateStep":
+        if self.compares and self.turns == 2:
+            raise ValueError(
+                "compares needs two answers to one question, and second turns follow different first answers: set "
+                "turns to 1, or name a judge of single answers"
+            )
+        if self.compares and not self.judge.scores:
+            raise ValueError(f"what judge {self.judge.type} says cannot be compared: set compares to false")
+        return self
 
 
 class CloseStep(StepConfig):

@@ -1,12 +1,12 @@
 """An evaluate step, written out as the sample and judge steps that it needs."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from prefloop.config.base import is_mapping
-from prefloop.config.judges import JudgeConfig
+from prefloop.config.judges import JudgeConfig, JudgeSettings
 from prefloop.config.steps import BUDGET
 from prefloop.config.suite_file import of_step, read_suite
 from prefloop.errors import RecipeError
@@ -45,6 +45,12 @@ def _expand(full: dict[str, Any], name: str) -> dict[str, Any]:
         **pool_of_suite(settings, name),
     }
     each_round = answers_of_suite(settings, f"{name}-samples", name, policy="current", stem=name)
+    if settings["compares"]:
+        pool: Any = settings.get("pool") or {}
+        met = {"initial": f"{name}-initial", "previous": f"previous.{name}-samples"}
+        met |= {f"pool-{opponent}": in_pool(name, opponent) for opponent in pool}
+        steps = {f"{name}-{opponent}{COMPARED}": answers for opponent, answers in met.items()}
+        each_round |= comparisons_of_suite(settings, f"{name}-samples", steps)
     position = full["round"].index(name)
     return {
         **full,
@@ -83,24 +89,29 @@ def pool_of_suite(settings: dict[str, Any], name: str) -> dict[str, Any]:
     return steps
 
 
-def comparisons_of_suite(judge: Any, answers: str, name: str, pool: Iterable[str]) -> dict[str, Any]:
-    """The steps in which a judge of two meets the answers of a step with those of each fixed opponent, both orders.
+def comparisons_of_suite(settings: dict[str, Any], answers: str, opponents: Mapping[str, str]) -> dict[str, Any]:
+    """The steps in which a judge of two meets our answers with those of each opponent, both orders.
 
     Args:
-        judge: by `type`.
+        settings: of the evaluation.
         answers: the step with our answers.
-        name: of the evaluation.
-        pool: names of the opponents.
+        opponents: by the name of the step that is made, the one with the opponent's answers.
     """
     return {
-        f"{in_pool(name, opponent)}{COMPARED}": {
+        step: {
             "type": "judge",
-            "judge": judge,
+            "judge": settings["judge"],
             "reads": [answers],
-            "design": {"type": "against", "opponents": in_pool(name, opponent)},
+            "design": {"type": "against", "opponents": theirs},
+            **_budget(settings),
         }
-        for opponent in pool
+        for step, theirs in opponents.items()
     }
+
+
+def _budget(settings: dict[str, Any]) -> dict[str, Any]:
+    """What limits the judge of an evaluation."""
+    return {key: settings[key] for key in BUDGET if settings.get(key) is not None}
 
 
 def in_pool(name: str, opponent: str) -> str:
@@ -139,7 +150,10 @@ def answers_of_suite(
     }
     if replayed is not None:
         sampling["sampler"] = {"type": "replay", "file": replayed}
-    elif settings.get("sampler") is not None:
+    else:
+        sampling["num_samples"] *= settings.get("best_of", 1)
+        sampling |= {key: settings[key] for key in ("num_beams",) if key in settings}
+    if replayed is None and settings.get("sampler") is not None:
         sampling["sampler"] = settings["sampler"]
     steps: dict[str, Any] = {answers: {**sampling, "reads": [f"{name}-prompts"]}}
     if settings.get("turns", 1) == 2:
@@ -147,9 +161,9 @@ def answers_of_suite(
         steps[f"{answers}-2"] = {**sampling, "num_samples": 1, "reads": [f"{answers}{TURN_2}"]}
     if (judge := settings.get("judge")) is None:
         return steps
-    budget = {key: settings[key] for key in BUDGET if settings.get(key) is not None}
     read = [step for step, made in steps.items() if made["type"] == "sample"]
-    steps[f"{stem}-judgments"] = {"type": "judge", "judge": judge, "reads": read, **budget}
+    if not settings.get("compares"):
+        steps[f"{stem}-judgments"] = {"type": "judge", "judge": judge, "reads": read, **_budget(settings)}
     if (truth := _truth(judge)) is not None:
         steps[f"{stem}-truth"] = {"type": "judge", "judge": truth, "reads": read}
     return steps
@@ -157,24 +171,21 @@ def answers_of_suite(
 
 def _with_defaults(full: dict[str, Any], name: str) -> dict[str, Any]:
     """What the suite says where the evaluation does not, and the loop's own steps where neither does."""
-    return {
+    settings = {
         **{key: value for key, (_, value) in loop_defaults(full, name).items()},
         **suite_defaults(full[name]),
         **{key: value for key, value in full[name].items() if value is not None},
     }
+    judge = _judge(settings.get("judge"))
+    only_compares = judge is not None and "one" not in judge.takes
+    return {**settings, "compares": settings.get("compares", False) or only_compares}
 
 
 def suite_defaults(settings: dict[str, Any]) -> dict[str, Any]:
     """What the suite of an evaluation says; nothing where it names none."""
     if settings.get("suite") is None:
         return {}
-    suite = read_suite(str(settings["suite"]))
-    if suite.compares:
-        raise RecipeError(
-            f"suite {settings['suite']}: its judge compares, which `prefloop evaluate run` does. Set compares to false "
-            "for a loop, whose judges score single answers."
-        )
-    return of_step(suite)
+    return of_step(read_suite(str(settings["suite"])))
 
 
 def loop_defaults(full: dict[str, Any], name: str) -> dict[str, tuple[str, Any]]:
@@ -195,8 +206,14 @@ def loop_defaults(full: dict[str, Any], name: str) -> dict[str, tuple[str, Any]]
 
 
 def _truth(judge: Any) -> dict[str, Any] | None:
-    try:
-        truth = TypeAdapter[Any](JudgeConfig).validate_python(judge).truth()
-    except ValidationError:
-        return None  # the mistake is reported where the evaluation's own settings are checked
+    checked = _judge(judge)
+    truth = None if checked is None else checked.truth()
     return None if truth is None else truth.model_dump()
+
+
+def _judge(judge: Any) -> JudgeSettings | None:
+    """A judge as it is checked; None where it cannot be, which is reported with the evaluation's own settings."""
+    try:
+        return TypeAdapter[JudgeSettings](JudgeConfig).validate_python(judge)
+    except ValidationError:
+        return None

@@ -39,6 +39,10 @@ class SuiteFile(Config):
     """Longest answer, in tokens."""
     num_samples: Annotated[int, Field(ge=1)] | None = None
     """Answers a question."""
+    num_beams: Annotated[int, Field(ge=1)] | None = None
+    """Beams of a search for the likeliest answers, at temperature 0."""
+    best_of: Annotated[int, Field(ge=1)] | None = None
+    """Answers that are sampled for each one that is evaluated, which the judge chooses."""
     count: Annotated[int, Field(ge=1)] | None = None
     """Questions that are taken; None takes all."""
     pool: dict[str, str] | None = None
@@ -47,7 +51,7 @@ class SuiteFile(Config):
     """Who judges, by `type`, as in a recipe."""
     compares: bool = False
     """The judge is asked about two answers at a time, ours and an opponent's, in both orders, instead of about each
-    alone. For `prefloop evaluate run` on suites of one turn; not for ratings."""
+    alone. For suites of one turn; not for ratings."""
     judge_form: JudgeForm | None = None
     """What a language model is asked that judges outside of the program: `judge_requests.jsonl` holds it."""
     table: Table = "win_rates"
@@ -59,7 +63,18 @@ class SuiteFile(Config):
         if self.compares and (self.turns == 2 or self.table == "ratings"):
             found = "turns is 2, and second turns follow different first answers" * (self.turns == 2)
             raise ValueError(f"compares needs two answers to one question: {found or 'the table is of ratings'}")
+        require_choice(self.best_of or 1, self.turns or 1, self.num_beams or 1, compares=self.compares)
         return self
+
+
+def require_choice(best_of: int, turns: int, num_beams: int, *, compares: bool) -> None:
+    """The best of several can be had where several are drawn, and nothing follows the others (ValueError)."""
+    if best_of > 1 and turns == 2:
+        raise ValueError("best_of is for one turn, but turns is 2, and second turns follow answers that nobody chose")
+    if best_of > 1 and compares:
+        raise ValueError("best_of needs a judge that scores single answers, but compares is true: keep one of them")
+    if best_of > 1 and num_beams > 1:
+        raise ValueError("best_of chooses among answers that are drawn, and num_beams draws none: keep one of them")
 
 
 OF_A_STEP = (
@@ -71,9 +86,12 @@ OF_A_STEP = (
     "temperatures",
     "max_new_tokens",
     "num_samples",
+    "num_beams",
+    "best_of",
     "count",
     "pool",
     "judge",
+    "compares",
 )
 """Fields that an evaluate step has as well."""
 

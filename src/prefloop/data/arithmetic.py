@@ -20,6 +20,16 @@ def arithmetic_solutions() -> list[dict[str, Any]]:
     return [{"prompt": _question(terms), "completion": _solution(terms)} for terms in _chains("train")]
 
 
+def arithmetic_choices() -> list[dict[str, Any]]:
+    """The questions for training, each with its result and the numbers beside it to choose from, as ARC has them."""
+    rows: list[dict[str, Any]] = []
+    for terms in _chains("train"):
+        texts = [str(number) for number in range(sum(terms) - 1, sum(terms) + 3)]
+        choices = {"text": texts, "label": list("ABCD")}
+        rows.append({"question": _question(terms), "choices": choices, "answerKey": "B"})
+    return rows
+
+
 def _chains(part: Literal["train", "heldout"]) -> Iterator[tuple[int, ...]]:
     chains = (terms for terms in product(range(1, 10), repeat=TERMS) if sum(terms) < 10)
     return (terms for number, terms in enumerate(chains) if (number % HELD_OUT == 0) == (part == "heldout"))

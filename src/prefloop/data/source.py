@@ -9,7 +9,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, Protocol
 
-from prefloop.data.arithmetic import arithmetic, arithmetic_solutions
+from prefloop.data.arithmetic import arithmetic, arithmetic_choices, arithmetic_solutions
 from prefloop.data.catalogue import records as catalogue
 from prefloop.data.directories import files_of
 from prefloop.data.files import READERS, ending, rows_of_file
@@ -55,6 +55,7 @@ MADE: Mapping[str, Callable[[], Sequence[Mapping[str, Any]]]] = {
     ],
     "arithmetic": partial(arithmetic, "train"),
     "arithmetic:heldout": partial(arithmetic, "heldout"),
+    "arithmetic_choices": arithmetic_choices,
     "arithmetic_solutions": arithmetic_solutions,
 }
 """Shipped sets that are worked out.
@@ -62,7 +63,8 @@ MADE: Mapping[str, Callable[[], Sequence[Mapping[str, Any]]]] = {
 `everyday_answers`: the chosen answers of `everyday_pairs`, as demonstrations; `everyday_corrections`: what an editor
 answers to rule `editing` on `everyday_pairs`; `catalogue`: a recommender's records, as demonstrations, and with
 `:heldout` those of other users, as gold answers; `arithmetic`: chains of additions with their results, with `:heldout`
-others; `arithmetic_solutions`: the former with their solutions, a calculation a line, as demonstrations.
+others; `arithmetic_choices`: the former with four results to choose from; `arithmetic_solutions`: with their solutions,
+a calculation a line, as demonstrations.
 """
 
 

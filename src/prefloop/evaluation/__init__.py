@@ -32,6 +32,14 @@ from prefloop.evaluation.arena_hard import (
     read_style,
 )
 from prefloop.evaluation.arena_table import table_of_version_2
+from prefloop.evaluation.best_of import best_of_each, worth_of_choosing
+from prefloop.evaluation.frontier import (
+    FrontierSettings,
+    Measured,
+    evaluate_frontier,
+    read_measured,
+    read_reward_sets,
+)
 from prefloop.evaluation.judge_agreement import evaluate_agreement
 from prefloop.evaluation.judge_requests import judge_requests
 from prefloop.evaluation.mt_bench import evaluate_mt_bench, read_categories, vote_agreement
@@ -57,12 +65,15 @@ __all__ = [
     "ArenaSettings",
     "Battle",
     "Conversation",
+    "FrontierSettings",
+    "Measured",
     "Meeting",
     "Question",
     "Settings",
     "Verified",
     "battles_of",
     "battles_of_games",
+    "best_of_each",
     "comparisons",
     "conversations",
     "distinct_2",
@@ -70,6 +81,7 @@ __all__ = [
     "evaluate_agreement",
     "evaluate_alpaca",
     "evaluate_arena",
+    "evaluate_frontier",
     "evaluate_mt_bench",
     "evaluate_reward_bench",
     "file_name",
@@ -89,6 +101,8 @@ __all__ = [
     "read_difficulties",
     "read_gamed",
     "read_leaderboard",
+    "read_measured",
+    "read_reward_sets",
     "read_scores",
     "read_style",
     "scoreboard",
@@ -96,6 +110,7 @@ __all__ = [
     "table_of_version_2",
     "verified_accuracy",
     "vote_agreement",
+    "worth_of_choosing",
     "write_alpaca_eval",
     "write_annotations",
     "write_arena_hard",

@@ -58,7 +58,12 @@ class Answers:
     @property
     def judges(self) -> tuple[str, ...]:
         """Who said something."""
-        return (*self.scores, *(() if self.compared is None else (COMPARING,)))
+        return (*self.scores, *self.compared_by)
+
+    @property
+    def compared_by(self) -> tuple[str, ...]:
+        """Who compared these answers with others'."""
+        return () if self.compared is None else (COMPARING,)
 
     def question(self, response: Response) -> Question:
         """What one of the answers answers."""
@@ -127,7 +132,8 @@ def meet(ours: Answers, theirs: Answers, judge: str) -> Meeting:
         DataError: no answer met another.
     """
     opponents = theirs.by_question()
-    won = _by_comparison(ours) if ours.compared is not None else _by_scores(ours.scores[judge], theirs.scores[judge])
+    compared = ours.compared is not None and judge == COMPARING
+    won = _by_comparison(ours) if compared else _by_scores(ours.scores[judge], theirs.scores[judge])
     rows = [
         (preference, float(len(our.text)), float(len(their.text)), ours.question(our).prompt)
         for our in ours.responses
@@ -172,7 +178,7 @@ def duel(ours: Answers, theirs: Answers, judge: str, *, seed: int, resamples: in
     statistic = length_controlled_statistic(met.preferences, met.theirs_length, met.ours_length)
     lc = cluster_bootstrap(statistic, met.prompts, seed=seed, draws=resamples)
     raw_interval = (100 * raw.interval[0], 100 * raw.interval[1])
-    one_sided = raw.clusters > 1 and raw.value in {0.0, 1.0}  # resamples cannot vary: Wilson's, for both
+    one_sided = raw.clusters > 1 and raw.value in {0.0, 1.0}  # resamples cannot vary: mid-P, for both
     return {
         "win_rate": plain.win_rate,
         "standard_error": finite(100 * raw.standard_error),

@@ -19,11 +19,13 @@ from prefloop.config import (
     prompts_of_suite,
     recipe_of,
 )
-from prefloop.errors import RecipeError
-from prefloop.evaluation import Answered, Answers, comparisons, read_scores
+from prefloop.data.files import READERS
+from prefloop.errors import DataError, RecipeError
+from prefloop.evaluation import Answered, Answers, best_of_each, comparisons, read_scores, worth_of_choosing
 from prefloop.loop.progress import Progress
 from prefloop.loop.run import run_recipe
 from prefloop.records import Judgment, Prompt, Response, read_folder, write_records
+from prefloop.sampling import Replay
 
 NAME = "suite"
 RUN = "run"
@@ -59,6 +61,8 @@ class SuiteAnswers:
     """Of first turns, by id, in the order of the suite."""
     ours: Answered
     opponents: tuple[Answered, ...]
+    best_of: Mapping[str, Any] | None = None
+    """What choosing among several answers is worth, where the suite says `best_of`."""
 
 
 def run_suite(run: SuiteRun, progress: Progress) -> SuiteAnswers:
@@ -67,7 +71,13 @@ def run_suite(run: SuiteRun, progress: Progress) -> SuiteAnswers:
     Raises:
         PrefloopError: of the kind that says how the process should end.
     """
-    pool = {name: _file_of(run, name, spec, progress) for name, spec in (run.suite.pool or {}).items()}
+    n = run.suite.best_of or 1
+    if n > 1 and run.suite.judge is None:
+        raise RecipeError(f"suite {run.name}: best_of is {n}, but nobody judges which answer is best. Name a judge.")
+    named = run.suite.pool or {}
+    for spec in named.values():
+        _require_answers(spec)
+    pool = {name: _file_of(run, name, spec, progress) for name, spec in named.items()}
     loaded = _recipe(run, pool)
     last = loaded.recipe.setup[-1]
     run_recipe(loaded, run.folder / RUN, progress, until=last)
@@ -76,14 +86,25 @@ def run_suite(run: SuiteRun, progress: Progress) -> SuiteAnswers:
     met = {step: read_folder(made[step], Judgment) for step in made if step.endswith(COMPARED)}
     ours = _answered(made, short_name(run.model), run.step, NAME)
     ours = replace(ours, answers=replace(ours.answers, compared=comparisons(ours.answers, chain(*met.values()))))
+    of_all = worth_of_choosing(ours.answers, n) if n > 1 else None
+    ours = replace(ours, answers=best_of_each(ours.answers, n)) if n > 1 else ours
     write_records(run.folder / ANSWERS, ours.answers.responses)
     steps = {name: in_pool(NAME, name) for name in pool}
-    return SuiteAnswers(prompts, ours, tuple(_answered(made, name, step, step) for name, step in steps.items()))
+    return SuiteAnswers(prompts, ours, tuple(_answered(made, name, step, step) for name, step in steps.items()), of_all)
 
 
 def short_name(model: str) -> str:
     """What a model is called in tables: of a directory its last part."""
     return Path(model).resolve().name if Path(model).is_dir() else model
+
+
+def _require_answers(spec: str) -> None:
+    """A file of answers can be read, before anything is sampled (DataError where it cannot)."""
+    path = Path(spec).expanduser()
+    if not path.exists() and path.suffix in {".gz", ".zst", ".zip", *READERS}:
+        raise DataError(f"{spec}: there is no such file. Name a file of answers, or a model.")
+    if path.exists() and not (path / "config.json").is_file():
+        Replay.load(os.fspath(path))
 
 
 def _file_of(run: SuiteRun, name: str, spec: str, progress: Progress) -> str:
@@ -93,7 +114,7 @@ def _file_of(run: SuiteRun, name: str, spec: str, progress: Progress) -> str:
         return os.fspath(path)
     progress.note(f"opponent {name}: {spec}")
     folder = run.folder / "opponents" / name
-    alone = run.suite.model_copy(update={"pool": None, "judge": None})
+    alone = run.suite.model_copy(update={"pool": None, "judge": None, "best_of": None})
     step = f"{NAME}-{name}"  # of another name, so that a model which meets itself answers anew
     run_suite(SuiteRun(run.name, alone, spec, folder, run.seed, run.machine, step=step), progress)
     return os.fspath(folder / ANSWERS)
@@ -104,7 +125,8 @@ def _recipe(run: SuiteRun, pool: Mapping[str, str]) -> LoadedRecipe:
     settings = {**of_step(run.suite), "suite": run.name, "pool": dict(pool), "sampler": run.sampler}
     compared: dict[str, Any] = {}
     if run.suite.compares and run.suite.judge is not None:
-        compared = comparisons_of_suite(settings.pop("judge"), run.step, NAME, pool)
+        opponents = {f"{in_pool(NAME, name)}{COMPARED}": in_pool(NAME, name) for name in pool}
+        compared = comparisons_of_suite(settings, run.step, opponents)
     for name in pool:
         if not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
             raise RecipeError(f"suite {run.name}: an opponent is called {name!r}. Use letters, digits, dots, hyphens.")

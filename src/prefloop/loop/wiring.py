@@ -8,6 +8,7 @@ from typing import cast
 from pydantic import JsonValue
 
 from prefloop.config import (
+    COMPARED,
     BufferStep,
     DataStep,
     EvaluateStep,
@@ -50,15 +51,15 @@ OF_EVALUATION = ("previous", "previous_judgments", "truth", "policy")
 """How the slots are called that an evaluation does without."""
 
 
-def is_optional(slot: str, settings: StepConfig) -> bool:
+def is_optional(name: str, slot: str, settings: StepConfig) -> bool:
     """Whether a step does without what a slot holds where there is nothing."""
     match settings:
-        case TrainStep():
-            return slot == "previous"
+        case TrainStep() | BufferStep():
+            return slot == ("previous" if isinstance(settings, TrainStep) else BEFORE)
         case EvaluateStep():
-            return slot.endswith(OF_EVALUATION)
-        case BufferStep():
-            return slot == BEFORE
+            return slot.endswith((*OF_EVALUATION, "judgments" if settings.compares else "compared"))
+        case JudgeStep():  # before the first accepted round there is none to be compared with
+            return slot == "opponents" and name.endswith(f"-previous{COMPARED}")
         case MixStep():
             return slot in map(earlier_slot, range(len(settings.reads)))
         case PairStep():
@@ -90,7 +91,7 @@ class Rehearsal:
             raise type(error)(str(error) if str(error).startswith(self.where) else f"{place}: {error}") from error
         if artifact.step_type != "close":
             for slot, artifacts in artifact.inputs.items():
-                if not artifacts and not is_optional(slot, settings):
+                if not artifacts and not is_optional(name, slot, settings):
                     raise RecipeError(
                         f"{place}: it reads {slot}, but no step before it makes them. "
                         f"Add one before it, or name one in {name}.reads."

@@ -271,7 +271,7 @@ def _measured(sides: Sequence[_Side]) -> Measured:
 
 def _meetings(sides: Sequence[_Side], judge: str) -> Meeting | None:
     """Every seed's policy against its own initial model; None where a judge was not asked about all of them."""
-    if not all(judge in side.ours.scores and judge in side.initial.scores for side in sides):
+    if not all(judge in side.ours.judges and judge in {*side.initial.scores, *side.ours.compared_by} for side in sides):
         return None
     return _together([meet(side.ours, side.initial, judge) for side in sides])
 

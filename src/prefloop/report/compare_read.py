@@ -1,15 +1,16 @@
 """Runs that are to be compared, read: their held-out answers and what the judges made of them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
 import yaml
 from pydantic import JsonValue
 
+from prefloop.config import COMPARED
 from prefloop.errors import DataError
-from prefloop.evaluation import Answers
+from prefloop.evaluation import Answers, comparisons
 from prefloop.records import Judgment, Response, RoundSummary, digest, read_folder
 from prefloop.report.answers import JUDGES, scores_of
 from prefloop.report.lineage import left_over, recipe_of
@@ -177,12 +178,13 @@ def _round(run: Path, folder: Path) -> RoundAnswers | None:
             f"{run}: {folder.name} was not evaluated, so there is nothing to compare. "
             "Name a suite (--set evaluation.suite=everyday) and run it again: only the evaluations are made."
         )
+    answers, compared = _answers(folder, "evaluation-samples", "evaluation"), folder / f"evaluation-initial{COMPARED}"
     return RoundAnswers(
         number=summary.round,
         accepted=summary.decision in {"accepted", "warned"},
         policy=summary.policies["current"],
         evaluation=evaluation,
-        answers=_answers(folder, "evaluation-samples", "evaluation"),
+        answers=replace(answers, compared=comparisons(answers, read_folder(compared, Judgment))),
     )
 
 

@@ -70,6 +70,7 @@ class Divergence(View):
     value: float
     standard_error: float | None = None
     interval: tuple[float, float] | None = None
+    by_prompt: dict[str, float] = {}
 
 
 class Evaluation(View):

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from prefloop.errors import ModelError
 from prefloop.policy import PolicyFiles, Workbench
+from prefloop.sampling.beams import searched
 from prefloop.sampling.components import Component
 from prefloop.sampling.ending import Ending
 from prefloop.sampling.padded import grown_padded
@@ -101,10 +102,16 @@ class LocalSampler:
         self.model.eval()
         ending = Ending.of(settings, self.eos_ids, self.text_of)
         if not self.together:
+            if settings.num_beams > 1:
+                raise ModelError(
+                    "beams are searched only with models whose attention can be put aside, which this one's cannot. "
+                    "Set num_beams to 1, or take another model."
+                )
             assert not self.others
             yield from grown_padded(self.model, draws, settings, self.rows, ending)
             return
         for one in self.others:
             one.model.eval()
         components = [Component(self.model, self.weight), *self.others]
-        yield from grown_together(components, draws, settings, self.rows, ending)
+        answers = grown_together if settings.num_beams == 1 else searched
+        yield from answers(components, draws, settings, self.rows, ending)

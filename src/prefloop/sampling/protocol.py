@@ -29,6 +29,8 @@ class SamplingSettings:
     """Texts that end an answer; the tokens that complete one are its last."""
     stop_ids: tuple[int, ...] = ()
     """Tokens that end an answer, beside the policy's EOS."""
+    num_beams: int = 1
+    """Beams of a search for the likeliest answers, at temperature 0; 1 takes token after token."""
 
     @property
     def is_plain(self) -> bool:

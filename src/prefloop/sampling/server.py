@@ -402,8 +402,9 @@ class ServedPolicy:
         return len(self.codec.tokenizer)
 
     def _key(self, draw: Draw, settings: SamplingSettings) -> str:
-        """What decides an answer; neither the server's address nor its name for the policy."""
-        return digest(["answer", self.identity, draw.prompt_ids, draw.seed, asdict(settings)])
+        """What decides an answer; neither the server's address nor its name for the policy. Nobody asks for beams."""
+        told = {name: value for name, value in asdict(settings).items() if name != "num_beams"}
+        return digest(["answer", self.identity, draw.prompt_ids, draw.seed, told])
 
 
 async def _ask(pool: Pool, name: str, endpoint: Endpoint, body: Mapping[str, Any], accept: Callable[[Any], Any]) -> Any:

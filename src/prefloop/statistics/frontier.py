@@ -94,7 +94,8 @@ def frontier_band(
     found = np.stack([statistic(one @ kl, one @ reward) for one in weights])
     known = ~np.isnan(value)
     low, high = np.full_like(value, np.nan), np.full_like(value, np.nan)
-    low[known], high[known] = np.nanquantile(found[:, known], [0.5 - level / 2, 0.5 + level / 2], axis=0)
+    if bool(known.any()):
+        low[known], high[known] = np.nanquantile(found[:, known], [0.5 - level / 2, 0.5 + level / 2], axis=0)
     return value, low, high
 
 

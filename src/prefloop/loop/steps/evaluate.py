@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from statistics import fmean as mean
 
-from prefloop.config import TURN_2, EvaluateStep, StepConfig, in_pool
-from prefloop.evaluation import Answers, scoreboard
-from prefloop.loop.artifact import Inputs
+from prefloop.config import COMPARED, TURN_2, EvaluateStep, StepConfig, in_pool
+from prefloop.evaluation import Answers, best_of_each, comparisons, scoreboard, worth_of_choosing
+from prefloop.loop.artifact import Artifact, Inputs
 from prefloop.loop.scope import Scope
 from prefloop.loop.steps.work import StepType, Work
 from prefloop.policy import TokenRow, answer_kls
@@ -24,6 +25,7 @@ def make_evaluation(work: Work) -> Mapping[str, float]:
     settings = work.settings
     assert isinstance(settings, EvaluateStep)
     ours = _answers(work, "samples", "judgments", "truth")
+    ours = replace(ours, compared=comparisons(ours, work.records("compared", Judgment)) if settings.compares else None)
     initial = _answers(work, "initial", "initial_judgments", "initial_truth")
     opponents = {"initial": initial}
     if work.artifact.inputs["previous"]:
@@ -31,6 +33,10 @@ def make_evaluation(work: Work) -> Mapping[str, float]:
     elif _baseline(work) == work.artifact.inputs["round_start"][0].identity:
         opponents["previous"] = initial
     pool = {name: _answers(work, *(f"pool {name}{slot}" for slot in POOL_SLOTS)) for name in settings.pool}
+    chosen_from = {} if settings.best_of == 1 else {"best_of": worth_of_choosing(ours, settings.best_of)}
+    if chosen_from:
+        ours = best_of_each(ours, settings.best_of)
+        opponents = {name: best_of_each(one, settings.best_of) for name, one in opponents.items()}
     board = scoreboard(
         ours,
         opponents,
@@ -45,13 +51,15 @@ def make_evaluation(work: Work) -> Mapping[str, float]:
         "prompts": len({question.prompt for question in map(initial.question, initial.responses)}),
         "num_samples": settings.num_samples,
     }
-    work.out.write_text(json.dumps({**head, **board}, indent=1) + "\n", encoding="utf-8")
+    work.out.write_text(json.dumps({**head, **board, **chosen_from}, indent=1) + "\n", encoding="utf-8")
     return {"answers": len(ours.responses)}
 
 
 def is_tempered(settings: EvaluateStep) -> bool:
     """Whether answers are drawn from something else than the policy itself, so that they say nothing of its KL."""
-    return any(temperature != 1 for temperature in (settings.temperature, *settings.temperatures.values()))
+    return settings.best_of > 1 or any(
+        temperature != 1 for temperature in (settings.temperature, *settings.temperatures.values())
+    )
 
 
 def _baseline(work: Work) -> str:
@@ -60,7 +68,7 @@ def _baseline(work: Work) -> str:
 
 
 def _answers(work: Work, responses: str, judged: str, truth: str) -> Answers:
-    scores = {"judge": _scores(work, judged)}
+    scores = {"judge": _scores(work, judged)} if work.artifact.inputs[judged] else {}
     if work.artifact.inputs[truth]:
         scores["truth"] = _scores(work, truth)
     answers = tuple(work.records(responses, Response))
@@ -117,13 +125,18 @@ def _inputs(name: str, settings: StepConfig, scope: Scope) -> Inputs:
         step = in_pool(name, opponent)
         steps |= {f"pool {opponent}": step, f"pool {opponent} judgments": f"{step}-judgments"}
         truths[f"pool {opponent} truth"] = f"{step}-truth"
-    slots = {slot: scope.find(step) for slot, step in steps.items()}
+    judged = {slot for slot in steps if slot.endswith("judgments")} if settings.compares else set[str]()
+    slots: dict[str, tuple[Artifact, ...]] = {
+        slot: () if slot in judged else scope.find(step) for slot, step in steps.items()
+    }
     slots |= {slot: scope.find(step) if has_truth else () for slot, step in truths.items()}
     if settings.turns == 2:
         slots["prompts"] += scope.find(f"{name}-samples{TURN_2}")
         answered = [slot for slot, step in steps.items() if step.endswith(("-initial", "-samples"))]
         for slot in (*answered, *(f"pool {opponent}" for opponent in settings.pool)):
             slots[slot] += scope.find(f"{steps[slot]}-2")
+    met = ("initial", "previous", *(f"pool-{opponent}" for opponent in settings.pool)) if settings.compares else ()
+    slots["compared"] = tuple(made for opponent in met for made in scope.find(f"{name}-{opponent}{COMPARED}"))
     (sampled,) = scope.find(steps["samples"])
     slots["policy"] = () if is_tempered(settings) else sampled.inputs["policy"]
     return {**slots, "policy_initial": (scope.initial,), "round_start": (scope.round_start,)}

@@ -222,6 +222,7 @@ def drawing(settings: SampleStep) -> SamplingSettings:
         repetition_penalty=settings.repetition_penalty,
         stop=settings.stop,
         stop_ids=settings.stop_ids,
+        num_beams=settings.num_beams,
     )
 
 

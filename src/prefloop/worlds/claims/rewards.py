@@ -6,6 +6,7 @@ from math import log
 import torch
 from torch import Tensor
 
+from prefloop.pairing.combination import sigmoid
 from prefloop.training import TokenExample
 from prefloop.worlds.bandit import Bandit, apart, normalised_by
 from prefloop.worlds.claims.registry import claim, unless
@@ -228,6 +229,27 @@ def offset_of_two_answers() -> float:
     first, second = (1.5 * log(gap) for gap in gaps)
     left = prob_first * (first - margin).sigmoid()
     return abs(float(left - (1 - prob_first) * (second + margin).sigmoid()))
+
+
+@claim("dpop", source="arXiv:2402.13228 equation 3, worked out", systems=("dpop", "dpop_paired"))
+def a_drop_is_charged() -> float:
+    """Two answers: p sigmoid(-z) = (1 - p) (1 + lam pi) sigmoid(z + lam beta drop); z and pi are of the likelier label.
+
+    Where the rarer label holds, its chosen answer has dropped below the reference by so many nats; its margin is
+    charged lam times the drop, whose slope by the logit is pi. The charge keeps the policy nearer to the reference.
+    """
+    world, prob_first, beta = Bandit.of(2, seed=19), 0.7, 0.5
+    masses = torch.tensor([[0.0, prob_first], [1 - prob_first, 0.0]], dtype=torch.float64)
+    margins: list[float] = []
+    errors: list[float] = []
+    for lam in (0.0, 0.5):
+        loss = population_loss("dpop", every_pair(world.answers, masses), world.policy, beta=beta, lam=lam)
+        found = loss.minimum().logps().detach()
+        rise, fall = (found - world.ref).tolist()
+        margins.append(beta * (rise - fall))
+        rarer = (1 + lam * float(found[0].exp())) * sigmoid(margins[-1] - lam * beta * fall)
+        errors.append(abs(prob_first * sigmoid(-margins[-1]) - (1 - prob_first) * rarer))
+    return max(*errors, abs(margins[0] - log(7 / 3)), unless(0 < margins[1] < margins[0]))
 
 
 @claim(
