@@ -1,4 +1,4 @@
-"""A Llama of 1.2 million weights, pre-trained here on reviews of `review_grammar`, as a Hugging Face directory.
+"""A Llama of 1.03 million weights, pre-trained here on reviews of `review_grammar`, as a Hugging Face directory.
 
 Its template writes a prompt as the beginning of a review and an answer as what follows, without a mark between them.
 """
@@ -24,7 +24,7 @@ TEMPLATE = (
 )
 
 
-def pretrain(directory: Path, *, steps: int, seed: int = 0, batch: int = 48) -> float:
+def pretrain(directory: Path, *, steps: int, seed: int = 0, batch: int = 16) -> float:
     """Trains from random weights to next-word prediction; returns the mean loss of the last 50 steps, nats a word."""
     logging.disable_progress_bar()
     ids = _write_tokenizer(directory)
@@ -32,11 +32,11 @@ def pretrain(directory: Path, *, steps: int, seed: int = 0, batch: int = 48) -> 
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(ids),
-            hidden_size=128,
-            intermediate_size=512,
-            num_hidden_layers=4,
-            num_attention_heads=4,
-            num_key_value_heads=4,
+            hidden_size=192,
+            intermediate_size=576,
+            num_hidden_layers=2,
+            num_attention_heads=6,
+            num_key_value_heads=6,
             max_position_embeddings=256,
             tie_word_embeddings=True,
             bos_token_id=None,
@@ -45,7 +45,7 @@ def pretrain(directory: Path, *, steps: int, seed: int = 0, batch: int = 48) -> 
         )
     )
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, betas=(0.9, 0.95), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=steps, pct_start=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=steps, pct_start=0.1)
     numbers, losses = random.Random(seed), []
     for _ in range(steps):
         rows = [[ids[f"Ġ{word}"] for word in review(numbers, least=WINDOW)[:WINDOW]] for _ in range(batch)]

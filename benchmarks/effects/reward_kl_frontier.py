@@ -1,6 +1,6 @@
 """Reward against KL of DPO, PPO, PPO on the true reward, Preferred-FT, unlikelihood and best-of-n (arXiv:2305.18290).
 
-The experiment of the DPO paper's figure 2 at a size that a laptop computes: a model of 1.1 million weights that is
+The experiment of the DPO paper's figure 2 at a size that a laptop computes: a model of 1.03 million weights that is
 pre-trained here on generated reviews of known sentiment, prompts that begin a review, answers of 24 tokens, and the
 exact P(positive) as reward. From the repository, with prefloop installed or `PYTHONPATH=src`:
 
@@ -9,13 +9,14 @@ exact P(positive) as reward. From the repository, with prefloop installed or `PY
 
 On 16 cores `--processes 16`. Every process takes one thread. The model is trained once and kept in OUT; each finished
 trial leaves one JSON file in OUT/points and nothing else, so that a killed call loses what was running and no more.
-`--only frontier`, `--only updates` or `--only references` computes a part; `--only frontier,updates` two.
+`--only frontier`, `--only updates` or `--only references` computes a part; `--only frontier,updates` two; `--trials 2`
+the first two trials of each method.
 
-**What is equal.** A seed has 1,536 answers that the true judge scored: two to each of 768 prompts, of the pre-trained
-model. Their 768 pairs are what DPO, Preferred-FT, unlikelihood and the reward model learn from. PPO is given that
-reward model and samples as many answers, which nobody judges; PPO on the true reward has its own 1,536 answers judged
-instead. Every method has six trials, best-of-n six values of n; a trial is measured after each third of its training
-on 512 held-out prompts, one answer each. All trials count for the envelope of a method; none is dropped.
+**What is equal.** A seed has 1,024 answers that the true judge scored: two to each of 512 prompts, of the pre-trained
+model. Their 512 pairs are what DPO, Preferred-FT, unlikelihood and the reward model learn from. PPO is given that
+reward model and samples as many answers, which nobody judges; PPO on the true reward has its own 1,024 answers judged
+instead. Every method has the same number of trials, best-of-n six values of n; a trial passes over its data once and is
+measured on 256 held-out prompts, one answer each. All trials count for the envelope of a method; none is dropped.
 
 **What is asked besides.** `updates`: 20 % new pairs arrive; DPO goes on from its policy on them alone, the classical
 pipeline fits its reward model again on all pairs and runs PPO again. `references`: three rounds on own answers against
@@ -29,6 +30,7 @@ import os
 import shutil
 import sqlite3
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -47,16 +49,16 @@ from prefloop.loop import Progress, run_recipe
 from prefloop.records import Response, read_folder
 from prefloop.statistics import best_of_n_kl, best_of_n_mean
 
-PROMPTS, ANSWERS, HELD_OUT, TOKENS, ROUNDS = 768, 2, 256, 24, 3
+PROMPTS, ANSWERS, HELD_OUT, TOKENS, ROUNDS = 512, 2, 256, 24, 3
 NEW = PROMPTS // 5
-PROMPT_FILES = {"prompts": 6000, "new-prompts": 3000, "held_out": HELD_OUT, "best-prompts": HELD_OUT // 2}
+PROMPT_FILES = {"prompts": 6000, "new-prompts": 3000, "held_out": HELD_OUT, "best-prompts": HELD_OUT // 4}
 BEST_OF = (1, 2, 4, 8, 16, 32)
-PRETRAINING_STEPS = 400
+PRETRAINING_STEPS = 1200
 TRUE = {"type": "python", "function": "review_grammar:sentiment"}
 PROXY = {"type": "reward_model", "model": "reward_model"}
 SAMPLE = {"type": "sample", "max_new_tokens": TOKENS, "wave": 256}
 PAIR = {"type": "pair", "rule": "all_pairs", "finished_only": False}
-TRAIN = {"type": "train", "batch_size": 64, "warmup": 0.1, "schedule": "linear"}
+TRAIN = {"type": "train", "batch_size": 32, "warmup": 0.1, "schedule": "linear"}
 
 Raw = dict[str, Any]
 
@@ -94,9 +96,17 @@ def judged(count: int, stem: str = "", policy: str = "initial") -> Raw:
 
 
 def reward_model(reads: list[str], **settings: Any) -> Raw:
-    """Trained on pairs by Bradley-Terry, three epochs."""
+    """Trained on pairs by Bradley-Terry."""
     objective = {"name": "bradley_terry", "center_coef": 0.01}
-    return {**TRAIN, "reads": reads, "objective": objective, "learning_rate": 1e-3, "epochs": 3, **settings}
+    return {
+        **TRAIN,
+        "reads": reads,
+        "objective": objective,
+        "learning_rate": 1e-3,
+        "batch_size": 16,
+        "epochs": 3,
+        **settings,
+    }
 
 
 def recipe(seed: int, setup: Raw, block: Raw, **top: Any) -> Raw:
@@ -113,13 +123,19 @@ def recipe(seed: int, setup: Raw, block: Raw, **top: Any) -> Raw:
         "name": "frontier",
         "model": "model",
         "seed": seed,
-        "rounds": ROUNDS,
+        "rounds": 1,
         "setup": list(setup),
         "block": list(block),
         "round": ["evaluation"],
         "gate": {"require": "not_worse", "action": "warn"},
         "monitors": {"collapse": {"action": "warn"}, "length": {"action": "warn"}},
-        "machine": {"threads": 1, "device": "cpu", "checkpoint_steps": 1000},
+        "machine": {
+            "threads": 1,
+            "device": "cpu",
+            "checkpoint_steps": 1000,
+            "layout": "rows",
+            "tokens_per_batch": 8192,
+        },
         **setup,
         **block,
         "evaluation": evaluation,
@@ -128,16 +144,16 @@ def recipe(seed: int, setup: Raw, block: Raw, **top: Any) -> Raw:
 
 
 def offline(objective: Raw, references: Raw, rate: float, reads: str = "pairs", **settings: Any) -> Raw:
-    """One epoch on given pairs."""
+    """Training on given pairs."""
     step = {**TRAIN, "objective": objective, "references": references, "learning_rate": rate, "measured_margins": 0}
     return {"policy": {**step, "reads": [reads], **settings}}
 
 
 def on_policy(judge: Raw, kl_coef: float, rate: float, stem: str = "own-") -> Raw:
-    """An update of PPO: own answers, what they are paid, four epochs on them."""
+    """An update of PPO: own answers, what they are paid, epochs on them."""
     names = [f"{stem}prompts", f"{stem}samples", f"{stem}judgments", f"{stem}rollouts"]
     steps: list[Raw] = [
-        {"type": "prompts", "data": "prompts.jsonl", "count": PROMPTS * ANSWERS // (ROUNDS * BLOCKS)},
+        {"type": "prompts", "data": "prompts.jsonl", "count": PROMPTS * ANSWERS // BLOCKS},
         {**SAMPLE, "num_samples": 1, "reads": names[:1]},
         {"type": "judge", "judge": judge, "reads": names[1:2]},
         {"type": "pair", "rule": "rollouts", "finished_only": False, "unfinished_score": None, "reads": names[:3]},
@@ -148,7 +164,6 @@ def on_policy(judge: Raw, kl_coef: float, rate: float, stem: str = "own-") -> Ra
         "objective": {"name": "ppo", "kl_coef": kl_coef, "lam": 0.95, "vf_coef": 0.1},
         "references": {"ref": "initial", "old": "current"},
         "learning_rate": rate,
-        "epochs": 4,
         "schedule": "constant",
         "warmup": 0,
         "adam_epsilon": 1e-5,
@@ -158,13 +173,12 @@ def on_policy(judge: Raw, kl_coef: float, rate: float, stem: str = "own-") -> Ra
 
 
 BLOCKS = 4
-"""Updates of PPO a round."""
-DPO = [{"beta": beta, "rate": rate} for beta in (0.05, 0.1, 0.3) for rate in (3e-4, 1e-3)]
-PPO = [{"kl_coef": kl, "rate": rate} for kl in (0.01, 0.05, 0.2) for rate in (3e-4, 1e-3)]
-PPO_TRUE = [{"kl_coef": kl, "rate": rate} for kl in (0.003, 0.01, 0.05) for rate in (3e-4, 1e-3)]
-PREFERRED = [{"rate": rate} for rate in (3e-5, 1e-4, 2e-4, 4e-4, 8e-4, 1.6e-3)]
-UNLIKELIHOOD = [{"alpha": alpha, "rate": rate} for alpha in (0.1, 0.5, 1.0) for rate in (3e-4, 1e-3)]
-"""Six trials each."""
+"""Updates of PPO."""
+DPO = [{"beta": beta, "rate": 1e-3} for beta in (0.05, 0.2, 1.0)]
+PPO = [{"kl_coef": kl, "rate": rate} for kl, rate in ((0.05, 2e-4), (0.05, 4e-4), (0.2, 8e-4))]
+PREFERRED = [{"rate": rate} for rate in (1e-3, 3e-3, 6e-3)]
+UNLIKELIHOOD = [{"alpha": alpha, "rate": rate} for alpha, rate in ((0.5, 1e-3), (1.0, 1e-3), (1.0, 2e-3))]
+"""Three trials each."""
 
 
 def said(setting: Mapping[str, float]) -> str:
@@ -173,7 +187,7 @@ def said(setting: Mapping[str, float]) -> str:
 
 
 def frontier(seed: int) -> Iterator[Trial]:
-    """Six trials of each method."""
+    """Three trials of each method."""
     pairs = judged(PROMPTS)
     rewarded = {**pairs, "reward_model": reward_model(["pairs"])}
     initial = {"ref": "initial"}
@@ -185,7 +199,7 @@ def frontier(seed: int) -> Iterator[Trial]:
         yield trial("dpo", one, pairs, offline({"name": "dpo", "beta": one["beta"]}, initial, one["rate"]))
     for one in PPO:
         yield trial("ppo", one, rewarded, on_policy(PROXY, one["kl_coef"], one["rate"]), blocks=BLOCKS)
-    for one in PPO_TRUE:
+    for one in PPO:
         yield trial("ppo_true", one, {}, on_policy(TRUE, one["kl_coef"], one["rate"]), blocks=BLOCKS)
     for one in PREFERRED:
         sft = {"name": "sft", "nll_reduction": "sequence_sum"}
@@ -193,7 +207,7 @@ def frontier(seed: int) -> Iterator[Trial]:
     for one in UNLIKELIHOOD:
         objective = {"name": "unlikelihood", "alpha": one["alpha"]}
         yield trial("unlikelihood", one, pairs, offline(objective, {}, one["rate"]))
-    yield Trial("frontier", "best_of_n", "all", seed, recipe(seed, best_of(rewarded), {}, rounds=1))
+    yield Trial("frontier", "best_of_n", "all", seed, recipe(seed, best_of(rewarded), {}))
 
 
 def best_of(rewarded: Raw) -> Raw:
@@ -216,25 +230,25 @@ def updates(seed: int) -> Iterator[Trial]:
     old, new = judged(PROMPTS), judged(NEW, "new-")
     dpo = {"name": "dpo", "beta": 0.1}
     steps = {**old, **new}
-    policy = offline(dpo, {"ref": "initial"}, 3e-4)["policy"]
-    first = {**policy, "epochs": ROUNDS, "start": "initial"}
-    block = {"policy": {**policy, "start": "first", "reads": ["new-pairs"], "epochs": ROUNDS}}
-    yield Trial("updates", "dpo", "before", seed, recipe(seed, old, {"policy": first}, rounds=1))
-    yield Trial("updates", "dpo", "after", seed, recipe(seed, {**steps, "first": first}, block, rounds=1))
+    policy = offline(dpo, {"ref": "initial"}, 1e-3)["policy"]
+    first = {**policy, "start": "initial"}
+    block = {"policy": {**policy, "start": "first", "reads": ["new-pairs"]}}
+    yield Trial("updates", "dpo", "before", seed, recipe(seed, old, {"policy": first}))
+    yield Trial("updates", "dpo", "after", seed, recipe(seed, {**steps, "first": first}, block))
     whole = {**steps, "all-pairs": {"type": "mix", "reads": ["pairs", "new-pairs"], "shares": [0.5]}}
     for setting, setup in {
         "before": {**old, "reward_model": reward_model(["pairs"])},
         "after": {**whole, "reward_model": reward_model(["all-pairs"])},
     }.items():
         ppo = on_policy(PROXY, 0.05, 1e-3)
-        yield Trial("updates", "ppo", setting, seed, recipe(seed, setup, ppo, blocks=BLOCKS * ROUNDS, rounds=1))
+        yield Trial("updates", "ppo", setting, seed, recipe(seed, setup, ppo, blocks=BLOCKS))
 
 
 def references(seed: int) -> Iterator[Trial]:
     """Three rounds of DPO on own answers against different references."""
     better = judged(PROMPTS)
     sft = {"name": "sft", "nll_reduction": "sequence_sum"}
-    better["better"] = {**offline(sft, {}, 4e-4)["policy"], "start": "initial", "epochs": 2}
+    better["better"] = {**offline(sft, {}, 1e-3)["policy"], "start": "initial"}
     arms: dict[str, tuple[Raw, Raw]] = {
         "initial": ({}, {"ref": "initial"}),
         "previous": ({}, {"ref": "round_start"}),
@@ -249,9 +263,9 @@ def references(seed: int) -> Iterator[Trial]:
                 "own-samples": {**SAMPLE, "num_samples": ANSWERS, "reads": ["own-prompts"]},
                 "own-judgments": {"type": "judge", "judge": TRUE, "reads": ["own-samples"]},
                 "own-pairs": {**PAIR, "reads": ["own-prompts", "own-samples", "own-judgments"]},
-                **offline(objective, refs, 3e-4, "own-pairs"),
+                **offline(objective, refs, 1e-3, "own-pairs"),
             }
-            yield Trial("references", name, f"beta{beta:g}", seed, recipe(seed, setup, block))
+            yield Trial("references", name, f"beta{beta:g}", seed, recipe(seed, setup, block, rounds=ROUNDS))
 
 
 PARTS = {"frontier": frontier, "updates": updates, "references": references}
@@ -337,10 +351,10 @@ def seconds(run: Path) -> dict[str, float]:
 def shared(seed: int) -> Trial:
     """What trials of a seed have in common, made once."""
     setup = {**judged(PROMPTS), "reward_model": reward_model(["pairs"])}
-    return Trial("shared", "all", "all", seed, {**recipe(seed, setup, {}, rounds=1), "name": "shared"})
+    return Trial("shared", "all", "all", seed, {**recipe(seed, setup, {}), "name": "shared"})
 
 
-def compute(out: Path, *, parts: list[str], seeds: range, processes: int) -> None:
+def compute(out: Path, *, parts: list[str], seeds: range, count: int, processes: int) -> None:
     """Everything that is not there yet."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "points").mkdir(exist_ok=True)
@@ -349,12 +363,20 @@ def compute(out: Path, *, parts: list[str], seeds: range, processes: int) -> Non
         loss = pretrain(aside, steps=PRETRAINING_STEPS)
         aside.rename(out / "model")
         sys.stdout.write(f"pre-trained to {loss:.3f} nats a word\n")
-    for seed, (name, count) in enumerate(PROMPT_FILES.items(), start=1):
+    for number, (name, prompts) in enumerate(PROMPT_FILES.items(), start=1):
         if not (out / f"{name}.jsonl").is_file():
-            write_prompts(out / f"{name}.jsonl", count=count, seed=seed)
-    trials = [trial for seed in seeds for part in parts for trial in PARTS[part](seed)]
+            write_prompts(out / f"{name}.jsonl", count=prompts, seed=number)
+    trials = [trial for seed in seeds for part in parts for trial in first_of_each(PARTS[part](seed), count)]
     trials = [trial for trial in trials if not (out / "points" / f"{trial.name}.json").is_file()]
     begun = {trial.seed for trial in trials if not (out / "shared" / str(trial.seed)).is_dir()}
+    if processes == 1:
+        for trial in trials:
+            if trial.seed in begun:
+                begun.remove(trial.seed)
+                run_trial(shared(trial.seed), out)
+            sys.stdout.write(f"{run_trial(trial, out)}\n")
+            sys.stdout.flush()
+        return
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
         for group in ([shared(seed) for seed in sorted(begun)], trials):
             waiting = {pool.submit(run_trial, trial, out): trial for trial in group}
@@ -362,6 +384,15 @@ def compute(out: Path, *, parts: list[str], seeds: range, processes: int) -> Non
                 trouble = done.exception()
                 sys.stdout.write(f"{number}/{len(group)} {waiting[done].name} {trouble or ''}\n")
                 sys.stdout.flush()
+
+
+def first_of_each(trials: Iterator[Trial], count: int) -> Iterator[Trial]:
+    """So many trials of each method of the frontier; the other parts have no choice of settings."""
+    seen = Counter[str]()
+    for trial in trials:
+        seen[trial.method] += 1
+        if trial.part != "frontier" or seen[trial.method] <= count:
+            yield trial
 
 
 def _write(file: Path, content: Mapping[str, Any]) -> None:
@@ -377,13 +408,16 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--trials", type=int, default=len(DPO))
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--only", default=",".join(PARTS))
     arguments = parser.parse_args()
     out = arguments.out.resolve()
     if arguments.what == "run":
         seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
-        compute(out, parts=arguments.only.split(","), seeds=seeds, processes=arguments.processes)
+        compute(
+            out, parts=arguments.only.split(","), seeds=seeds, count=arguments.trials, processes=arguments.processes
+        )
     write_tables(out)
 
 

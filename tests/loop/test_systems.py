@@ -23,6 +23,7 @@ from prefloop.judging.verifiers import number_at_the_end
 from prefloop.loop import Progress, run_recipe
 from prefloop.policy import ChatCodec, PolicyFiles, Workbench, resolve_model
 from prefloop.records import Example, Judgment, Prompt, Response, read_folder
+from prefloop.training import read_margins
 
 pytestmark = pytest.mark.recipes
 
@@ -538,6 +539,11 @@ def test_xpo_pushes_the_answer_of_the_initial_model_down(tmp_path: Path) -> None
     assert losses(plain / "round-00")[0] == pytest.approx(log(2), abs=1e-5)
 
 
+def margins_before(folder: Path) -> dict[str, float]:
+    """Log-ratios of the chosen answer less those of the rejected one, as training began, by example."""
+    return {one.example_id: one.before or 0.0 for one in read_margins(folder / "policy")}
+
+
 def column(folder: Path, name: str) -> list[float]:
     return [json.loads(line)[name] for line in (folder / "policy" / "training.jsonl").read_text().splitlines()]
 
@@ -614,8 +620,9 @@ def test_step_dpo_sets_right_steps_against_the_first_wrong_one(tmp_path: Path) -
 
 @pytest.mark.system("mcts_dpo")
 def test_the_search_of_mcts_dpo_visits_what_ends_right(tmp_path: Path) -> None:
-    """Of the siblings behind one beginning the chosen one was visited more, and chosen ones end right more often. The
-    same trees grow again, byte by byte; where no end is right, no pair is left."""
+    """Of the siblings behind one beginning the chosen one was visited more, and chosen ones end right more often. Where
+    training begins, each pair's loss is as unsure of its label as the visits are. The same trees grow again, byte by
+    byte; where no end is right, no pair is left."""
     few = ("blocks=1", "policy.references={ref: taught}")
     run = ran("mcts_dpo", tmp_path / "run", *few) / "round-00"
 
@@ -637,6 +644,16 @@ def test_the_search_of_mcts_dpo_visits_what_ends_right(tmp_path: Path) -> None:
     asked = [one.prompt.prefix_ids for one in pairs_of(run)]
     assert () in asked
     assert len({len(ids) for ids in asked}) > 1
+    start = ran("mcts_dpo", tmp_path / "start", "blocks=1", "policy.references={ref: initial}", reuse=run.parent)
+    started = start / "round-00"
+    h = 0.1 * np.array([margins_before(started)[one.example_id] for one in pairs_of(started)])
+    counts = np.array(
+        [[one.member(role).numbers["visits"] for role in ("chosen", "rejected")] for one in pairs_of(run)]
+    )
+    unsure = np.minimum(counts[:, 1] / (counts[:, 1] + np.maximum(counts[:, 0], 1)), 0.5)
+    expected = (1 - unsure) * np.logaddexp(0, -h) + unsure * np.logaddexp(0, h)
+    assert losses(started)[0] == pytest.approx(expected.mean(), abs=1e-4)
+    assert abs(np.logaddexp(0, -h).mean() - expected.mean()) > 2e-3
     again = ran("mcts_dpo", tmp_path / "again", *few, "policy.objective=dpo", until="tree")
     for kind in ("prompts", "responses", "judgments"):
         files = [of / "tree" / kind / "part-00000.jsonl" for of in (run, again / "round-00")]

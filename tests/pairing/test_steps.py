@@ -188,3 +188,13 @@ def test_a_wrong_step_that_was_followed_by_the_right_end_is_not_rejected(read: R
     said += verdicts("right", 1.0, [(0, 2), (2, 4)], (1, 1))
     group = Group(prompts=(QUESTION,), responses=(lucky, wrong, right), judgments=tuple(said))
     assert read(list(better_steps(group, verified=True))) == ["right>wrong"]
+
+
+def test_a_solution_without_a_verdict_on_its_end_is_not_a_wrong_one(read: Read) -> None:
+    asked = question()
+    (derived,) = first_bad_steps(asked)
+    assert isinstance(derived, Prompt)
+    better, said = continued("better", [40, 41], 1.0, 6)
+    steps_alone = [one for one in asked.judgments if one.kind == "steps"]
+    group = Group(prompts=(QUESTION, derived), responses=(WRONG, better), judgments=(*steps_alone, *said))
+    assert read(list(better_steps(group))) == ["bad step not found again"]

@@ -131,6 +131,43 @@ def test_a_world_without_a_judge_says_so() -> None:
         play(World(Bandit.of(2, seed=9).policy), *PAIRS, DPO, "rounds=1")
 
 
+def test_a_round_samples_as_its_own_settings_say() -> None:
+    """IPO's end depends on who sampled; against the initial model, which samples colder in the second round."""
+    world = Bandit.of(3, seed=13)
+    played = play(
+        labelled(world),
+        "samples={num_samples: 2, policy: initial, temperature: {by_round: [1.0, 2.0]}}",
+        PAIRS[1],
+        "policy={objective: {name: ipo, beta: 0.5}, references: {ref: initial}}",
+        "rounds=2",
+    )
+    for policy, temperature in zip(played.policies, (1.0, 2.0), strict=True):
+        win_rates = world.prefers @ (world.ref / temperature).softmax(0)
+        assert apart(policy, world.tilted(win_rates / 0.5)) < 1e-9
+
+
+def test_a_round_trains_as_its_own_settings_say() -> None:
+    world = Bandit.of(3, seed=14)
+    played = play(labelled(world), *PAIRS, DPO.replace("beta: 2.0", "beta: {by_round: [2.0, 4.0]}"), "rounds=2")
+    assert apart(played.policies[0], world.tilted(world.reward / 2)) < 1e-9
+    assert apart(played.policies[1], world.tilted(world.reward * 3 / 4)) < 1e-9
+
+
+def test_a_round_without_evaluation_is_accepted_and_a_refused_one_is_not_compared_with() -> None:
+    world = Bandit(arms(3), torch.tensor([0.0, 2.0, -2.0]).double(), torch.zeros(3).double().log_softmax(0))
+    blind = play(World(world.policy, lambda _: world.judges.labelling(world.prefers.T)), *PAIRS, DPO, "rounds=2")
+    assert [decision.name for decision in blind.decisions] == ["accepted", "accepted"]
+    labels = iter((world.prefers, world.prefers.T, world.prefers.T))
+    played = play(
+        World(world.policy, lambda _: world.judges.labelling(next(labels)), prefers=world.prefers),
+        *PAIRS,
+        DPO,
+        "rounds=3",
+    )
+    assert [decision.name for decision in played.decisions] == ["accepted", "rolled_back", "rolled_back"]
+    assert played.decisions[2].reasons == played.decisions[1].reasons
+
+
 def test_given_answers_come_first_and_own_ones_after() -> None:
     world = Bandit.of(2, seed=10)
     certain = world.drawn(1, torch.tensor([0.0, -torch.inf]).double(), "given")
