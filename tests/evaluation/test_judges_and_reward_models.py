@@ -21,8 +21,8 @@ SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 published = pytest.mark.skipif(not SHARED.is_dir(), reason=f"the published files are not at {SHARED}")
 
 
-def evaluated(command: str, file: Path) -> dict[str, Any]:
-    result = RUNNER.invoke(app, ["evaluate", command, str(file), "--json", "-"])
+def evaluated(command: str, file: Path, *options: str) -> dict[str, Any]:
+    result = RUNNER.invoke(app, ["evaluate", command, str(file), *options, "--json", "-"])
     if isinstance(result.exception, PrefloopError):
         raise result.exception
     assert result.exit_code == 0, result.output
@@ -197,6 +197,11 @@ def test_sections_of_ones_own(tmp_path: Path) -> None:
         ('{"cases": [{"pairs": []}]}', "case 1: has neither pairs nor best_of_4 nor ties, or they are empty."),
         ('{"cases": [], "sections": {}}', "has no cases"),
         ('{"cases": [{}], "sections": 5}', "sections and example_counts are no objects"),
+        ('{"cases": [{}], "sections": {}}', "sections is empty. Leave it out for RewardBench's own."),
+        ('{"cases": [{}], "sections": {"A": "z"}}', "sections.A is 'z', expected a list of subsets."),
+        ('{"cases": [{}], "sections": {"A": ["z"]}}', "example_counts.z is None, expected a number > 0."),
+        ('{"cases": [{"best_of_4": [[1, 2, 3, Infinity]]}]}', "a score is inf, expected a number"),
+        ('{"cases": [{"pairs": [["a", 1e308, -1e308]]}]}', "a score is beyond 1e+300"),
     ],
 )
 def test_bad_cases_are_one_line(tmp_path: Path, text: str, message: str) -> None:
@@ -220,6 +225,42 @@ def test_what_people_read(tmp_path: Path) -> None:
     right, same = table[1], table[3]
     assert right.split()[:4] == ["natural|mine", "1.00", "[0.22,", "1.00]"]
     assert same.split()[1:10] == ["1.00", "[0.22,", "1.00]", "1.00", "[-0.55,", "1.00]", "0.50", "[0.50,", "0.50]"]
+
+
+def test_prior_sets_count_half_a_section(tmp_path: Path) -> None:
+    """Overall with weights 2, 2, 2, 2, 1: only Reasoning has a pair, and of the prior sets half are right."""
+    priors = [
+        {"subset": name, "chosen": right, "rejected": 0.5}
+        for name in ("anthropic_helpful", "anthropic_hhh", "shp", "summarize")
+        for right in (0, 1)
+    ]
+    own = [{"subset": "hep-cpp", "chosen": 1, "rejected": 0}]
+    (case,) = evaluated("reward-bench", written(tmp_path, own + priors))["cases"]
+    assert case["prior_sets"] == 0.5
+    assert case["overall_with_prior_sets"] == pytest.approx((2 * 1.0 + 0.5) / 9)
+    low, high = case["overall_with_prior_sets_interval"]
+    assert low < case["overall_with_prior_sets"] < high
+    assert case["not_in_a_section"] == []
+    (without,) = evaluated("reward-bench", written(tmp_path, own + priors[2:]))["cases"]
+    assert "prior_sets" not in without
+    assert without["not_in_a_section"] == ["anthropic_hhh", "shp", "summarize"]
+
+
+def test_a_writing_judge_earns_half_for_what_is_no_verdict(tmp_path: Path) -> None:
+    texts = ["better is [[A]]", "[[B]]", "I cannot tell", None]
+    shown = [{"subset": "hep-cpp", "judgment": text, "chosen_shown": "A"} for text in texts]
+    (case,) = evaluated("reward-bench", written(tmp_path, shown))["cases"]
+    assert case["expected_subset_accuracy"] == {"hep-cpp": (1 + 0 + 0.5 + 0.5) / 4}
+    assert "log_loss" not in case
+    assert case["subset_intervals"]["hep-cpp"] == pytest.approx(mid_p_interval(0.5, 4))
+    ratings = [{"subset": "hep-cpp", "chosen": 7, "rejected": other} for other in (7, 7, 3)]
+    strict, half = (
+        evaluated("reward-bench", written(tmp_path, ratings), *options)["cases"][0]["expected_subset_accuracy"]
+        for options in ((), ("--generative",))
+    )
+    assert (strict, half) == ({"hep-cpp": pytest.approx(1 / 3)}, {"hep-cpp": pytest.approx(2 / 3)})
+    with pytest.raises(DataError, match="chosen_shown is 'C', expected A or B"):
+        evaluated("reward-bench", written(tmp_path, [{"subset": "a", "judgment": "", "chosen_shown": "C"}]))
 
 
 @published

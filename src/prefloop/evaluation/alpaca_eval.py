@@ -399,7 +399,12 @@ def winrate_against(one: Scored, baseline: Scored) -> float | None:
 
 
 def evaluate_alpaca(
-    paths: Sequence[Path], settings: Settings, *, order_coin: bool = False, baseline: str | None = None
+    paths: Sequence[Path],
+    settings: Settings,
+    *,
+    order_coin: bool = False,
+    p_label_flip: float = 0.0,
+    baseline: str | None = None,
 ) -> dict[str, Any]:
     """All models' leaderboard rows, every later one compared with the first, and all with another baseline if asked.
 
@@ -408,7 +413,7 @@ def evaluate_alpaca(
     """
     names = names_of(paths)
     scored = {
-        name: score(read_judged(path, name, order_coin=order_coin), settings)
+        name: score(read_judged(path, name, order_coin=order_coin, p_label_flip=p_label_flip), settings)
         for path, name in zip(paths, names, strict=True)
     }
     if baseline is not None and baseline not in scored:

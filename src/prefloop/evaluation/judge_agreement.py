@@ -29,7 +29,7 @@ def evaluate_agreement(path: Path, *, draws: int = 1000, seed: int = 0) -> dict[
     """
     runs: dict[str, Any] = {}
     for line in read_lines(path):
-        name = f"{line.given('subset')}|{line.given('evaluator')}"
+        name = f"{line.name('subset')}|{line.name('evaluator')}"
         if name in runs:
             raise DataError(f"{line.place}: the run {name} stands twice. Keep one.")
         runs[name] = _run(line, draws=draws, seed=seed)
