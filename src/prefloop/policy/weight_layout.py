@@ -10,8 +10,8 @@ def lay_out(model: nn.Module, by: Literal["outputs", "inputs"]) -> None:
     """Puts the weights of linear layers into an order of memory; their shapes and values stay.
 
     By outputs, as torch makes them, the numbers that make one output stand beside each other: what gradients and other
-    programs expect. By inputs, those that read one input do. MKL multiplies 4 to 128 rows by these 1.2 times as fast, few
-    of them up to twice, since it need not reorder them first, and one or two rows up to a fifth slower
+    programs expect. By inputs, those that read one input do. MKL multiplies 4 to 128 rows by these 1.2 times as fast,
+    few of them up to twice, since it need not reorder them first, and one or two rows up to a fifth slower
     (benchmarks/results/sampling_speed.md).
 
     Args:
