@@ -25,7 +25,7 @@ from prefloop.records import (
     shard_name,
     write_records,
 )
-from prefloop.sampling import DEFAULT_ROWS, Draw, LocalPolicies, SamplingSettings, Serving, draws_for
+from prefloop.sampling import Draw, LocalPolicies, SamplingSettings, Serving, draws_for
 from prefloop.search import Node, Sampled, SearchSettings, Wanted, searched, together
 
 HOLDS: Mapping[type[Record], str] = {Prompt: "prompts", Response: "responses", Judgment: "judgments"}
@@ -63,8 +63,8 @@ def make_tree(work: Work) -> Mapping[str, float]:
 
 def _served(work: Work) -> AbstractContextManager[Serving]:
     """The policy, in this process."""
-    rows = work.resources.machine.rows
-    return LocalPolicies(work.resources.bench, DEFAULT_ROWS if rows == "auto" else rows).serving(work.policy("policy"))
+    rows = work.resources.rows_of(work.artifact.path)
+    return LocalPolicies(work.resources.bench, rows).serving(work.policy("policy"))
 
 
 def _write_wave(kept: Path, records: Sequence[Record]) -> None:
