@@ -23,7 +23,7 @@ quickstart: $(INSTALLED)  ## three rounds of iterative length-regularized DPO on
 quickstart-plain: $(INSTALLED)  ## the same with plain iterative DPO, sharing round 0 with quickstart
 	.venv/bin/prefloop run quickstart_plain --run runs/quickstart_plain --reuse runs/quickstart
 
-test: $(INSTALLED_DEV)  ## the unmarked tests and the short ones marked recipes, crash, browser, engine
+test: $(INSTALLED_DEV)  ## the unmarked tests and those marked long, recipes, crash, browser, engine
 	.venv/bin/pytest -n auto --dist worksteal -m "not (slow or gpu or network or peer or replica)"
 
 test-all: $(INSTALLED_DEV)  ## every test that this machine can run

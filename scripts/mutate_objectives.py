@@ -247,8 +247,14 @@ ROOMS = {
         ),
         Room(
             "pairing",
-            ("__init__.py",),
-            ("tests/pairing", "tests/evaluation/test_mt_bench.py", "-m", "not slow"),
+            ("__init__.py", "registry.py"),
+            (
+                "tests/pairing",
+                "tests/evaluation/test_mt_bench.py",
+                "tests/evaluation/test_arena_hard.py",
+                "-m",
+                "not slow",
+            ),
             BY_HAND_IN_PAIRING,
             has_vectors=True,
         ),
@@ -314,9 +320,9 @@ def functions(tree: ast.Module) -> Iterator[tuple[str, ast.FunctionDef]]:
 def body_nodes(function: ast.FunctionDef) -> Iterator[tuple[ast.AST, str, int | None, ast.AST]]:
     """Everything in a function's body but its docstring and annotations: parent, field, place in a list, node."""
     statements = function.body[1:] if ast.get_docstring(function) is not None else function.body
-    for parent in (each for statement in statements for each in ast.walk(statement)):
+    for parent in (each for statement in statements for each in _walked(statement)):
         for field, value in ast.iter_fields(parent):
-            if field in {"annotation", "returns", "args"} and isinstance(parent, ast.AnnAssign | ast.FunctionDef):
+            if _is_annotation(parent, field):
                 continue
             if isinstance(parent, ast.keyword) and parent.arg == "strict":
                 continue  # zip's: it says what is so anyway
@@ -326,6 +332,18 @@ def body_nodes(function: ast.FunctionDef) -> Iterator[tuple[ast.AST, str, int | 
                 yield from (
                     (parent, field, place, each) for place, each in enumerate(value) if isinstance(each, ast.AST)
                 )
+
+
+def _walked(node: ast.AST) -> Iterator[ast.AST]:
+    """A node and what stands in it; nobody computes annotations."""
+    yield node
+    for field, value in ast.iter_fields(node):
+        inside: list[Any] = [] if _is_annotation(node, field) else value if isinstance(value, list) else [value]
+        yield from (each for one in inside if isinstance(one, ast.AST) for each in _walked(one))
+
+
+def _is_annotation(parent: ast.AST, field: str) -> bool:
+    return field in {"annotation", "returns", "args"} and isinstance(parent, ast.AnnAssign | ast.FunctionDef)
 
 
 def mutants_of(file: str, source: str, each: int, seed: int) -> Iterator[Mutant]:

@@ -296,7 +296,7 @@ def test_repeated_instructions_vary_together(tmp_path: Path) -> None:
 def test_all_wins_have_an_interval_that_leaves_room(tmp_path: Path) -> None:
     found = one(written(tmp_path, [row(number, 2.0, 50 + number, 90) for number in range(20)]))
     assert found["win_rate"] == 100.0
-    assert found["interval"] == pytest.approx([83.89, 100.0], abs=0.01)  # Wilson for 20 of 20
+    assert found["interval"] == pytest.approx([100 * 0.05 ** (1 / 20), 100.0])  # mid-P: half of p^20 is 2.5 %
     assert found["lc_interval"] == found["interval"]
     assert found["length_controlled_winrate"] > 99
 

@@ -6,9 +6,12 @@ import math
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from prefloop.cli.app import app
 from prefloop.evaluation import is_switched, preference_of, prob_first
-from prefloop.evaluation.alpaca_protocol import listed_logprobs
+from prefloop.evaluation.alpaca_files import read_judged
+from prefloop.evaluation.alpaca_protocol import listed_logprobs, noisy_label
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"the published rows are not at {SHARED}")
@@ -40,6 +43,49 @@ def test_the_coin_depends_on_instruction_and_seed_alone() -> None:
     assert coins == [is_switched(text) for text in texts]
     assert 160 < sum(coins) < 240
     assert coins != [is_switched(text, seed=1) for text in texts]
+
+
+def test_label_noise_replaces_twice_the_share_that_it_turns_round() -> None:
+    texts = [f"question {number}" for number in range(2000)]
+    labels = [noisy_label(text, 0.1) for text in texts]
+    assert labels == [noisy_label(text, 0.1) for text in texts]
+    counts = [labels.count(one) for one in (None, 1, 2)]
+    assert counts == pytest.approx([1600, 200, 200], abs=60)
+    assert {noisy_label(text, 0.0) for text in texts} == {None}
+    assert None not in {noisy_label(text, 0.5) for text in texts}
+    assert labels != [noisy_label(text, 0.1, seed=1) for text in texts]
+
+
+def test_label_noise_pulls_the_win_rate_to_50_and_leaves_draws(tmp_path: Path) -> None:
+    """At 0.1 a judge that always prefers the model is turned round on a tenth of 1,000 instructions."""
+    file = tmp_path / "m.jsonl"
+    rows = [
+        {"instruction": f"q {number}", "preference": 2 if number < 1000 else 1.5, "len_baseline": 9, "len_model": 9}
+        for number in range(1010)
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    noisy = read_judged(file, "m", p_label_flip=0.1).preferences
+    expected = [label - 1 for row in rows[:1000] if (label := noisy_label(str(row["instruction"]), 0.1)) is not None]
+    assert (noisy[:1000] == 0).sum() == expected.count(0)
+    assert noisy[:1000].mean() == pytest.approx(0.9, abs=0.03)
+    assert noisy[1000:].tolist() == [0.5] * 10
+    result = CliRunner().invoke(
+        app,
+        [
+            "evaluate",
+            "alpaca-eval",
+            str(file),
+            "--p-label-flip",
+            "0.1",
+            "--bootstrap",
+            "10",
+            "--c",
+            "100",
+            "--json",
+            "-",
+        ],
+    )
+    assert json.loads(result.stdout)["models"]["m"]["win_rate"] == pytest.approx(100 * noisy.mean())
 
 
 @pytest.mark.parametrize(

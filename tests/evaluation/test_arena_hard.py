@@ -268,11 +268,13 @@ def test_style_by_its_definition(tmp_path: Path) -> None:
     assert everything["tokens"] == pytest.approx(styled["style"]["tokens"], abs=1e-9)
 
 
-def test_all_wins_are_named_and_have_wilsons_interval(tmp_path: Path) -> None:
+def test_all_wins_are_named_and_have_the_mid_p_interval(tmp_path: Path) -> None:
     rows = [*some_battles(models=("base", "x")), *(battle(number, "base", "z", "model_b") for number in range(12))]
     found = evaluated(written(tmp_path, rows), "--bootstrap", "100")
     assert found["models"]["z"]["score"] > 99
-    assert found["models"]["z"]["interval"] == pytest.approx([75.75, 100.0], abs=0.01)  # Wilson for 12 of 12
+    assert found["models"]["z"]["interval"] == pytest.approx(
+        [100 * 0.05 ** (1 / 12), 100.0]
+    )  # mid-P: half of p^12 is 2.5 %
     assert found["ridge"] == 0.001
     assert found["warnings"] == [
         "separated: all battles between these groups went one way, so that their difference is infinite: z > base, x; "

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from prefloop.cli.evaluate import write_plot
 from prefloop.cli.evaluate_harness import lm_eval_command
 from prefloop.errors import DataError
 from prefloop.evaluation.harness import HarnessSettings, before_after, run_harness
@@ -38,7 +39,10 @@ def test_a_loss_of_more_than_two_standard_errors_is_flagged(after: float, lost: 
     (row,) = before_after(result(0.5), result(after))
     assert row["lost"] is lost
     assert row["standard_error"] == pytest.approx(0.0141421356)
-    assert before_after(result(0.5), result(after), ["acc"])[0]["lost"] is False
+    assert row["interval"] == pytest.approx([after - 0.5 - 1.96 * 0.0141421, after - 0.5 + 1.96 * 0.0141421], abs=1e-5)
+    risen = before_after(result(after), result(0.5, higher_is_better={"t": {"acc": False}}))
+    assert risen[0]["lost"] is lost
+    assert before_after(result(after), result(0.5))[0]["lost"] is False
 
 
 def test_without_a_standard_error_nothing_is_flagged() -> None:
@@ -82,6 +86,13 @@ def test_its_accuracy_is_that_of_our_own_log_likelihoods(tmp_path: Path) -> None
         right += max(range(3), key=logps.__getitem__) == item["right"]
     assert found["results"]["sums"]["acc,none"]["value"] == pytest.approx(right / len(ITEMS))
     assert found["samples"]["sums"]["effective"] == len(ITEMS)
+    accuracy = found["results"]["sums"]["acc,none"]
+    assert accuracy["n"] == len(ITEMS)
+    assert accuracy["interval"][1] - accuracy["value"] == pytest.approx(1.959964 * accuracy["standard_error"])
+    assert found["higher_is_better"]["sums"] == {"acc": True}
+    plot = tmp_path / "sums.svg"
+    write_plot(plot, found)
+    assert "sums, acc: " in plot.read_text()
     assert (found["versions"]["sums"], found["n-shot"]["sums"], found["limit"]) == (1.0, 0, None)
     limited = run_harness("builtin:tiny", HarnessSettings(("sums",), tmp_path, limit=5))
     assert limited["samples"]["sums"]["effective"] == 5

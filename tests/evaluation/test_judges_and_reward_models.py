@@ -14,15 +14,15 @@ from prefloop.cli.evaluate import write_plot
 from prefloop.errors import DataError, PrefloopError, RecipeError
 from prefloop.evaluation import evaluate_agreement, evaluate_reward_bench, final_number, is_right, verified_accuracy
 from prefloop.evaluation.reward_bench import EXAMPLE_COUNTS, SECTIONS
-from prefloop.statistics import combined_interval, wilson_interval
+from prefloop.statistics import combined_interval, mid_p_interval
 
 RUNNER = CliRunner()
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 published = pytest.mark.skipif(not SHARED.is_dir(), reason=f"the published files are not at {SHARED}")
 
 
-def evaluated(command: str, file: Path) -> dict[str, Any]:
-    result = RUNNER.invoke(app, ["evaluate", command, str(file), "--json", "-"])
+def evaluated(command: str, file: Path, *options: str) -> dict[str, Any]:
+    result = RUNNER.invoke(app, ["evaluate", command, str(file), *options, "--json", "-"])
     if isinstance(result.exception, PrefloopError):
         raise result.exception
     assert result.exit_code == 0, result.output
@@ -57,7 +57,7 @@ def test_a_run_by_hand(tmp_path: Path) -> None:
     assert (one["acc_ab"], one["acc_ba"], one["acc_both"], one["position_agreement"]) == (1.0, 0.5, 0.5, 0.5)
     assert (one["unparsed"], one["n"]) == (1, 4)
     assert one["kappa"] == pytest.approx((6 / 8 - (4 * 3 + 4 * 4) / 64) / (1 - 28 / 64), abs=1e-12)
-    assert one["intervals"]["acc_ab"] == pytest.approx(wilson_interval(1.0, 4))
+    assert one["intervals"]["acc_ab"] == pytest.approx(mid_p_interval(1.0, 4))
     for name in ("acc_mean", "first_share", "kappa", "position_kappa"):
         low, high = one["intervals"][name]
         assert low <= one[name] <= high
@@ -134,7 +134,7 @@ def test_lines_of_pairs_are_one_case(tmp_path: Path) -> None:
     assert one["expected_sections"]["Reasoning"] == pytest.approx((0.5 * 164 + 984) / (164 + 984), abs=1e-12)
     assert one["expected_overall_four_sections"] == pytest.approx(one["expected_sections"]["Reasoning"] / 4, abs=1e-12)
     assert one["not_in_a_section"] == ["own"]
-    assert one["subset_intervals"]["hep-cpp"] == pytest.approx(wilson_interval(0.5, 2))
+    assert one["subset_intervals"]["hep-cpp"] == pytest.approx(mid_p_interval(0.5, 2))
     weights = [164 / (164 + 984), 984 / (164 + 984)]
     assert one["section_intervals"]["Reasoning"] == pytest.approx(combined_interval([0.5, 1.0], [2, 1], weights))
     assert one["section_intervals"]["Chat"] is None
@@ -158,7 +158,7 @@ def test_accuracy_by_length_shows_a_taste_for_length(tmp_path: Path) -> None:
         (0.0, 2),
         (0.0, 1),
     ]
-    assert found["chosen longer"]["interval"] == pytest.approx(wilson_interval(1.0, 2))
+    assert found["chosen longer"]["interval"] == pytest.approx(mid_p_interval(1.0, 2))
 
 
 def test_best_of_four_and_ties_have_intervals(tmp_path: Path) -> None:
@@ -197,6 +197,11 @@ def test_sections_of_ones_own(tmp_path: Path) -> None:
         ('{"cases": [{"pairs": []}]}', "case 1: has neither pairs nor best_of_4 nor ties, or they are empty."),
         ('{"cases": [], "sections": {}}', "has no cases"),
         ('{"cases": [{}], "sections": 5}', "sections and example_counts are no objects"),
+        ('{"cases": [{}], "sections": {}}', "sections is empty. Leave it out for RewardBench's own."),
+        ('{"cases": [{}], "sections": {"A": "z"}}', "sections.A is 'z', expected a list of subsets."),
+        ('{"cases": [{}], "sections": {"A": ["z"]}}', "example_counts.z is None, expected a number > 0."),
+        ('{"cases": [{"best_of_4": [[1, 2, 3, Infinity]]}]}', "a score is inf, expected a number"),
+        ('{"cases": [{"pairs": [["a", 1e308, -1e308]]}]}', "a score is beyond 1e+300"),
     ],
 )
 def test_bad_cases_are_one_line(tmp_path: Path, text: str, message: str) -> None:
@@ -211,15 +216,51 @@ def test_what_people_read(tmp_path: Path) -> None:
     file = written(tmp_path, [{"subset": "own", "chosen": 2, "rejected": 0}] * 4)
     lines = RUNNER.invoke(app, ["evaluate", "reward-bench", str(file)]).output.splitlines()
     assert lines[0] == "case 1"
-    own = "  own: 1.00 [0.51, 1.00] of 4, 0.0% equal scores, log loss 0.13 [0.13, 0.13] nats, calibration error"
+    own = "  own: 1.00 [0.47, 1.00] of 4, 0.0% equal scores, log loss 0.13 [0.13, 0.13] nats, calibration error"
     assert any(line.startswith(own) for line in lines)
     assert "  Chat: no pair, counted as 0" in lines
     assert "  in no section: own" in lines
     judges = written(tmp_path, [run([1, 2], ["1", "2"], ["1", "2"])])
     table = RUNNER.invoke(app, ["evaluate", "agreement", str(judges)]).output.splitlines()
     right, same = table[1], table[3]
-    assert right.split()[:4] == ["natural|mine", "1.00", "[0.34,", "1.00]"]
-    assert same.split()[1:10] == ["1.00", "[0.34,", "1.00]", "1.00", "[-0.32,", "1.00]", "0.50", "[0.50,", "0.50]"]
+    assert right.split()[:4] == ["natural|mine", "1.00", "[0.22,", "1.00]"]
+    assert same.split()[1:10] == ["1.00", "[0.22,", "1.00]", "1.00", "[-0.55,", "1.00]", "0.50", "[0.50,", "0.50]"]
+
+
+def test_prior_sets_count_half_a_section(tmp_path: Path) -> None:
+    """Overall with weights 2, 2, 2, 2, 1: only Reasoning has a pair, and of the prior sets half are right."""
+    priors = [
+        {"subset": name, "chosen": right, "rejected": 0.5}
+        for name in ("anthropic_helpful", "anthropic_hhh", "shp", "summarize")
+        for right in (0, 1)
+    ]
+    own = [{"subset": "hep-cpp", "chosen": 1, "rejected": 0}]
+    (case,) = evaluated("reward-bench", written(tmp_path, own + priors))["cases"]
+    assert case["prior_sets"] == 0.5
+    assert case["overall_with_prior_sets"] == pytest.approx((2 * 1.0 + 0.5) / 9)
+    low, high = case["overall_with_prior_sets_interval"]
+    assert low < case["overall_with_prior_sets"] < high
+    assert case["not_in_a_section"] == []
+    (without,) = evaluated("reward-bench", written(tmp_path, own + priors[2:]))["cases"]
+    assert "prior_sets" not in without
+    assert without["not_in_a_section"] == ["anthropic_hhh", "shp", "summarize"]
+
+
+def test_a_writing_judge_earns_half_for_what_is_no_verdict(tmp_path: Path) -> None:
+    texts = ["better is [[A]]", "[[B]]", "I cannot tell", None]
+    shown = [{"subset": "hep-cpp", "judgment": text, "chosen_shown": "A"} for text in texts]
+    (case,) = evaluated("reward-bench", written(tmp_path, shown))["cases"]
+    assert case["expected_subset_accuracy"] == {"hep-cpp": (1 + 0 + 0.5 + 0.5) / 4}
+    assert "log_loss" not in case
+    assert case["subset_intervals"]["hep-cpp"] == pytest.approx(mid_p_interval(0.5, 4))
+    ratings = [{"subset": "hep-cpp", "chosen": 7, "rejected": other} for other in (7, 7, 3)]
+    strict, half = (
+        evaluated("reward-bench", written(tmp_path, ratings), *options)["cases"][0]["expected_subset_accuracy"]
+        for options in ((), ("--generative",))
+    )
+    assert (strict, half) == ({"hep-cpp": pytest.approx(1 / 3)}, {"hep-cpp": pytest.approx(2 / 3)})
+    with pytest.raises(DataError, match="chosen_shown is 'C', expected A or B"):
+        evaluated("reward-bench", written(tmp_path, [{"subset": "a", "judgment": "", "chosen_shown": "C"}]))
 
 
 @published

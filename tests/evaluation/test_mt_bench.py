@@ -13,7 +13,7 @@ from prefloop.cli.app import app
 from prefloop.errors import DataError, PrefloopError, RecipeError
 from prefloop.evaluation import vote_agreement
 from prefloop.pairing import grading_messages, judge_prompt_name, pair_winner, rating
-from prefloop.statistics import wilson_interval
+from prefloop.statistics import mid_p_interval
 
 RUNNER = CliRunner()
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
@@ -198,9 +198,9 @@ def test_a_judge_that_always_says_a_gives_ties_only(tmp_path: Path) -> None:
     found = evaluated(written(tmp_path, [pair(number, "[[A]]", "[[A]]") for number in range(6)]))
     assert (found["consistency"], found["first_bias"]) == (0.0, 0.5)
     assert found["models"]["x"]["tie"] == 6
-    assert found["consistency_interval"] == pytest.approx(wilson_interval(0.0, 6))
-    assert found["first_bias_interval"] == pytest.approx([bound - 0.5 for bound in wilson_interval(1.0, 6)])
-    assert found["models"]["x"]["win_rate_interval"] == pytest.approx(wilson_interval(0.0, 6))
+    assert found["consistency_interval"] == pytest.approx(mid_p_interval(0.0, 6))
+    assert found["first_bias_interval"] == pytest.approx([bound - 0.5 for bound in mid_p_interval(1.0, 6)])
+    assert found["models"]["x"]["win_rate_interval"] == pytest.approx(mid_p_interval(0.0, 6))
     assert found["models"]["x"]["interval"] == [0.5, 0.5]
 
 

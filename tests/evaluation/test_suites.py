@@ -356,6 +356,31 @@ def test_what_is_no_setting_and_no_judge_is_one_line(tmp_path: Path, given: dict
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("against", "content", "said"),
+    [
+        ("none.jsonl", None, "none.jsonl: there is no such file. Name a file of answers, or a model."),
+        ("a.jsonl", "xx\n", "a.jsonl:1: not a Response"),
+        ("a.jsonl", "", "a.jsonl: has no responses"),
+        ("a.jsonl", '{"index": 1}\n', "a.jsonl:1: is no row of answers: its columns are index."),
+    ],
+)
+def test_opponents_that_cannot_be_read_are_said_before_anything_is_sampled(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], against: str, content: str | None, said: str
+) -> None:
+    if content is not None:
+        (tmp_path / against).write_text(content)
+    with pytest.raises(DataError) as error:
+        evaluate_run_command(options(tmp_path / "out", "everyday", judge="vader", against=(str(tmp_path / against),)))
+    assert said in str(error.value)
+    assert (capsys.readouterr().err, (tmp_path / "out").exists()) == ("", False)
+
+
+def test_a_table_that_needs_an_opponent_says_so_at_once(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"battles are against somebody\. Name an opponent: --against"):
+        suite_of(options(tmp_path, "everyday", "table=battles", judge="vader"))
+
+
 @pytest.mark.parametrize("table", ["win_rates", "preferences", "battles"])
 def test_a_judge_of_two_that_looks_at_length_agrees_with_one_of_single_answers(tmp_path: Path, table: str) -> None:
     """Its verdicts in both orders are those of scores, and opponents answer once."""

@@ -156,3 +156,19 @@ def test_thoughts_are_no_part_of_what_is_judged() -> None:
 def test_a_verdict_on_a_final_answer_is_a_score_or_a_label(kind: str) -> None:
     assert judge_of(type=kind).kind == "score"
     assert judge_of(type=kind, says="label").kind == "label"
+
+
+def test_a_rubric_gives_a_point_for_everything_that_holds() -> None:
+    points = [
+        {"type": "length_window", "longest": 6},
+        {"type": "regex", "pattern": "thank"},
+        {"type": "regex", "pattern": "never", "forbidden": True},
+    ]
+    assert score("thank you", tokens=6, type="rubric", points=points) == 3.0
+    assert score("thank you", tokens=7, type="rubric", points=points) == 2.0
+    assert score("you never", tokens=7, type="rubric", points=points) == 0.0
+    name = judge_of(type="rubric", points=points).name
+    assert name.startswith("rule:rubric+length_window")
+    assert name != judge_of(type="rubric", points=points[:2]).name
+    with pytest.raises(ValidationError, match="at least 1 item"):
+        judge_of(type="rubric", points=[])

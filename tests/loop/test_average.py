@@ -15,6 +15,8 @@ from prefloop.loop.journal import Journal
 from prefloop.loop.why import stories
 from prefloop.records import Example, Response, read_folder
 
+pytestmark = pytest.mark.long
+
 SmallRun = Callable[..., RunResult]
 
 

@@ -298,6 +298,7 @@ def test_an_unknown_step_for_until_names_the_steps(tmp_path: Path) -> None:
         run_recipe(loaded, tmp_path / "run", Progress(), until="round-07/pairs")
 
 
+@pytest.mark.long
 def test_the_command_line_says_one_line_and_exits_with_2(tmp_path: Path) -> None:
     recipe = tmp_path / "mine.yaml"
     recipe.write_text("extends: loop\nmodel: builtin:tiny\npolicy: {objective: simp0}\n")

@@ -170,3 +170,17 @@ def test_a_run_trains_on_one_side_and_measures_the_other(tmp_path: Path) -> None
     assert counts["pairs"]["validation examples"] == counts["policy"]["validation examples"] == 2 * len(sides[1])
     assert counts["policy"]["validation loss, before"] == pytest.approx(0.693147, abs=1e-5)
     assert counts["policy"]["validation loss, after"] == validation["after"]["loss"]
+
+
+def test_a_count_takes_disjoint_parts_of_one_shuffle_round_by_round(tmp_path: Path) -> None:
+    """Two of five prompts a round; the third round uses the shuffle up and begins another."""
+    file = written(tmp_path / "pairs.jsonl", *(pair(number) for number in range(5)))
+    few = [f"data={{source: {file}, count: 2}}", "rounds=3", "policy.epochs=1"]
+    run = run_recipe(loaded(*few), tmp_path / "run", Progress(), until="round-02/data").run
+    asked = [
+        [one.messages[-1].content for one in read_folder(run / f"round-0{number}" / "data" / "prompts", Prompt)]
+        for number in range(3)
+    ]
+    assert [len(prompts) for prompts in asked] == [2, 2, 2]
+    assert not set(asked[0]) & set(asked[1])
+    assert set(asked[2]) - set(asked[0]) - set(asked[1])

@@ -10,6 +10,8 @@ from prefloop.loop import RunResult
 from prefloop.pairing import Dropped, SetConstant, find_rule
 from prefloop.records import Example, Judgment, Prompt, Response, grouped, read_folder
 
+pytestmark = pytest.mark.long
+
 SmallRun = Callable[..., RunResult]
 BIASED = "judgments.judge={type: vader, length_bias: 0.05}"
 

@@ -12,6 +12,8 @@ from prefloop.loop import RunResult
 from prefloop.loop.forecast import as_written
 from prefloop.loop.journal import FILE, Journal
 
+pytestmark = pytest.mark.long
+
 SmallRun = Callable[..., RunResult]
 
 

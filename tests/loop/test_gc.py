@@ -14,6 +14,8 @@ from prefloop.report import read_comparison, read_run
 
 from .conftest import stable_files
 
+pytestmark = pytest.mark.long
+
 SmallRun = Callable[..., RunResult]
 SCORES = {".scores.sqlite": "scores that only training again would read"}
 ROLLED_BACK = ("gate={require: better, by: judge, action: roll_back}", "policy.learning_rate=1e-9")

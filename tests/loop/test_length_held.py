@@ -14,6 +14,8 @@ from prefloop.errors import RecipeError
 from prefloop.loop import Progress, RunResult, run_recipe
 from prefloop.records import Example, Response, read_folder
 
+pytestmark = pytest.mark.long
+
 SmallRun = Callable[..., RunResult]
 HELD = (
     "judgments.judge={type: vader, length_bias: 0.01}",

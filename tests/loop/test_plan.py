@@ -22,6 +22,8 @@ from prefloop.policy import resolve_model, workbench
 
 from .conftest import SMALL, stable_files
 
+pytestmark = pytest.mark.long
+
 SmallRun = Callable[..., RunResult]
 VALIDATED = ("data.validation={share: 0.3}", "policy={eval_steps: 1, metric_for_best_model: eval_loss}")
 
@@ -52,6 +54,14 @@ def test_a_plan_counts_what_a_recipe_asks_for_at_most(tmp_path: Path) -> None:
     assert {step.status for step in plan.steps} == {"new"}
     assert [step.price for step in plan.steps if step.type == "judge"] == [0.0, 0.0, 0.0]
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("rule", "pairs"), [("best_worst", 6), ("all_pairs", 6 * 6)])
+def test_a_rule_of_all_pairs_makes_at_most_as_many_as_there_are(tmp_path: Path, rule: str, pairs: int) -> None:
+    """Six prompts with four answers each."""
+    plan = plan_of(tmp_path / "run", f"pairs={{rule: {rule}}}", "samples.num_samples=4")
+
+    assert counts(plan, "at_most")["round-00/pairs"] == {"pairs": pairs}
 
 
 def test_what_is_done_is_said_with_its_numbers_and_lets_expect_the_rest(small_run: SmallRun) -> None:

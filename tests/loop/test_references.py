@@ -14,6 +14,8 @@ from prefloop.loop import RunResult
 
 from .conftest import stable_files
 
+pytestmark = pytest.mark.long
+
 SmallRun = Callable[..., RunResult]
 MIXED = "policy.references={{ref: {{geometric: {{policies: [initial, round_start], weights: [{}, {}]}}}}}}"
 

@@ -13,6 +13,8 @@ from prefloop.loop.stage import Stage
 
 from .conftest import stable_files
 
+pytestmark = pytest.mark.long
+
 SmallRun = Callable[..., RunResult]
 
 

@@ -19,6 +19,8 @@ from prefloop.policy import ChatCodec, resolve_model
 from prefloop.records import Message, Prompt
 from prefloop.sampling import Answer, Draw
 
+pytestmark = pytest.mark.long
+
 SmallRun = Callable[..., RunResult]
 TOKENS, POLICY = "round-00/policy-tokens", "round-00/policy"
 

@@ -16,6 +16,8 @@ from prefloop.loop import Progress, RunResult, run_recipe
 from prefloop.loop.journal import FILE
 from prefloop.loop.why import stories
 
+pytestmark = pytest.mark.long
+
 SmallRun = Callable[..., RunResult]
 
 
@@ -130,6 +132,26 @@ def test_a_step_whose_inputs_were_removed_does_not_hide_the_others(small_run: Sm
     assert (story.step, story.present) == ("round-01/pairs", False)
     with pytest.raises(DataError, match="its responses were replaced and removed; it cannot be told any more"):
         stories(run, first)
+
+
+def test_a_rule_with_a_fitted_constant_is_asked_again_with_what_was_fitted(small_run: SmallRun) -> None:
+    run = small_run("pairs={rule: dice, alpha: fitted, min_chars: 40, min_answers: 2}", until="pairs").run
+    with_pair = {one["prompt"]["prompt_id"] for one in lines(run, "round-00/pairs")}
+    without = [one["prompt_id"] for one in lines(run, "round-00/prompts") if one["prompt_id"] not in with_pair]
+
+    assert without
+    assert {story.dropped for prompt in without for story in stories(run, prompt)} == {("too few usable answers",)}
+
+
+def test_a_rule_that_reads_tokens_says_why_it_made_nothing(tmp_path: Path) -> None:
+    loaded = load_recipe("bmc.tiny", ["machine.threads=1", "pairs.max_edited=0.35"])
+    run = run_recipe(loaded, tmp_path / "edited", Progress(), until="pairs").run
+    with_pair = {one["prompt"]["root_id"] for one in lines(run, "round-00/pairs")}
+    without = [one["root_id"] for one in lines(run, "round-00/data/prompts") if one["root_id"] not in with_pair]
+
+    assert without
+    told = [story for prompt in without for story in stories(run, prompt) if story.rule == "edited"]
+    assert {story.dropped for story in told} == {("edited too much",)}
 
 
 def test_a_given_pair_is_the_data_sets(tmp_path: Path) -> None:

@@ -233,6 +233,7 @@ def test_rewards_advantages_and_returns_are_constants() -> None:
     assert not any(value.requires_grad for value in constants)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("beta", [0.3, 1.0])
 def test_updates_of_ppo_on_a_bandit_end_at_the_reference_tilted_by_the_reward(beta: float) -> None:
     """pi_ref exp(r / beta) / Z within a total variation of 1e-3; every arm counts as often as the policy plays it."""

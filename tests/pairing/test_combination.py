@@ -13,6 +13,7 @@ from prefloop.pairing.combination import (
     combined,
     combined_scores,
     extremes,
+    sign,
     win_matrix,
     win_rates,
 )
@@ -110,3 +111,7 @@ def test_extremes_are_the_first_ones_and_pass_over_what_is_no_score() -> None:
     assert extremes([None, nan]) is None
     assert extremes([]) is None
     assert extremes([0.0, -1.0, None]) == (0, 1)
+
+
+def test_the_sign_of_a_lead() -> None:
+    assert [sign(x) for x in (-2.0, -0.25, 0.0, 0.25, 2.0)] == [-1, -1, 0, 1, 1]

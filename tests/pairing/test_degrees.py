@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from prefloop.pairing import Dropped, degraded, graded_versions, key_phrases
-from prefloop.records import Example, Group
+from prefloop.records import Example, Group, Judgment
 
 Build = Callable[..., Group]
 TEXT = "I like long walks by the river, and strong black coffee.\nThe river is calm; you should see it."
@@ -75,3 +75,12 @@ def test_versions_of_the_chosen_answer_stand_beside_each_given_pair(
     assert len({member.response_id for member in versions}) == 4
     assert one.why == "degraded: 4 of 4 degrees; given: rule:test"
     assert list(degraded(build([None, None], extra=prefers({"ab": 0.5})))) == [Dropped("tie")]
+
+
+def test_every_degree_has_a_name_of_sixteen_signs(build: Callable[..., Group]) -> None:
+    preference = Judgment(judge="human", kind="preference", subjects=("a", "b"), values=(1.0,))
+    group = build([None] * 2, texts=["red cars and blue boats", "no"], extra=[preference])
+    (example,) = degraded(group)
+    assert isinstance(example, Example)
+    assert {len(one.response_id) for one in example.members if one.role == "degree"} == {16}
+    assert len(example.example_id) == 16

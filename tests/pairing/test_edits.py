@@ -330,3 +330,26 @@ def test_a_buffer_is_drawn_from_by_how_often_each_was_drawn_before() -> None:
         assert abs(first.count(place) / 4000 - chance) < 4 * (chance * (1 - chance) / 4000) ** 0.5
     assert buffer.draw(9, random.Random(0)) == [0, 1, 2]
     assert len({*buffer.draw(2, random.Random(1))}) == 2
+
+
+def test_a_changed_digit_makes_no_leading_zero() -> None:
+    """Of 12 the first digit becomes 2 to 9, the second any other; before a point a zero may stand."""
+    made = {corrupted_number("12", random.Random(seed), "any") for seed in range(400)}
+    assert made == {f"{first}2" for first in range(2, 10)} | {f"1{second}" for second in range(10) if second != 2}
+    fractions = {corrupted_number("1.5", random.Random(seed), "any") for seed in range(400)}
+    assert "0.5" in fractions
+
+
+def test_a_pair_may_be_as_far_apart_as_asked_and_its_answers_have_names(build: Build) -> None:
+    """One of four words differs."""
+    group = build([None], steps=["given"], texts=["3 and 4: 7"])
+    (example,) = corrupted_numbers(group, max_distance=0.25)
+    assert isinstance(example, Example)
+    names = [example.example_id, example.member("rejected").response_id]
+    assert [len(name) for name in names] == [16, 16]
+
+
+def test_a_given_answer_whose_tokens_are_known_is_no_rewritten_segment(read: Read, build: Build) -> None:
+    given = build([None, None], steps=["given", "given"])
+    assert all(one.token_ids for one in given.responses)
+    assert read(list(spliced(given, LETTERS))) == ["no rewritten segment"]

@@ -71,3 +71,9 @@ def test_good_and_bad_answers_may_weigh_alike(build: Build) -> None:
     assert [one.weight for one in made] == pytest.approx([1 / 6] * 3 + [1 / 2])
     one_kind = [one for one in threshold_labels(build([1.0, 2.0]), balance="halves") if isinstance(one, Example)]
     assert [one.weight for one in one_kind] == [0.5, 0.5]
+
+
+def test_a_pair_that_the_second_answer_wins_makes_it_good(build: Build, prefers: Callable[..., list[Judgment]]) -> None:
+    made = list(unpaired(build([None] * 2, extra=prefers({"ab": 0.0}))))
+    assert said(made) == ["a-", "b+"]
+    assert [len(one.example_id) for one in made if isinstance(one, Example)] == [16, 16]

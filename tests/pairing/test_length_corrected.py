@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from prefloop.config import ScaledFit
 from prefloop.errors import RecipeError
 from prefloop.pairing import dice, find_rule, length_corrected
-from prefloop.pairing.length_corrected import break_points, charged_pair, search_alpha, usable
+from prefloop.pairing.length_corrected import arange, break_points, charged_pair, search_alpha, usable
 from prefloop.records import Example, Group
 
 Build = Callable[..., Group]
@@ -154,3 +154,20 @@ def test_an_option_of_the_fit_alone_is_refused_without_it() -> None:
         "pairs.share has no effect: nothing is fitted. Say min_evidence: fitted, or leave it out."
     )
     assert rule.checked({"bounds": bounds, "min_evidence": "fitted"}, "it").min_evidence == ScaledFit(fitted=1)
+
+
+def test_charges_are_tried_from_the_first_on_and_between_and_beyond_crossings() -> None:
+    assert arange(0.0, 1.0, 0.25) == [0.0, 0.25, 0.5, 0.75]
+    assert arange(1.0, 2.0, 0.5) == [1.0, 1.5]
+    assert arange(1.0, 1.0, 1.0) == [1.0]
+    assert break_points([[(0, 0.0, 1), (1, 1.0, 2)]]) == [0.0, 2.0]
+    assert break_points([[(0, 0.0, 1), (1, 1.0, 2)], [(0, 0.0, 1), (1, 3.0, 2)]]) == [0.0, 2.0, 4.0]
+
+
+def test_the_search_of_dice_ends_where_the_gap_rises_again(build: Build) -> None:
+    rule = find_rule("dice", "it")
+    group = build([3.0, 0.0], texts=["x" * 60, "y" * 50])
+    options = rule.checked({"alpha": "fitted", "min_answers": 2, "min_chars": 1}, "it")
+    figures = rule.fitted(lambda: [group, build([1.0, 0.0], texts=["x" * 20, "y" * 15])], options)["alpha"]["figures"]
+    assert figures["mean_length_gap_at_zero"] == 7.5
+    assert figures["evaluated"] < 400

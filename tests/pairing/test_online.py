@@ -1,13 +1,14 @@
 """Rules of the online recipes."""
 
 from collections.abc import Callable
+from math import nan
 
 import pytest
 from hypothesis import given as all_of
 from hypothesis import strategies as st
 
 from prefloop.pairing import iid, max_max, max_min, max_min_length, max_random
-from prefloop.pairing.online import pick_max_max, pick_max_min, pick_max_min_length
+from prefloop.pairing.online import enough, pick_max_max, pick_max_min, pick_max_min_length
 from prefloop.records import Example, Group
 
 Build = Callable[..., Group]
@@ -75,3 +76,16 @@ def test_a_random_opponent_is_never_the_best_answer_and_depends_on_the_seed(buil
     found = {read(list(max_random(group, seed=seed)))[0] for seed in range(40)}
     assert found == {"d>a", "d>b", "d>c"}
     assert read(list(max_random(group, seed=7))) == read(list(max_random(group, seed=7)))
+
+
+def test_a_random_other_answer_is_never_the_best_and_each_comes(build: Build, read: Read) -> None:
+    for scores, others in (([5.0, 1.0, 2.0], {"b", "c"}), ([1.0, 5.0, 2.0], {"a", "c"}), ([1.0, 2.0, 5.0], {"a", "b"})):
+        made = [read(list(max_random(build(scores), seed=seed)))[0].split(">") for seed in range(20)]
+        assert {rejected for _, rejected in made} == others
+
+
+def test_none_and_nan_are_no_rewards() -> None:
+    assert enough([None, 1.0, 2.0], 2)
+    assert not enough([None, nan, 1.0], 2)
+    assert not enough([1.0, nan, 2.0], 3)
+    assert not enough([1.0], 1)

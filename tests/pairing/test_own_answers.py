@@ -8,7 +8,7 @@ import pytest
 from prefloop.pairing import instructed, own_answer, prompted, self_play, worst_of_k
 from prefloop.pairing.prompted import gap_mixture, gap_schedule
 from prefloop.pairing.recommendation import Recommendation, first_item, self_play_rows
-from prefloop.pairing.worst_of_k import worst_of_k_samples
+from prefloop.pairing.worst_of_k import cosine_of_words, worst_of_k_samples
 from prefloop.records import Example, Group, Judgment, Message, Prompt
 
 Build = Callable[..., Group]
@@ -152,3 +152,27 @@ def test_an_instruction_stands_before_the_question_of_a_derived_prompt(build: Bu
     assert [message.role for message in made.messages] == ["system", "user"]
     silent = Group(prompts=(Prompt.of((Message(role="system", content="Be brief."),)),))
     assert read(list(instructed(silent, instruction="x"))) == ["no question to put an instruction before"]
+
+
+def test_two_ranked_answers_are_enough(build: Build, read: Read) -> None:
+    assert read(list(own_answer(build([None] * 3, steps=GIVEN, extra=[ranked(1, None, 2)])))) == ["a>c"]
+
+
+def test_two_rounds_have_the_first_and_the_last_gap() -> None:
+    assert gap_schedule(2, 1.0, 0.25) == [1.0, 0.25]
+
+
+def test_the_cosine_of_words_counts_how_often_each_stands_there() -> None:
+    """(2, 1) and (1, 3) have 5 in common, and lengths sqrt(5) and sqrt(10)."""
+    assert cosine_of_words("Go, go up!", "up go up up") == pytest.approx(5 / 50**0.5)
+    assert cosine_of_words("go", "GO.") == pytest.approx(1.0)
+    assert cosine_of_words("go", "up") == 0.0
+    assert cosine_of_words("", "up") == cosine_of_words("up", "...") == 0.0
+
+
+def test_words_tell_the_least_similar_sample(build: Build) -> None:
+    steps = ["given", "samples", "samples"]
+    group = build([None, 1.0, 0.0], steps=steps, texts=["go up", "go", "up down left"])
+    (example,) = worst_of_k(group, similarity="words")
+    assert isinstance(example, Example)
+    assert example.numbers["similarity"] == pytest.approx(1 / 6**0.5)

@@ -61,3 +61,9 @@ def test_samples_of_a_prompt_stand_together_each_with_what_it_is_paid(build: Bui
 
 def test_one_sample_alone_has_nothing_to_be_compared_with(build: Build) -> None:
     assert list(sampled_together(build([None, 0.5]))) == [Dropped("fewer than two scored answers")]
+
+
+def test_examples_have_names_of_sixteen_signs(build: Callable[..., Group]) -> None:
+    group = build([1.0, 2.0])
+    made = [*rollouts(group), *sampled_together(group)]
+    assert [len(one.example_id) for one in made if isinstance(one, Example)] == [16] * 3

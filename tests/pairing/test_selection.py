@@ -1,7 +1,8 @@
 """Selections of a whole set: joint evidence, learnability, pairs that the policy outdoes."""
 
 from collections.abc import Callable
-from math import inf, nan
+from dataclasses import replace
+from math import exp, inf, nan
 
 import pytest
 from hypothesis import given as all_of
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from prefloop.errors import RecipeError
 from prefloop.pairing import clear_pairs, find_rule, not_outdone
-from prefloop.pairing.selection import filter_by_epoch, highest, joint_evidence, learnability
+from prefloop.pairing.selection import filter_by_epoch, geometric, highest, joint_evidence, learnability
 from prefloop.records import Example, Group
 
 Build = Callable[..., Group]
@@ -123,3 +124,35 @@ def test_a_given_pair_stays_while_its_chosen_answer_is_above_the_own_one(
     assert read(list(not_outdone(alone))) == ["no scored own answer"]
     tie = build([2.0, 1.0], steps=steps[:2], extra=prefers({"ab": 0.5}))
     assert read(list(not_outdone(tie))) == ["tie"]
+
+
+def test_a_pair_that_was_dropped_never_returns(build: Build, read: Read, prefers: Callable[..., object]) -> None:
+    """What it kept before is read in place of the given pairs."""
+    steps = ["given"] * 4 + ["samples"]
+    group = build([2.0, 0.0, 2.0, 0.0, 1.0], steps=steps, extra=prefers({"ab": 1.0, "cd": 1.0}))
+    assert read(list(not_outdone(group))) == ["a>b", "c>d"]
+    kept = [one for one in not_outdone(group) if isinstance(one, Example)][:1]
+    assert read(list(not_outdone(replace(group, examples=tuple(kept))))) == ["a>b"]
+    assert read(list(not_outdone(replace(group, examples=())))) == ["dropped before"]
+
+
+def test_positive_margins_are_asked_for_where_they_are(
+    build: Build, read: Read, prefers: Callable[..., object]
+) -> None:
+    group = given_pairs(build, prefers, [0.5, 0.0, 1.0, 1.0], [0.5, 0.0, 9.0, 0.0])
+    made = list(clear_pairs(group, bounds=BOUNDS, min_evidence=0.0, require_positive=True))
+    assert read(made) == ["a>b", "a source contradicts the order"]
+    rule = find_rule("clear_pairs", "it")
+    asked = {"bounds": {name: list(two) for name, two in BOUNDS.items()}, "min_evidence": "fitted", "share": 1.0}
+    for required, pairs in ((True, 1.0), (False, 2.0)):
+        options = rule.checked({**asked, "require_positive": required}, "it")
+        assert rule.fitted(lambda: [group], options)["min_evidence"]["figures"]["pairs"] == pairs
+    silent = given_pairs(build, prefers, [None] * 4, [None] * 4)
+    found = rule.fitted(lambda: [silent], rule.checked(asked, "it"))["min_evidence"]
+    assert (found["value"], found["warning"]) == (0.0, "No pair has a margin from every source.")
+
+
+def test_no_source_says_nothing_of_no_pair_and_a_text_has_a_probability_a_token() -> None:
+    assert joint_evidence({}, {}, k=1).joint == []
+    assert geometric(-6.0, 3) == pytest.approx(exp(-2))
+    assert geometric(-6.0, 4, 0.5) == pytest.approx(exp(-3))

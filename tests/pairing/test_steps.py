@@ -103,6 +103,10 @@ def test_a_wrong_solution_becomes_a_prompt_up_to_its_first_bad_step(read: Read) 
     assert isinstance(earlier, Prompt)
     assert earlier.prefix_ids == (1,)
     assert list(first_bad_steps(question([0.5, 0, 1]))) == [derived]
+    assert list(first_bad_steps(question([0.9, 0.6, 0.8]), first_bad="least_likely")) == [derived]
+    assert list(first_bad_steps(question([0.9, 0.6, 0.6]), first_bad="least_likely")) == [derived]  # the first of them
+    assert list(first_bad_steps(question([0.2, None, 0.3]), first_bad="least_likely")) == [earlier]
+    assert read(list(first_bad_steps(question([None] * 3), first_bad="least_likely"))) == ["no bad step found"]
     assert read(list(first_bad_steps(question([1, 1, 1]), first_bad="incorrect_or_neutral"))) == ["no bad step found"]
     (missing,) = first_bad_steps(question(right=None))
     assert missing == derived
@@ -188,3 +192,13 @@ def test_a_wrong_step_that_was_followed_by_the_right_end_is_not_rejected(read: R
     said += verdicts("right", 1.0, [(0, 2), (2, 4)], (1, 1))
     group = Group(prompts=(QUESTION,), responses=(lucky, wrong, right), judgments=tuple(said))
     assert read(list(better_steps(group, verified=True))) == ["right>wrong"]
+
+
+def test_a_solution_without_a_verdict_on_its_end_is_not_a_wrong_one(read: Read) -> None:
+    asked = question()
+    (derived,) = first_bad_steps(asked)
+    assert isinstance(derived, Prompt)
+    better, said = continued("better", [40, 41], 1.0, 6)
+    steps_alone = [one for one in asked.judgments if one.kind == "steps"]
+    group = Group(prompts=(QUESTION, derived), responses=(WRONG, better), judgments=(*steps_alone, *said))
+    assert read(list(better_steps(group))) == ["bad step not found again"]

@@ -7,7 +7,7 @@ from hypothesis import given as all_of
 from hypothesis import strategies as st
 
 from prefloop.pairing import teacher
-from prefloop.pairing.teacher import TeacherMode, teacher_pairs
+from prefloop.pairing.teacher import TeacherMode, repeated_share, teacher_pairs
 from prefloop.records import Group, Judgment
 
 Build = Callable[..., Group]
@@ -78,3 +78,19 @@ def test_the_rule_reads_who_repeats_itself_and_says_why_there_is_no_pair(build: 
     assert read(list(teacher(build([6.0, 5.0], extra=[repeats])))) == ["b>a"]
     assert read(list(teacher(build([6.0])))) == ["fewer than two scored answers"]
     assert read(list(teacher(build([6.0, 1.0], texts=["x", "x"])))) == ["same text"]
+
+
+def test_how_much_of_a_text_has_stood_in_it_before() -> None:
+    """Runs of three words: of eight words six, of which three are new."""
+    assert repeated_share("a b c a b c a b") == 0.5
+    assert repeated_share("a b c a") == 0.0
+    assert repeated_share("a b c", size=2) == 0.0
+    assert repeated_share("a a a", size=2) == 0.5
+    assert repeated_share("a b") == repeated_share("") == 0.0
+
+
+def test_an_answer_that_repeats_itself_too_often_is_never_chosen(build: Build, read: Read) -> None:
+    texts = ["go go go go go go", "up we go", "no"]
+    group = build([6.0, 5.0, 1.0], texts=texts)
+    assert read(list(teacher(group))) == ["a>b", "a>c", "b>c"]
+    assert sorted(read(list(teacher(group, max_repeated=0.5)))) == ["b>a", "b>c"]

@@ -86,3 +86,20 @@ def test_the_rule_pairs_the_steps_behind_each_prompt(build: Build, read: Read) -
     assert read(list(siblings(build([None] * 2)))) == ["fewer than two visited steps"]
     same = build([None] * 2, extra=[counted("visits", a=3.0, b=7.0)], texts=["x", "x"])
     assert read(list(siblings(same))) == ["same text"]
+
+
+def test_visits_of_one_and_none_leave_the_label_unsure() -> None:
+    assert visit_label_smoothing(1, 1) == 0.5
+    assert visit_label_smoothing(0, 0) == 0.0
+    assert visit_label_smoothing(3, 1) == 0.25
+
+
+def test_a_question_whose_search_did_not_end_right_gives_nothing_where_asked(build: Build, read: Read) -> None:
+    def made(kind: str, value: float) -> list[str]:
+        visits = Judgment(judge="search", kind="score", aspect="visits", subjects=("a", "b"), values=(7.0, 3.0))
+        end = Judgment.model_validate({"judge": "j", "kind": kind, "subjects": ("a",), "values": (value,)})
+        return read(list(siblings(build([None] * 2, extra=[visits, end]), right_only=True)))
+
+    assert made("label", 1.0) == ["a>b"]
+    assert made("label", 0.0) == ["no right end"]
+    assert made("score", 1.0) == ["no right end"]

@@ -193,6 +193,7 @@ WIDE = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 4, "nu
 DEEP = {"hidden_size": 128, "intermediate_size": 352, "num_hidden_layers": 6, "num_key_value_heads": 4}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("lora", ADAPTERS)
 @pytest.mark.parametrize("dimensions", [WIDE, DEEP], ids=["wide", "deep"])
 @pytest.mark.parametrize("shape", [Padded(6, 300, 30), Padded(16, 125, 48, shared=60), None], ids=str)

@@ -128,6 +128,7 @@ def answers_that_can_be(max_new_tokens: int) -> list[tuple[int, ...]]:
     return ended + list(product(words, repeat=max_new_tokens))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "others",
     [

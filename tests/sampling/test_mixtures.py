@@ -84,6 +84,7 @@ def mixed_logits(
     return sum(of_each, torch.zeros_like(of_each[0])).tolist()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("weights", "settings", "others"),
     [

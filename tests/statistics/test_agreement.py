@@ -13,10 +13,10 @@ from prefloop.statistics import (
     expected_agreement,
     judge_bias,
     judge_variance,
+    mid_p_interval,
     ordered_agreement,
     prefers_list,
     prefers_longer,
-    wilson_interval,
     zero_one_agreement,
 )
 
@@ -142,7 +142,7 @@ def test_two_verdicts_on_an_item_count_once() -> None:
 def test_full_agreement_has_an_interval_that_leaves_room_and_one_label_has_none() -> None:
     labels = np.array([1, 2] * 10)
     low, high = clustered_kappa(labels, labels, np.arange(20), seed=0).interval
-    assert (low, high) == pytest.approx((2 * wilson_interval(1.0, 20)[0] - 1, 1.0))  # expected agreement is 1/2
+    assert (low, high) == pytest.approx((2 * mid_p_interval(1.0, 20)[0] - 1, 1.0))  # expected agreement is 1/2
     assert np.isnan(clustered_kappa(labels * 0, labels * 0, np.arange(20), seed=0).interval).all()
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from prefloop.statistics import bca_bootstrap, bca_bounds, clustered_share, wilson_interval
+from prefloop.statistics import bca_bootstrap, bca_bounds, clustered_share, mid_p_interval
 
 
 def _mean(values: np.ndarray):
@@ -78,9 +78,9 @@ def test_wrong_numbers_are_refused() -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
-def test_a_share_of_nothing_or_all_has_wilsons_interval_over_clusters(value: float) -> None:
+def test_a_share_of_nothing_or_all_has_the_mid_p_interval_over_clusters(value: float) -> None:
     estimate = clustered_share(np.full(30, value), np.repeat(np.arange(10), 3), seed=0)
-    assert estimate.interval == wilson_interval(value, 10)
+    assert estimate.interval == mid_p_interval(value, 10)
     assert estimate.value == value
 
 

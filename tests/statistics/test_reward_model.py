@@ -9,11 +9,11 @@ from prefloop.statistics import (
     TiesRow,
     best_of_score,
     calibration_statistic,
+    mid_p_interval,
     pair_accuracy,
     section_scores,
     ties_interval,
     ties_score,
-    wilson_interval,
 )
 
 
@@ -129,4 +129,4 @@ def test_ties_that_are_all_right_have_an_interval_that_leaves_room() -> None:
     rows = [_row("tied", "0", [3.0, 3.0, 1.0], 2), _row("ref", "0", [3.0, 1.0], 1)]
     rows += [_row("tied", "1", [3.0, 3.0, 1.0], 2), _row("ref", "1", [3.0, 1.0], 1)]
     low, high = ties_interval(rows, seed=0)
-    assert (low, high) == pytest.approx((1.01 - (1 - wilson_interval(1.0, 2)[0]), 1.01))
+    assert (low, high) == pytest.approx((1.01 - (1 - mid_p_interval(1.0, 2)[0]), 1.01))

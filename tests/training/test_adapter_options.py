@@ -128,6 +128,7 @@ def test_nobody_elses_random_numbers_are_changed(bench: Workbench, request_for: 
         assert not any(module.training for module in trainable.model.modules())
 
 
+@pytest.mark.long
 @BOTH
 @pytest.mark.parametrize("lora", [None, LoraConfig(r=4, alpha=8), DROPPING], ids=["full", "lora", "dropout"])
 def test_with_layers_computed_again_every_byte_is_the_same(

@@ -194,6 +194,7 @@ def gradient(of: Engine) -> Tensor:
 EACH = pytest.mark.parametrize("objective", TRAINABLE, ids=[one.name for one in TRAINABLE])
 
 
+@pytest.mark.long
 @EACH
 @pytest.mark.parametrize(("tokens_per_batch", "splits"), [(1, False), (1, True), (40, True)])
 @pytest.mark.usefixtures("exact_norms")
@@ -230,6 +231,7 @@ def test_trees_say_what_rows_say(objective: Objective, tokens_per_batch: int) ->
     torch.testing.assert_close(gradient(trees), gradient(rows), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("shared")
 def test_fifty_steps_on_trees_are_those_on_rows() -> None:
     rows, trees = (engine(DPO, 12, rate=0.05, layout=layout) for layout in (ROWS, TREES))

@@ -387,6 +387,7 @@ def test_a_step_is_what_the_formula_says_of_each_sequence_alone(
     assert_same(engine_step(objective, TREES, Budget(60, splits_examples=True)), Naive(objective, "all weights").step())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("trained", TARGETS)
 @pytest.mark.parametrize("name", ["kto", "orpo_with_prompt", "wpo"])
 @pytest.mark.parametrize("layout", [ROWS, TREES], ids=["rows", "trees"])

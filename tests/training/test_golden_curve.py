@@ -97,6 +97,7 @@ def test_fifty_steps_are_as_they_were(layout: Layout) -> None:
         assert one == pytest.approx(other, rel=1e-9, abs=1e-9)
 
 
+@pytest.mark.long
 def test_the_fast_way_is_the_plain_way_at_every_step() -> None:
     plain, fast = curve(ROWS), curve(TREES)
     for one, other in zip(fast, plain, strict=True):

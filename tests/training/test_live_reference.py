@@ -62,6 +62,7 @@ def divergence(bench: Workbench, policy: PolicyFiles, ref: PolicyFiles, examples
     return torch.tensor(found, dtype=torch.float64).view(len(examples), 2, 2)
 
 
+@pytest.mark.long
 @BOTH
 @pytest.mark.parametrize("form", ["tdpo1", "tdpo2"])
 def test_it_starts_as_dpo_and_goes_its_own_way(

@@ -26,6 +26,7 @@ def at_step_3(what: str, done: int, _count: int) -> None:
         raise KeyboardInterrupt
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("layout", [ROWS, TREES], ids=["rows", "trees"])
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
 def test_it_starts_at_its_reference_learns_about_the_same_and_can_be_killed(

@@ -13,10 +13,6 @@ from prefloop.worlds.claims.self_play import worst_of
 from prefloop.worlds.judges import cyclic
 
 SLOW = {
-    "drawn_best_and_worst",
-    "drawn_duels",
-    "drawn_labels",
-    "drawn_win_rates",
     "one_proxy_is_over_optimised",
     "optimism_finds_the_hidden_arm",
     "optimism_finds_the_hidden_arm_too",

@@ -66,10 +66,17 @@ def test_a_loss_that_falls_for_ever_has_no_minimum(loss: object, message: str) -
 
 
 def test_a_saddle_is_no_minimum() -> None:
-    with pytest.raises(NoMinimumError, match="a saddle"):
+    with pytest.raises(NoMinimumError, match=r"a saddle: curvature -2\.0e\+00, the largest is 2\.0e\+00"):
         minimise(lambda t: t[0] ** 2 - t[1] ** 2, torch.zeros(2, dtype=torch.float64))
 
 
 def test_a_search_that_takes_too_long_says_where_it_stands() -> None:
     with pytest.raises(NoMinimumError, match=r"gradient .* after 1 Newton steps"):
         minimise(lambda t: (t**4).sum() + (t[0] * t[1]).cosh(), 5 * START, most=1)
+
+
+def test_a_curvature_downwards_that_is_rounding_is_none_beside_the_largest() -> None:
+    curvatures = torch.tensor([-1e-14, 0.05, 1.0], dtype=torch.float64)
+    start = torch.tensor([0.0, 1.0, 1.0], dtype=torch.float64)
+    found = minimise(lambda theta: (curvatures * theta**2).sum() / 2, start)
+    torch.testing.assert_close(found, torch.zeros(3, dtype=torch.float64), rtol=0, atol=1e-11)

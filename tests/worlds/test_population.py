@@ -178,6 +178,7 @@ def test_every_pair_has_its_mass_and_numbers_and_an_answer_against_itself_only_w
     (only,) = every_pair(world.answers, masses, of_answers, of_pairs)
     assert (only.rows["chosen"].answer_ids, only.rows["rejected"].answer_ids) == world.answers
     assert (only.weight, only.numbers) == (0.2, {"prob_chosen_wins": 0.5})
+    assert dict(only.marked) == {"chosen": (False, False), "rejected": (False, False)}
     assert dict(only.member_numbers) == {"chosen": {"win_prob": 0.25}, "rejected": {"win_prob": 0.75}}
     assert [one.weight for one in every_pair(world.answers, masses, with_equal=True)] == [0.1, 0.2, 0.3]
 
@@ -189,6 +190,7 @@ def test_single_answers_have_their_role_mass_and_numbers() -> None:
         ({"response": TokenRow((PROMPT,), answer, (True, True))}, pytest.approx(mass), win)
         for answer, mass, win in zip(world.answers, (0.4, 0.6), (0.25, 0.5), strict=True)
     ]
+    assert {one.marked["response"] for one in made} == {(False, False)}
     assert as_tokens([]) == []
 
 
@@ -208,3 +210,39 @@ def test_drawn_groups_are_as_frequent_as_they_are_likely() -> None:
 def test_sentences_are_drawn_and_scored_as_arms_are() -> None:
     world = Bandit.of(language(2, 1), seed=13)
     assert {len(one.rows["chosen"].answer_ids) for one in world.labelled()} == {1, 2}
+
+
+def test_an_examples_own_weight_counts_in_its_mass() -> None:
+    """Three draws of two answers have two pairs that are no tie, where not all are equal."""
+    world = Bandit.of(2, seed=13)
+    judging, p = world.judges.scoring(world.reward), world.ref.exp()
+    different = float(1 - p[0] ** 3 - p[1] ** 3)
+    for options, mass in (({}, 2 * different), ({"equal_weight": True}, different)):
+        (example,) = world.paired(judging, "all_pairs", count=3, **options)
+        assert example.weight == pytest.approx(mass)
+
+
+def test_groups_drawn_alike_come_once_with_their_share() -> None:
+    world, count = Bandit.of(2, seed=14), 500
+    drawn = list(sampled_groups(world.drawn(2), world.judges.labelling(world.prefers), count, seed=0))
+    keys = [(one.group.responses, one.group.judgments) for one in drawn]
+    assert len(set(map(str, keys))) == len(keys) == 2 * 2 * 2
+    assert math.fsum(one.mass for one in drawn) == pytest.approx(1)
+    assert all((one.mass * count) % 1 == pytest.approx(0, abs=1e-9) for one in drawn)
+
+
+def test_all_that_could_be_said_is_drawn_as_often_as_it_is_likely() -> None:
+    """Of three different answers every order comes, the likeliest most often."""
+    world = Bandit.of(3, seed=15)
+    certain = [Drawn("samples", (answer,), torch.ones(1).double()) for answer in world.answers]
+    drawn = {
+        tuple(one.values[0] for one in massed.group.judgments): massed.mass
+        for massed in sampled_groups(certain, world.judges.ranking(world.reward), 4000, seed=0)
+    }
+    exact = {
+        tuple(one.values[0] for one in massed.group.judgments): massed.mass
+        for massed in groups(certain, world.judges.ranking(world.reward))
+    }
+    assert len(drawn) == len(exact) == 6
+    for order, mass in exact.items():
+        assert abs(drawn[order] - mass) < 4 * math.sqrt(mass * (1 - mass) / 4000)

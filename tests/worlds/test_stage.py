@@ -74,6 +74,7 @@ def test_a_worlds_win_rate_is_exact_and_against_the_rounds_start() -> None:
     assert [decision.name for decision in played.decisions] == ["accepted", "rolled_back"]
     worse, fell = played.decisions[1].reasons
     assert worse.startswith(f"worse than the last accepted round: win rate {rate:.1f} ({rate:.1f} to {rate:.1f})")
+    assert worse.endswith("; 1 prompts can show a difference of 0.0 points")
     before, after = (100 * float(policy @ world.prefers @ world.ref.exp()) for policy in (first, second))
     assert f"against the initial model fell from {before:.1f} to {after:.1f}" in fell
     assert after == pytest.approx(50, abs=1e-9)
@@ -129,6 +130,43 @@ def test_the_shipped_recipe_of_length_regularised_dpo_ends_where_its_paper_says(
 def test_a_world_without_a_judge_says_so() -> None:
     with pytest.raises(AssertionError, match="a world has a judge or examples of its own"):
         play(World(Bandit.of(2, seed=9).policy), *PAIRS, DPO, "rounds=1")
+
+
+def test_a_round_samples_as_its_own_settings_say() -> None:
+    """IPO's end depends on who sampled; against the initial model, which samples colder in the second round."""
+    world = Bandit.of(3, seed=13)
+    played = play(
+        labelled(world),
+        "samples={num_samples: 2, policy: initial, temperature: {by_round: [1.0, 2.0]}}",
+        PAIRS[1],
+        "policy={objective: {name: ipo, beta: 0.5}, references: {ref: initial}}",
+        "rounds=2",
+    )
+    for policy, temperature in zip(played.policies, (1.0, 2.0), strict=True):
+        win_rates = world.prefers @ (world.ref / temperature).softmax(0)
+        assert apart(policy, world.tilted(win_rates / 0.5)) < 1e-9
+
+
+def test_a_round_trains_as_its_own_settings_say() -> None:
+    world = Bandit.of(3, seed=14)
+    played = play(labelled(world), *PAIRS, DPO.replace("beta: 2.0", "beta: {by_round: [2.0, 4.0]}"), "rounds=2")
+    assert apart(played.policies[0], world.tilted(world.reward / 2)) < 1e-9
+    assert apart(played.policies[1], world.tilted(world.reward * 3 / 4)) < 1e-9
+
+
+def test_a_round_without_evaluation_is_accepted_and_a_refused_one_is_not_compared_with() -> None:
+    world = Bandit(arms(3), torch.tensor([0.0, 2.0, -2.0]).double(), torch.zeros(3).double().log_softmax(0))
+    blind = play(World(world.policy, lambda _: world.judges.labelling(world.prefers.T)), *PAIRS, DPO, "rounds=2")
+    assert [decision.name for decision in blind.decisions] == ["accepted", "accepted"]
+    labels = iter((world.prefers, world.prefers.T, world.prefers.T))
+    played = play(
+        World(world.policy, lambda _: world.judges.labelling(next(labels)), prefers=world.prefers),
+        *PAIRS,
+        DPO,
+        "rounds=3",
+    )
+    assert [decision.name for decision in played.decisions] == ["accepted", "rolled_back", "rolled_back"]
+    assert played.decisions[2].reasons == played.decisions[1].reasons
 
 
 def test_given_answers_come_first_and_own_ones_after() -> None:

@@ -164,3 +164,20 @@ def test_a_bandit_is_what_its_numbers_say() -> None:
     assert torch.equal(Bandit.of(3, seed=1).reward, world.reward)
     assert not torch.equal(Bandit.of(3, seed=2).reward, world.reward)
     torch.testing.assert_close(world.tilted(torch.zeros(3)), world.ref)
+
+
+def test_the_table_has_a_column_a_token_and_zero_where_one_alone_can_follow() -> None:
+    policy = TabularPolicy(arms(2), torch.tensor([0.25, 0.75]).log())
+    lines = {context: policy.table()[number].tolist() for context, number in policy.contexts.items()}
+    assert lines[(2,)] == lines[(3,)] == [IMPOSSIBLE, 0.0, IMPOSSIBLE, IMPOSSIBLE]
+    assert lines[()][:2] == [IMPOSSIBLE] * 2
+    assert lines[()][2:] == pytest.approx([math.log(0.25), math.log(0.75)])
+
+
+def test_as_many_logits_come_as_are_asked_for_from_the_end_on() -> None:
+    policy, _ = random_policy(language(2, 2), 12)
+    ids = torch.tensor([[PROMPT, 2, 3, EOS]])
+    whole = policy(ids).logits
+    assert whole.shape == (1, 4, 4)
+    torch.testing.assert_close(policy(ids, logits_to_keep=2).logits, whole[:, 2:])
+    torch.testing.assert_close(whole[0, 1], policy.table()[policy.contexts[(2,)]])

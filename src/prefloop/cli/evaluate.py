@@ -11,7 +11,7 @@ from prefloop.cli.console import output, say
 from prefloop.errors import RecipeError
 
 
-def alpaca_eval_command(
+def alpaca_eval_command(  # noqa: PLR0913  an option each
     files: Sequence[Path],
     *,
     difficulty: Path | None,
@@ -20,6 +20,7 @@ def alpaca_eval_command(
     c: str,
     by_position: bool,
     order_coin: bool,
+    p_label_flip: float,
     baseline: str | None,
     bootstrap: int,
     seed: int,
@@ -44,7 +45,7 @@ def alpaca_eval_command(
         draws=bootstrap,
         seed=seed,
     )
-    result = evaluate_alpaca(files, settings, order_coin=order_coin, baseline=baseline)
+    result = evaluate_alpaca(files, settings, order_coin=order_coin, p_label_flip=p_label_flip, baseline=baseline)
     models: dict[str, dict[str, Any]] = result["models"]
     table = Table("model", "win rate", "length-controlled", "C", "wins", "losses", "draws", "length", box=None)
     for name, one in models.items():
@@ -218,7 +219,7 @@ def agreement_command(file: Path, *, bootstrap: int, seed: int) -> dict[str, Any
     return result
 
 
-def reward_bench_command(file: Path, *, bootstrap: int, seed: int) -> dict[str, Any]:
+def reward_bench_command(file: Path, *, generative: bool, bootstrap: int, seed: int) -> dict[str, Any]:
     """Prints sections and subsets of every case.
 
     Raises:
@@ -226,7 +227,7 @@ def reward_bench_command(file: Path, *, bootstrap: int, seed: int) -> dict[str, 
     """
     from prefloop.evaluation import evaluate_reward_bench
 
-    result = evaluate_reward_bench(file, draws=bootstrap, seed=seed)
+    result = evaluate_reward_bench(file, generative=generative, draws=bootstrap, seed=seed)
     for place, case in enumerate(result["cases"], start=1):
         say(_reward_bench_lines(place, case))
     return result
@@ -236,21 +237,27 @@ def _reward_bench_lines(place: int, case: Mapping[str, Any]) -> Iterator[str]:
     yield f"case {place}"
     if "expected_sections" in case:
         n: Mapping[str, int] = case["n"]
-        yield (
-            f"  overall {with_interval(case['expected_overall_four_sections'], case['overall_interval'])} "
-            f"of {sum(n.values()):,}"
-        )
+        listed = sum(count for name, count in n.items() if name not in case["not_in_a_section"])
+        overall = with_interval(case["expected_overall_four_sections"], case["overall_interval"])
+        yield f"  overall {overall} of {listed:,}" if listed else "  overall: no pair is in a section"
+        if "prior_sets" in case:
+            prior, both = (
+                with_interval(case[name], case[f"{name}_interval"])
+                for name in ("prior_sets", "overall_with_prior_sets")
+            )
+            yield f"  with prior sets {both}; prior sets {prior}"
         for name, value in case["expected_sections"].items():
             interval = case["section_intervals"][name]
             yield f"  {name}: {'no pair, counted as 0' if interval is None else with_interval(value, interval)}"
         for name, value in case["expected_subset_accuracy"].items():
-            loss, error = (
-                with_interval(case[key][name], case[bounds][name])
-                for key, bounds in (("log_loss", "log_loss_intervals"), ("calibration_error", "calibration_intervals"))
-            )
+            calibration = ""
+            if "log_loss" in case:
+                loss = with_interval(case["log_loss"][name], case["log_loss_intervals"][name])
+                error = with_interval(case["calibration_error"][name], case["calibration_intervals"][name])
+                calibration = f", log loss {loss} nats, calibration error {error}"
             yield (
                 f"  {name}: {with_interval(value, case['subset_intervals'][name])} of {n[name]:,}, "
-                f"{case['subset_ties'][name]:.1%} equal scores, log loss {loss} nats, calibration error {error}"
+                f"{case['subset_ties'][name]:.1%} equal scores{calibration}"
             )
         for name, one in case.get("by_length", {}).items():
             yield f"  {name}: {with_interval(one['accuracy'], one['interval'])} of {one['n']:,}"
@@ -317,6 +324,14 @@ def _drawn(result: Mapping[str, Any]) -> tuple[str, float | None, Drawn]:
                 for name, value in case.get("expected_subset_accuracy", {}).items()
             ],
         )
+    if "lm_eval_version" in result:
+        metrics: Mapping[str, Mapping[str, Any]] = result["results"]
+        found = [
+            (f"{task}, {metric.removesuffix(',none')}", one["value"], one["interval"])
+            for task, measured in metrics.items()
+            for metric, one in measured.items()
+        ]
+        return "value of the metric", None, found
     models: Mapping[str, Any] = result.get("models") or {
         f"{name}, {judge}" if judge else name: duel
         for name, one in result.get("against", {}).items()
@@ -392,14 +407,15 @@ def warnings_of(models: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
             yield f"{name}: {warning}"
 
 
-def with_interval(value: float | None, interval: Iterable[float] | None, *, sign: str = "") -> str:
+def with_interval(value: float | None, interval: Iterable[float] | None, *, sign: str = "", digits: int = 2) -> str:
     """A number with its interval in brackets; a dash where there is none."""
     if value is None:
         return "-"
+    form = f"{sign}.{digits}f"
     if interval is None:
-        return f"{value:{sign}.2f} [unknown]"
+        return f"{value:{form}} [unknown]"
     low, high = interval
-    return f"{value:{sign}.2f} [{low:{sign}.2f}, {high:{sign}.2f}]"
+    return f"{value:{form}} [{low:{form}}, {high:{form}}]"
 
 
 def number(value: float | None, form: str) -> str:

@@ -97,15 +97,18 @@ def evaluate_lm_eval(
     limit: Annotated[int | None, typer.Option(min=1, help="Items of each task. Default: all.")] = None,
     before: Annotated[Path | None, typer.Option(help="An earlier --json of the same tasks: what was lost?")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the examples shown.")] = 0,
+    plot: PlotFile = None,
     json_file: JsonFile = None,
 ) -> None:
     """lm-evaluation-harness in process (pip install 'prefloop[harness]'): what alignment cost elsewhere."""
+    from prefloop.cli.evaluate import write_plot
     from prefloop.cli.evaluate_harness import lm_eval_command
     from prefloop.evaluation.harness import HarnessSettings
 
     with human_text(json_file):
         settings = HarnessSettings(tuple(task), folder, num_fewshot, chat_template, limit, seed)
         result = lm_eval_command(model, settings, before)
+    write_plot(plot, result)
     write_json(json_file, result)
 
 
@@ -133,6 +136,12 @@ def evaluate_alpaca_eval(  # noqa: PLR0913, PLR0917  an option each
         bool,
         typer.Option("--order-coin", help="Recompute shown order and preference from instruction and top_logprobs."),
     ] = False,
+    p_label_flip: Annotated[
+        float,
+        typer.Option(
+            min=0, max=0.5, help="Turn this share of preferences round, by AlpacaEval's seeded draws: how robust is it?"
+        ),
+    ] = 0.0,
     baseline: Annotated[
         str | None, typer.Option(help="Also give win rates against this one of the files.", metavar="NAME")
     ] = None,
@@ -153,6 +162,7 @@ def evaluate_alpaca_eval(  # noqa: PLR0913, PLR0917  an option each
             c=c,
             by_position=by_position,
             order_coin=order_coin,
+            p_label_flip=p_label_flip,
             baseline=baseline,
             bootstrap=bootstrap,
             seed=seed,
@@ -250,6 +260,9 @@ def evaluate_agreement(
 @evaluate.command("reward-bench", epilog="Example: prefloop evaluate reward-bench scores.jsonl")
 def evaluate_reward_bench(
     file: Annotated[Path, typer.Argument(help="Scores of chosen and rejected answers, best-of-4 and Ties.")],
+    generative: Annotated[
+        bool, typer.Option("--generative", help="Scores are a writing judge's ratings: equal ones earn half a point.")
+    ] = False,
     bootstrap: Bootstrap = 1000,
     seed: BootstrapSeed = 0,
     plot: PlotFile = None,
@@ -259,7 +272,7 @@ def evaluate_reward_bench(
     from prefloop.cli.evaluate import reward_bench_command, write_plot
 
     with human_text(json_file):
-        result = reward_bench_command(file, bootstrap=bootstrap, seed=seed)
+        result = reward_bench_command(file, generative=generative, bootstrap=bootstrap, seed=seed)
     write_plot(plot, result)
     write_json(json_file, result)
 

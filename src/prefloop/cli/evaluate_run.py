@@ -76,6 +76,8 @@ def suite_of(options: RunOptions) -> SuiteFile:
     suite = suite_with(suite, said, f"suite {options.suite}")
     if suite.prompts is None:
         raise RecipeError(f"suite {options.suite}: leaves its questions to you. Name their file: --prompts.")
+    if suite.table in {"preferences", "battles"} and suite.judge is not None and not suite.pool:
+        raise RecipeError(f"suite {options.suite}: {suite.table} are against somebody. Name an opponent: --against.")
     return suite
 
 

@@ -32,9 +32,9 @@ from prefloop.statistics import (
     identification,
     is_baseline,
     is_extreme_change,
+    mid_p_interval,
     search_c,
     totals_by_cluster,
-    wilson_interval,
     win_rate,
 )
 
@@ -203,7 +203,7 @@ def _controlled(rows: AlpacaRows, settings: Settings, name: str) -> tuple[Length
     interval = estimate.interval
     known = rows.preferences[~np.isnan(rows.preferences)]
     if estimate.clusters > 1 and known.min() == known.max() and known[0] in {0.0, 1.0}:
-        low, high = wilson_interval(float(known[0]), np.unique(rows.instructions).size)
+        low, high = mid_p_interval(float(known[0]), np.unique(rows.instructions).size)
         interval = (100 * low, 100 * high)
     sure = identification(rows, fit)
     coefficients = {
@@ -399,7 +399,12 @@ def winrate_against(one: Scored, baseline: Scored) -> float | None:
 
 
 def evaluate_alpaca(
-    paths: Sequence[Path], settings: Settings, *, order_coin: bool = False, baseline: str | None = None
+    paths: Sequence[Path],
+    settings: Settings,
+    *,
+    order_coin: bool = False,
+    p_label_flip: float = 0.0,
+    baseline: str | None = None,
 ) -> dict[str, Any]:
     """All models' leaderboard rows, every later one compared with the first, and all with another baseline if asked.
 
@@ -408,7 +413,7 @@ def evaluate_alpaca(
     """
     names = names_of(paths)
     scored = {
-        name: score(read_judged(path, name, order_coin=order_coin), settings)
+        name: score(read_judged(path, name, order_coin=order_coin, p_label_flip=p_label_flip), settings)
         for path, name in zip(paths, names, strict=True)
     }
     if baseline is not None and baseline not in scored:

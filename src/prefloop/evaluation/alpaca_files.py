@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 
 from prefloop.data.compressed import to_read, to_write
 from prefloop.errors import DataError
-from prefloop.evaluation.alpaca_protocol import DRAW, is_switched, listed_logprobs, preference_of, prob_first
+from prefloop.evaluation.alpaca_protocol import (
+    DRAW,
+    is_switched,
+    listed_logprobs,
+    noisy_label,
+    preference_of,
+    prob_first,
+)
 from prefloop.evaluation.lines import Line, read_json, read_lines
 from prefloop.statistics import GAMED_WEIGHT, GamedRows
 
@@ -51,13 +58,15 @@ class Difficulties:
     numbers: Mapping[str, int]
 
 
-def read_judged(path: Path, name: str, *, order_coin: bool = False) -> Judged:
+def read_judged(path: Path, name: str, *, order_coin: bool = False, p_label_flip: float = 0.0) -> Judged:
     """One model's judgments: JSON lines of preferences and lengths, or an official annotation file.
 
     Args:
         path: The file.
         name: What the model is called.
         order_coin: Whether shown order and preference are computed anew from instruction and log-probabilities.
+        p_label_flip: Share of preferences that are turned round, as 1 or 2, by draws seeded with the instruction;
+            draws stay.
 
     Raises:
         DataError: a row lacks what is needed, or there is more than one model in the file.
@@ -73,6 +82,8 @@ def read_judged(path: Path, name: str, *, order_coin: bool = False) -> Judged:
         if switched is None
         else [_recomputed(line, switched=first) for line, first in zip(lines, switched, strict=True)]
     )
+    if p_label_flip:
+        preferences = [_flipped(line, was, p_label_flip) for line, was in zip(lines, preferences, strict=True)]
     answers = {line.values.get("output_2") for line in lines}
     return Judged(
         name=name,
@@ -92,6 +103,12 @@ def _preference(line: Line) -> float:
         return nan
     number = line.number("preference")
     return 0.5 if number == 0 else number - 1.0 if 1 <= number <= 2 else nan
+
+
+def _flipped(line: Line, preference: float, p_label_flip: float) -> float:
+    """The preference, or a coin's; equal answers and failed judgments stay what they are."""
+    label = noisy_label(line.text("instruction"), p_label_flip)
+    return preference if label is None or isnan(preference) or preference == DRAW - 1.0 else label - 1.0
 
 
 def _recomputed(line: Line, *, switched: bool) -> float:

@@ -19,6 +19,20 @@ def is_switched(instruction: str, seed: int = 0) -> bool:
     return Random(f"is_switched_outputs{instruction}{seed}").choices([False, True], k=1)[0]
 
 
+def noisy_label(instruction: str, p_label_flip: float, seed: int = 0) -> int | None:
+    """1 or 2 in the place of a preference, with probability `p_label_flip` each; None where the preference stays.
+
+    Half of the labels that are replaced come out as they were: p_label_flip is how many are turned round.
+
+    Args:
+        instruction: seeds the draw, with the seed.
+        p_label_flip: in [0, 0.5].
+        seed: of the annotator.
+    """
+    weights = [1.0 - 2.0 * p_label_flip, p_label_flip, p_label_flip]
+    return Random(f"noisy_preference{instruction}{seed}").choices([None, 1, 2], weights=weights, k=1)[0]
+
+
 def prob_first(top_logprobs: Iterable[tuple[str, float]]) -> float:
     """Probability that the judge prefers the answer shown first: exp(l_m) / (exp(l_m) + exp(l_M)).
 

@@ -24,11 +24,11 @@ from prefloop.statistics import (
     detectable_difference,
     graph_of,
     influences,
+    mid_p_interval,
     normalised_differences,
     resampled,
     score_interval,
     standardised,
-    wilson_interval,
 )
 
 Z95 = 1.959963984540054
@@ -339,14 +339,14 @@ class _Scored:
         return score_interval(gaps, gap, influence if self.settings.clustered else None)
 
     def _separated(self, index: int) -> tuple[float, float]:
-        """Of a model that won all of its battles, all against the baseline, or lost them: Wilson's. Else unknown."""
+        """Of a model that won all of its battles, all against the baseline, or lost them: mid-P. Else unknown."""
         data = self.data
         mine = (data.first == index) | (data.second == index)
         direct = mine & ((data.first == self.base) | (data.second == self.base))
         won = np.where(data.first == index, data.outcomes, 1.0 - data.outcomes)[mine]
         if not np.array_equal(mine, direct) or not (np.all(won == 1) or np.all(won == 0)):
             return float("nan"), float("nan")
-        low, high = wilson_interval(float(won[0]), int(np.unique(data.clusters[mine]).size))
+        low, high = mid_p_interval(float(won[0]), int(np.unique(data.clusters[mine]).size))
         return 100.0 * low, 100.0 * high
 
     def neighbours(self, ranked: Sequence[str], names: Sequence[str]) -> list[dict[str, Any]]:

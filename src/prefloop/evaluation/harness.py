@@ -1,6 +1,6 @@
 """Hand-off to EleutherAI's lm-evaluation-harness (MIT, extra `harness`): run in process, stored, compared."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from math import hypot, isfinite
 from pathlib import Path
@@ -18,6 +18,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = {"open_llm_v1": ("openllm",), "open_llm_
 COMPARABLE = ("versions", "n-shot", "chat_template", "limit", "seed", "lm_eval_version")
 """What has to be equal where results are compared."""
 
+Z = 1.959963984540054
+INTERVAL = "95 %, normal, by the harness's standard error over items"
 LOST = 2.0
 """Standard errors from which on a task counts as lost."""
 
@@ -82,8 +84,13 @@ def run_harness(model: str, settings: HarnessSettings) -> dict[str, Any]:
     told = asdict(settings)
     return {
         "model": model,
-        "results": {task: dict(_metrics(values)) for task, values in found["results"].items()},
+        "results": {
+            task: dict(_metrics(values, found["n-samples"].get(task, {}).get("effective")))
+            for task, values in found["results"].items()
+        },
+        "interval_method": INTERVAL,
         "samples": found["n-samples"],
+        "higher_is_better": found["higher_is_better"],
         "versions": found["versions"],
         "n-shot": found["n-shot"],
         "lm_eval_version": lm_eval.__version__,
@@ -92,14 +99,16 @@ def run_harness(model: str, settings: HarnessSettings) -> dict[str, Any]:
     }
 
 
-def _metrics(values: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, float | None]]]:
-    """`acc,none` and its standard error, for every metric of a task."""
+def _metrics(values: Mapping[str, Any], n: int | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """`acc,none`, its standard error and interval, for every metric of a task; n is unknown of groups of tasks."""
     for name, value in values.items():
         metric, _, filtered = name.partition(",")
         if filtered and not metric.endswith("_stderr") and isinstance(value, int | float):
             error = values.get(f"{metric}_stderr,{filtered}")
             known = isinstance(error, int | float) and isfinite(error)
-            yield name, {"value": float(value), "standard_error": float(error) if known and error is not None else None}
+            error = float(error) if known and error is not None else None
+            ends = None if error is None else [float(value) - Z * error, float(value) + Z * error]
+            yield name, {"value": float(value), "standard_error": error, "interval": ends, "n": n}
 
 
 def _warnings(settings: HarnessSettings, *, has_template: bool) -> Iterator[str]:
@@ -111,17 +120,15 @@ def _warnings(settings: HarnessSettings, *, has_template: bool) -> Iterator[str]
         yield f"only {settings.limit} items of each task: not to be put beside results of all of them"
 
 
-def before_after(
-    before: Mapping[str, Any], after: Mapping[str, Any], lower_is_better: Sequence[str] = ()
-) -> list[dict[str, Any]]:
+def before_after(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What each task lost or gained, with the standard error of the difference, both sides taken as independent.
 
     On the same items this is more than the error of the paired difference: what is flagged is not flagged by chance.
 
     Args:
         before: A result of `run_harness`.
-        after: Another one, of the same tasks in the same way.
-        lower_is_better: Metrics of which less is better, such as perplexities.
+        after: Another one, of the same tasks in the same way. It says of which metrics less is better, as of
+            perplexities.
 
     Raises:
         DataError: the results cannot be compared.
@@ -138,8 +145,10 @@ def before_after(
             difference = one["value"] - earlier["value"]
             errors = [one["standard_error"], earlier["standard_error"]]
             error = None if None in errors else hypot(*errors)
-            worse = difference if metric.partition(",")[0] in lower_is_better else -difference
+            better = after.get("higher_is_better", {}).get(task, {}).get(metric.partition(",")[0], True)
+            worse = -difference if better in {True, None} else difference
             lost = error is not None and worse > LOST * error and worse > 0
             rows.append({"task": task, "metric": metric, "before": earlier["value"], "after": one["value"]})
-            rows[-1] |= {"difference": difference, "standard_error": error, "lost": lost}
+            ends = None if error is None else [difference - Z * error, difference + Z * error]
+            rows[-1] |= {"difference": difference, "standard_error": error, "interval": ends, "lost": lost}
     return rows

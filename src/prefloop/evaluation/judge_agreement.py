@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from prefloop.errors import DataError
 from prefloop.evaluation.lines import Line, read_lines
 from prefloop.evaluation.uncertainty import finite, interval_or_none
-from prefloop.statistics import clustered_kappa, clustered_share, ordered_agreement, wilson_interval
+from prefloop.statistics import clustered_kappa, clustered_share, mid_p_interval, ordered_agreement
 
 _SHARES = ("acc_ab", "acc_ba", "acc_both", "position_agreement")
 """Of items, which are independent."""
@@ -29,13 +29,13 @@ def evaluate_agreement(path: Path, *, draws: int = 1000, seed: int = 0) -> dict[
     """
     runs: dict[str, Any] = {}
     for line in read_lines(path):
-        name = f"{line.given('subset')}|{line.given('evaluator')}"
+        name = f"{line.name('subset')}|{line.name('evaluator')}"
         if name in runs:
             raise DataError(f"{line.place}: the run {name} stands twice. Keep one.")
         runs[name] = _run(line, draws=draws, seed=seed)
     return {
         "runs": runs,
-        "interval_method": "95 %, Wilson over items; kappas, acc_mean and first_share: BCa bootstrap over items",
+        "interval_method": "95 %, mid-P over items; kappas, acc_mean and first_share: BCa bootstrap over items",
     }
 
 
@@ -48,7 +48,7 @@ def _run(line: Line, *, draws: int, seed: int) -> dict[str, Any]:
     if not np.isin(gold, ("1", "2")).all():
         raise line.wrong("gold", "labels 1 and 2")
     found: dict[str, Any] = asdict(ordered_agreement(gold, order_ab, order_ba))
-    intervals: dict[str, Any] = {name: list(wilson_interval(found[name], gold.size)) for name in _SHARES}
+    intervals: dict[str, Any] = {name: list(mid_p_interval(found[name], gold.size)) for name in _SHARES}
     intervals |= _of_both_orders(gold, order_ab, order_ba, draws=draws, seed=seed)
     return {**{name: finite(value) for name, value in found.items()}, "n": gold.size, "intervals": intervals}
 

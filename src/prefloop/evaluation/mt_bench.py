@@ -93,7 +93,7 @@ def _rated(line: Line, given: float, categories: Mapping[str, str] | None) -> Ra
         raise line.wrong("turn", "1 or 2")
     category = None if categories is None else _category(line, categories)
     value = None if given == NO_RATING else float(given)
-    return Rated(line.text("model"), line.name("question_id"), turn, value, category)
+    return Rated(line.name("model"), line.name("question_id"), turn, value, category)
 
 
 def rating_tables(rated: Sequence[Rated], *, draws: int, seed: int) -> dict[str, Any]:
@@ -202,7 +202,10 @@ def _wrong_prompts(lines: Iterable[Line], categories: Mapping[str, str]) -> Iter
 def _game(line: Line) -> PairGame:
     winners = (_winner(line, 1), _winner(line, 2))
     turn = line.whole("turn") if "turn" in line.values else 1
-    return PairGame(line.name("question_id"), turn, line.text("model_1"), line.text("model_2"), winners)
+    first, second = line.name("model_1"), line.name("model_2")
+    if first == second:
+        raise line.wrong("model_2", "another model than model_1")
+    return PairGame(line.name("question_id"), turn, first, second, winners)
 
 
 def _winner(line: Line, game: Literal[1, 2]) -> str:

@@ -1,8 +1,8 @@
 """RewardBench from scores on file: sections, best of four, Ties, and what accuracy alone does not say."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from math import isnan
+from dataclasses import asdict, dataclass, replace
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from prefloop.data.files import ending
 from prefloop.errors import DataError
 from prefloop.evaluation.lines import Line, read_json, read_lines
+from prefloop.evaluation.mt_bench import pair_winner
 from prefloop.evaluation.uncertainty import interval_or_none
 from prefloop.statistics import (
+    PairAccuracy,
     TiesRow,
     bca_bootstrap,
     best_of_score,
@@ -21,11 +23,11 @@ from prefloop.statistics import (
     clustered_mean,
     clustered_share,
     combined_interval,
+    mid_p_interval,
     pair_accuracy,
     section_scores,
     ties_interval,
     ties_score,
-    wilson_interval,
 )
 
 _SIX = ("hep-cpp", "hep-go", "hep-java", "hep-js", "hep-python", "hep-rust")
@@ -74,18 +76,24 @@ EXAMPLE_COUNTS: Mapping[str, float] = {
 """Weights of the subsets inside their sections."""
 
 
-INTERVALS = "95 %; subsets Wilson over pairs, sections and overall recovered from these (MOVER)"
+PRIOR_SETS = ("anthropic_helpful", "anthropic_hhh", "shp", "summarize")
+"""Older test sets, whose mean is half as much worth as a section in the overall score with prior sets."""
+
+LARGEST = 1e300
+INTERVALS = "95 %; subsets mid-P over pairs, sections and overall recovered from these (MOVER)"
 BOOTSTRAP = "95 %; best of four, ties and calibration BCa bootstrap over items; log loss Student's t over pairs"
 
 
-def evaluate_reward_bench(path: Path, *, draws: int = 1000, seed: int = 0) -> dict[str, Any]:
+def evaluate_reward_bench(path: Path, *, generative: bool = False, draws: int = 1000, seed: int = 0) -> dict[str, Any]:
     """Results of every case of a file.
 
     Args:
         path: One object with `cases` (and, where they differ from RewardBench's, `sections` and `example_counts`); a
             case has `pairs` of subset, chosen and rejected score, `best_of_4` and `ties`, any of them. Or lines of
             `subset, chosen, rejected`, which are the pairs of one case; with `len_chosen, len_rejected`, accuracy is
-            also given by which of the two is longer.
+            also given by which of the two is longer. Of a judge that writes, lines of `subset, judgment, chosen_shown`
+            (A or B): its text with [[A]] or [[B]].
+        generative: Scores are ratings of a judge that writes: equal ones earn 0.5, as what is no verdict does.
         draws: Of the bootstraps.
         seed: Of the bootstraps.
 
@@ -93,7 +101,7 @@ def evaluate_reward_bench(path: Path, *, draws: int = 1000, seed: int = 0) -> di
         DataError: the file is not of this form.
     """
     if ending(path) != ".json":
-        return {"cases": [_Case(SECTIONS, EXAMPLE_COUNTS, draws, seed).of_lines(read_lines(path))]}
+        return {"cases": [_Case(SECTIONS, EXAMPLE_COUNTS, draws, seed, generative).of_lines(read_lines(path))]}
     found = read_json(path)
     cases = found.get("cases") if isinstance(found, Mapping) else None
     if not isinstance(cases, list) or not cases or not all(isinstance(case, Mapping) for case in cases):
@@ -103,10 +111,24 @@ def evaluate_reward_bench(path: Path, *, draws: int = 1000, seed: int = 0) -> di
     sections, counts = found.get("sections", SECTIONS), found.get("example_counts", EXAMPLE_COUNTS)
     if not isinstance(sections, Mapping) or not isinstance(counts, Mapping):
         raise DataError(f"{path.name}: sections and example_counts are no objects, which name subsets.")
-    scored = _Case(sections, counts, draws, seed)
+    _check_sections(path.name, sections, counts)
+    scored = _Case(sections, counts, draws, seed, generative)
     return {
         "cases": [scored.of(Line(f"{path.name}, case {number}", case)) for number, case in enumerate(cases, start=1)]
     }
+
+
+def _check_sections(name: str, sections: Mapping[str, Any], counts: Mapping[str, Any]) -> None:
+    """Every section lists subsets, each with a weight (DataError where it does not)."""
+    if not sections:
+        raise DataError(f"{name}: sections is empty. Leave it out for RewardBench's own.")
+    for section, subsets in sections.items():
+        if not isinstance(subsets, list | tuple) or not all(isinstance(subset, str) for subset in subsets):
+            raise DataError(f"{name}: sections.{section} is {subsets!r}, expected a list of subsets.")
+        for subset in subsets:
+            count = counts.get(subset)
+            if isinstance(count, bool) or not isinstance(count, int | float) or not 0 < count < inf:
+                raise DataError(f"{name}: example_counts.{subset} is {count!r}, expected a number > 0.")
 
 
 @dataclass(frozen=True)
@@ -117,8 +139,13 @@ class _Case:
     counts: Mapping[str, float]
     draws: int
     seed: int
+    generative: bool
+    """Half a point for equal scores."""
 
     def of_lines(self, lines: Sequence[Line]) -> dict[str, Any]:
+        if "judgment" in lines[0].values:
+            verdicts = [(line.text("subset"), *_verdict(line)) for line in lines]
+            return replace(self, generative=True)._pairs(verdicts)
         pairs = [(line.text("subset"), line.number("chosen"), line.number("rejected")) for line in lines]
         found = self._pairs(pairs)
         if "len_chosen" in lines[0].values:
@@ -147,9 +174,12 @@ class _Case:
         by_subset: dict[str, list[tuple[float, float]]] = {}
         for subset, chosen, rejected in pairs:
             by_subset.setdefault(subset, []).append((chosen, rejected))
+        if any(abs(chosen) > LARGEST or abs(rejected) > LARGEST for _, chosen, rejected in pairs):
+            raise ValueError(f"a score is beyond {LARGEST:g}, where differences are none any more")
         margins = {name: np.array(rows) @ np.array([1.0, -1.0]) for name, rows in by_subset.items()}
         scored = {name: pair_accuracy(*np.array(rows, np.float64).T.copy()) for name, rows in by_subset.items()}
-        accuracy = {name: one.accuracy for name, one in scored.items()}
+        half = 0.5 * self.generative
+        accuracy = {name: one.accuracy + half * one.ties for name, one in scored.items()}
         by_section = section_scores(accuracy, self.sections, self.counts)
         weights = self._weights(accuracy)
         n = {name: len(rows) for name, rows in by_subset.items()}
@@ -161,14 +191,41 @@ class _Case:
             return list(combined_interval(values[0], [int(count) for count in values[1]], values[2]))
 
         overall = {name: sum(part.get(name, 0.0) for part in weights.values()) / len(weights) for name in accuracy}
+        prior = {name: 1.0 / len(PRIOR_SETS) for name in PRIOR_SETS}
+        with_prior: dict[str, Any] = {}
+        if accuracy.keys() >= prior.keys():
+            value, sections = sum(accuracy[name] / len(prior) for name in prior), len(weights)
+            share = {
+                name: (sections * overall[name] + prior.get(name, 0.0) / 2) / (sections + 0.5) for name in accuracy
+            }
+            with_prior = {
+                "prior_sets": value,
+                "prior_sets_interval": interval(prior),
+                "overall_with_prior_sets": sum(accuracy[name] * weight for name, weight in share.items()),
+                "overall_with_prior_sets_interval": interval(share),
+            }
+            listed |= set(prior)
         return {
             "expected_subset_accuracy": accuracy,
             "expected_sections": by_section,
             "expected_overall_four_sections": float(np.mean(list(by_section.values()))),
-            "subset_intervals": {name: list(wilson_interval(value, n[name])) for name, value in accuracy.items()},
+            "subset_intervals": {name: list(mid_p_interval(value, n[name])) for name, value in accuracy.items()},
             "section_intervals": {name: interval(part) if part else None for name, part in weights.items()},
-            "overall_interval": interval(overall),
+            "overall_interval": interval(overall) if any(overall.values()) else None,
+            **with_prior,
             "subset_ties": {name: one.ties for name, one in scored.items()},
+            **({} if self.generative else self._calibrations(scored, margins)),
+            "n": n,
+            "not_in_a_section": sorted(set(accuracy) - listed),
+            "interval_method": INTERVALS,
+            "bootstrap_method": BOOTSTRAP,
+        }
+
+    def _calibrations(
+        self, scored: Mapping[str, PairAccuracy], margins: Mapping[str, NDArray[np.float64]]
+    ) -> dict[str, Any]:
+        """What scores that are rewards say beyond which is higher."""
+        return {
             "log_loss": {name: one.log_loss for name, one in scored.items()},
             "log_loss_intervals": {
                 name: interval_or_none(clustered_mean(np.logaddexp(0.0, -margin), np.arange(margin.size)).interval)
@@ -176,10 +233,6 @@ class _Case:
             },
             "calibration_error": {name: one.calibration_error for name, one in scored.items()},
             "calibration_intervals": {name: self._calibration(margin) for name, margin in margins.items()},
-            "n": n,
-            "not_in_a_section": sorted(set(accuracy) - listed),
-            "interval_method": INTERVALS,
-            "bootstrap_method": BOOTSTRAP,
         }
 
     def _weights(self, accuracy: Mapping[str, float]) -> dict[str, dict[str, float]]:
@@ -223,7 +276,7 @@ def _by_length(right: Sequence[bool], gaps: Sequence[float]) -> dict[str, Any]:
     for name, sign in (("chosen longer", 1.0), ("chosen shorter", -1.0), ("equal", 0.0)):
         part = [one for one, gap in zip(right, gaps, strict=True) if np.sign(gap) == sign]
         share = sum(part) / len(part) if part else None
-        interval = None if share is None else list(wilson_interval(share, len(part)))
+        interval = None if share is None else list(mid_p_interval(share, len(part)))
         found[name] = {"accuracy": share, "interval": interval, "n": len(part)}
     return found
 
@@ -234,9 +287,19 @@ def _score(given: Any) -> float:
     Raises:
         ValueError: it is something else.
     """
-    if isinstance(given, bool) or not isinstance(given, int | float) or isnan(given):
+    if isinstance(given, bool) or not isinstance(given, int | float) or not isfinite(given):
         raise ValueError(f"a score is {given!r}, expected a number")
     return float(given)
+
+
+def _verdict(line: Line) -> tuple[float, float]:
+    """What a judge's text says as scores: 1 and 0 for the chosen answer, 0 and 1 against it, equal for neither."""
+    shown = line.text("chosen_shown")
+    if shown not in {"A", "B"}:
+        raise line.wrong("chosen_shown", "A or B")
+    text = line.given("judgment")
+    winner = pair_winner(text) if isinstance(text, str) else None
+    return (0.0, 0.0) if winner not in {"A", "B"} else (1.0, 0.0) if winner == shown else (0.0, 1.0)
 
 
 def _ties_row(row: Line) -> TiesRow:

@@ -178,7 +178,7 @@ def duel(ours: Answers, theirs: Answers, judge: str, *, seed: int, resamples: in
     statistic = length_controlled_statistic(met.preferences, met.theirs_length, met.ours_length)
     lc = cluster_bootstrap(statistic, met.prompts, seed=seed, draws=resamples)
     raw_interval = (100 * raw.interval[0], 100 * raw.interval[1])
-    one_sided = raw.clusters > 1 and raw.value in {0.0, 1.0}  # resamples cannot vary: Wilson's, for both
+    one_sided = raw.clusters > 1 and raw.value in {0.0, 1.0}  # resamples cannot vary: mid-P, for both
     return {
         "win_rate": plain.win_rate,
         "standard_error": finite(100 * raw.standard_error),

@@ -137,7 +137,8 @@ class Ledger:
     ) -> int | None:
         """A rule over sampled answers makes at most one example a prompt; one over a data set, one a given pair.
 
-        One whose examples have a single answer, or that says so, makes at most as many as there are answers.
+        One whose examples have a single answer, or that says so, makes at most as many as there are answers; one that
+        looks at every two answers to a prompt, as many as there are such pairs.
         """
         rule = find_rule(settings.rule, "rule")
         single = len(rule.roles) == 1 and not {*rule.roles} & {*REPEATED_ROLES}
@@ -145,8 +146,18 @@ class Ledger:
             return read("responses", "answers")
         if rule.reads_given:
             return None if measured else read("judgments", "given_pairs")
+        if rule.of_each == "pair" and not measured:
+            return _pairs_of(read("responses", "answers"), read("prompts", "prompts"))
         share = self.made_per_prompt.get(artifact.step) if measured else 1
         return _times(read("prompts", "prompts"), share)
+
+
+def _pairs_of(answers: int | None, prompts: int | None) -> int | None:
+    """Pairs of answers to one prompt, where every prompt has as many."""
+    if answers is None or not prompts:
+        return None
+    each = ceil(answers / prompts)
+    return prompts * each * (each - 1) // 2
 
 
 def _derived(

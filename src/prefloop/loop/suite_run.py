@@ -19,11 +19,13 @@ from prefloop.config import (
     prompts_of_suite,
     recipe_of,
 )
-from prefloop.errors import RecipeError
+from prefloop.data.files import READERS
+from prefloop.errors import DataError, RecipeError
 from prefloop.evaluation import Answered, Answers, best_of_each, comparisons, read_scores, worth_of_choosing
 from prefloop.loop.progress import Progress
 from prefloop.loop.run import run_recipe
 from prefloop.records import Judgment, Prompt, Response, read_folder, write_records
+from prefloop.sampling import Replay
 
 NAME = "suite"
 RUN = "run"
@@ -72,7 +74,10 @@ def run_suite(run: SuiteRun, progress: Progress) -> SuiteAnswers:
     n = run.suite.best_of or 1
     if n > 1 and run.suite.judge is None:
         raise RecipeError(f"suite {run.name}: best_of is {n}, but nobody judges which answer is best. Name a judge.")
-    pool = {name: _file_of(run, name, spec, progress) for name, spec in (run.suite.pool or {}).items()}
+    named = run.suite.pool or {}
+    for spec in named.values():
+        _require_answers(spec)
+    pool = {name: _file_of(run, name, spec, progress) for name, spec in named.items()}
     loaded = _recipe(run, pool)
     last = loaded.recipe.setup[-1]
     run_recipe(loaded, run.folder / RUN, progress, until=last)
@@ -91,6 +96,15 @@ def run_suite(run: SuiteRun, progress: Progress) -> SuiteAnswers:
 def short_name(model: str) -> str:
     """What a model is called in tables: of a directory its last part."""
     return Path(model).resolve().name if Path(model).is_dir() else model
+
+
+def _require_answers(spec: str) -> None:
+    """A file of answers can be read, before anything is sampled (DataError where it cannot)."""
+    path = Path(spec).expanduser()
+    if not path.exists() and path.suffix in {".gz", ".zst", ".zip", *READERS}:
+        raise DataError(f"{spec}: there is no such file. Name a file of answers, or a model.")
+    if path.exists() and not (path / "config.json").is_file():
+        Replay.load(os.fspath(path))
 
 
 def _file_of(run: SuiteRun, name: str, spec: str, progress: Progress) -> str:

@@ -40,10 +40,14 @@ def tokens_of_run(run: Path) -> TokensOfRun:
     folder = run / entries[last.made_from["inputs"]["tokens"][0]].path
     if not folder.is_dir():
         raise DataError(f"{folder}: is missing. Give the run's `prefloop run` command again: it makes what is missing.")
-    model = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))["model"]
-    codec = ChatCodec.load(resolve_model(model["path"]).directory, model.get("chat_template_kwargs", {}))
     margins = {one.example_id: one for one in read_margins(run / last.path)}
-    return TokensOfRun(last.path, TokensOnDisk(folder), margins, codec)
+    return TokensOfRun(last.path, TokensOnDisk(folder), margins, codec_of_run(run))
+
+
+def codec_of_run(run: Path) -> ChatCodec:
+    """The tokenizer and the chat template of a run's model; no weight is loaded."""
+    model = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))["model"]
+    return ChatCodec.load(resolve_model(model["path"]).directory, model.get("chat_template_kwargs", {}))
 
 
 def _has_tokens(entry: Entry) -> bool:

@@ -3,6 +3,7 @@
 Only what the present recipe made is looked at: what lies in `superseded/` is no part of a story.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -15,6 +16,7 @@ from prefloop.data import CODES
 from prefloop.errors import DataError, RecipeError
 from prefloop.loop.journal import SUPERSEDED, Entry, Journal, MadeFrom
 from prefloop.loop.steps import STEP_TYPES
+from prefloop.loop.tokens_of_run import codec_of_run
 from prefloop.pairing import Dropped, find_rule, finished
 from prefloop.records import (
     AVERAGED,
@@ -171,6 +173,7 @@ class _Made:
                 self._records(step, "prompts", Prompt, shard),
                 self._records(step, "responses", Response, shard),
                 self._records(step, "judgments", Judgment, shard),
+                self._records(step, "examples", Example, shard) if "examples" in _from(step)["inputs"] else None,
             )
 
     def story(self, step: Entry, group: Group, example: Example | None) -> Story:
@@ -179,10 +182,7 @@ class _Made:
         assert isinstance(settings, PairStep)
         members = () if example is None else example.members
         roles: dict[str, Role] = {member.response_id: member.role for member in members}
-        rule = find_rule(settings.rule, "rule")
         usable = finished(group) if settings.finished_only else group
-        reads_tokens = rule.reads_tokens  # which nobody has here, where no model is opened
-        results = () if reads_tokens else rule.apply(usable, rule.checked(settings.options, step.step))
         return Story(
             step=step.path,
             round=_from(step)["round"],
@@ -191,7 +191,7 @@ class _Made:
             finished_only=settings.finished_only,
             prompt=group.root if example is None else example.prompt,
             example=example,
-            dropped=tuple(result.reason for result in results if isinstance(result, Dropped)),
+            dropped=tuple(self._dropped(step, settings, usable)),
             answers=tuple(
                 AnswerOfGroup(roles.get(one.response_id), one, one.num_tokens, self._sampler(one.policy))
                 for one in group.responses
@@ -200,6 +200,17 @@ class _Made:
             trained=() if example is None else tuple(self._trained(step, example)),
             present=self._present(step),
         )
+
+    def _dropped(self, step: Entry, settings: PairStep, usable: Group) -> Iterator[str]:
+        """Why a rule made nothing, or not more, of a group: it is applied once more, with what was fitted then."""
+        rule = find_rule(settings.rule, "rule")
+        fitted = self.run / step.path / "fitted.json"
+        fits: dict[str, Any] = json.loads(fitted.read_text(encoding="utf-8")) if fitted.exists() else {}
+        constants = {name: fit["value"] for name, fit in fits.items()}
+        tokens = codec_of_run(self.run) if rule.reads_tokens else None
+        for result in rule.apply(usable, rule.checked(settings.options, step.step), constants, tokens):
+            if isinstance(result, Dropped):
+                yield result.reason
 
     def _trained(self, step: Entry, example: Example) -> Iterator[Training]:
         for entry in self.steps:

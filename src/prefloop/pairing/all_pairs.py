@@ -12,7 +12,7 @@ from prefloop.pairing.registry import Dropped, rule
 from prefloop.records import Example, Group
 
 
-@rule(writes=Example, roles=("chosen", "rejected"))
+@rule(writes=Example, roles=("chosen", "rejected"), of_each="pair")
 def all_pairs(
     group: Group, *, min_margin: Annotated[float, Field(ge=0)] = 0.0, equal_weight: bool = False
 ) -> Iterator[Example | Dropped]:

@@ -11,7 +11,7 @@ from prefloop.pairing.registry import Dropped, rule
 from prefloop.records import Example, Group
 
 
-@rule(writes=Example, roles=("chosen", "rejected"))
+@rule(writes=Example, roles=("chosen", "rejected"), of_each="pair")
 def preferred(
     group: Group,
     *,

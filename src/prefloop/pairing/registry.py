@@ -29,6 +29,8 @@ class SetConstant:
 
 
 Needs = Literal["responses", "judgments", "examples"]
+OfEach = Literal["prompt", "answer", "pair"]
+"""A prompt, an answer, or any two answers to a prompt."""
 FitFunction = Callable[[Iterable[Group], Mapping[str, Any]], SetConstant]
 """Takes all groups, once, and the rule's other options by name."""
 RuleFunction = Callable[..., Iterator[Example | Prompt | Dropped]]
@@ -51,7 +53,7 @@ class Rule:
     """Options that only a fit reads."""
     needs: tuple[Needs, ...] = ("responses", "judgments")
     """What a step before it must have made, beside prompts."""
-    of_each: Literal["prompt", "answer"] = "prompt"
+    of_each: OfEach = "prompt"
     """Of what it makes at most one example or prompt. A prompt made of an answer may begin with all of it."""
     reads_tokens: bool = False
     """It looks at answers as the policy's tokens, and is handed what makes them (`tokens`)."""
@@ -117,7 +119,7 @@ def rule(
     fit: Mapping[str, FitFunction] | None = None,
     fit_reads: tuple[str, ...] = (),
     needs: tuple[Needs, ...] = ("responses", "judgments"),
-    of_each: Literal["prompt", "answer"] = "prompt",
+    of_each: OfEach = "prompt",
 ) -> Callable[[F], F]:
     """Registers a function as a rule under its own name.
 

@@ -58,7 +58,7 @@ def repeated_share(text: str, size: int = 3) -> float:
     return 1 - len(set(runs)) / len(runs) if runs else 0.0
 
 
-@rule(writes=Example, roles=("chosen", "rejected"))
+@rule(writes=Example, roles=("chosen", "rejected"), of_each="pair")
 def teacher(
     group: Group,
     *,

@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from transformers import AttentionInterface, PreTrainedModel
@@ -21,6 +22,8 @@ from prefloop.policy.trees import Forest, Standing, may_see
 NAME = "prefloop_trees"
 BY_BLOCKS = frozenset({"cuda"})
 """Devices that attend to the whole sequence at once, by FlexAttention (arXiv:2412.05496); others segment by segment."""
+PIECE = 128
+"""Tokens of a segment that attend at once there, so that their scores stay few however long it is."""
 BLOCK = 128
 """Tokens a side of FlexAttention's blocks. Sequences are padded to whole ones; shorter ones have another kernel."""
 KERNELS = 64
@@ -55,16 +58,22 @@ class _Passing:
             self.standings[window] = self.forest.standing(window).to(self.device)
         return self.standings[window]
 
-    def mask(self, number: int, window: int | None) -> Tensor:
-        """What the tokens of a segment see of its path."""
-        segment = self.forest.segments[number]
-        if window is not None and window >= segment.seen:
+    def pieces(self) -> Iterator[tuple[slice, Tensor]]:
+        """Every segment in pieces: where a piece's tokens stand, and the places of all tokens up to its last one."""
+        for number, segment in enumerate(self.forest.segments):
+            for start in range(segment.start, segment.end, PIECE):
+                end = min(start + PIECE, segment.end)
+                yield slice(start, end), self.path(number)[: segment.depth + end - segment.start]
+
+    def hidden(self, own: slice, path: Tensor, window: int | None) -> Tensor:
+        """What the tokens of a piece do not see of the end of its path; before that, each sees everything."""
+        if window is not None and window >= len(path):
             window = None
-        if (number, window) not in self.masks:
-            own = torch.arange(segment.start, segment.end, device=self.device)
-            standing = self.standing(window)
-            self.masks[number, window] = may_see(standing.at(own[:, None]), standing.at(self.path(number)[None, :]))
-        return self.masks[number, window]
+        if (own.start, window) not in self.masks:
+            standing, asking = self.standing(window), path[own.start - own.stop :]
+            end = asking if window is None else path
+            self.masks[own.start, window] = ~may_see(standing.at(asking[:, None]), standing.at(end))
+        return self.masks[own.start, window]
 
     def block_mask(self, window: int | None) -> BlockMask:
         """What is seen between the blocks of the padded sequence, as FlexAttention takes it.
@@ -223,13 +232,6 @@ class _Rule:
     window: int | None
     softcap: float | None
 
-    def segment(self, number: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """What a segment's tokens take from their path."""
-        groups = query.shape[1] // key.shape[1]
-        if groups > 1:
-            key, value = (states.repeat_interleave(groups, dim=1) for states in (key, value))
-        return _softmax_of(query, key, value, self.passing.mask(number, self.window), self.scaling, self.softcap)
-
 
 def _by_blocks(query: Tensor, key: Tensor, value: Tensor, rule: _Rule) -> Tensor:
     """Attention of the whole sequence by FlexAttention; what pads it is cut off again."""
@@ -247,7 +249,7 @@ def _by_blocks(query: Tensor, key: Tensor, value: Tensor, rule: _Rule) -> Tensor
 
 
 class _AlongPaths(torch.autograd.Function):
-    """Attention segment by segment. Only queries, keys and values are kept; going backward attends again.
+    """Attention piece by piece, in float32 at least. Queries, keys and values are kept; going backward attends again.
 
     Kept instead, keys and values of every path would be several times as large, in pieces between which the memory of
     a process cannot be used again.
@@ -258,42 +260,65 @@ class _AlongPaths(torch.autograd.Function):
         ctx.save_for_backward(query, key, value)
         ctx.rule = rule
         out = query.new_empty(*query.shape[:3], value.shape[3])
-        for number, own, path in _parts(rule.passing):
-            seen = (states.index_select(2, path) for states in (key, value))
-            out[:, :, own] = rule.segment(number, query[:, :, own], *seen)
+        for own, path in rule.passing.pieces():
+            piece = _Piece.of(query, key, value, own, path, rule)
+            out[0, :, own] = (piece.weights @ piece.values).view(-1, *out[0, 0, own].shape)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         query, key, value = ctx.saved_tensors
         grads = [torch.zeros_like(states, dtype=_at_least_float32(states)) for states in (query, key, value)]
-        for number, own, path in _parts(ctx.rule.passing):
-            used = [query[:, :, own], *(states.index_select(2, path) for states in (key, value))]
-            used = [states.detach().requires_grad_(True) for states in used]
-            with torch.enable_grad():
-                out = ctx.rule.segment(number, *used)
-            of_query, of_key, of_value = torch.autograd.grad(out, used, grad_out[:, :, own])
-            grads[0][:, :, own] = of_query
-            grads[1].index_add_(2, path, of_key.to(grads[1].dtype))
-            grads[2].index_add_(2, path, of_value.to(grads[2].dtype))
+        for own, path in ctx.rule.passing.pieces():
+            piece = _Piece.of(query, key, value, own, path, ctx.rule)
+            of_out = _grouped(grad_out, own, len(piece.keys))
+            of_weights = of_out @ piece.values.mT
+            of_scores = of_weights.sub_((of_weights * piece.weights).sum(-1, keepdim=True)).mul_(piece.weights)
+            if piece.slope is not None:
+                of_scores *= piece.slope
+            grads[0][0, :, own] = (of_scores @ piece.keys * piece.scaling).view(grads[0][0, :, own].shape)
+            grads[1][0].index_add_(1, path, of_scores.mT @ piece.queries)
+            grads[2][0].index_add_(1, path, piece.weights.mT @ of_out)
         of_query, of_key, of_value = (grad.to(query.dtype) for grad in grads)
         return of_query, of_key, of_value, None
 
 
-def _parts(passing: _Passing) -> Iterator[tuple[int, slice, Tensor]]:
-    """Each segment: its number, its tokens, and the places of all tokens on its path."""
-    for number, segment in enumerate(passing.forest.segments):
-        yield number, slice(segment.start, segment.end), passing.path(number)
+@dataclass(frozen=True)
+class _Piece:
+    """What a few tokens of a segment see of their path and take of it; heads that share keys are one."""
+
+    queries: Float[Tensor, "key_heads asking width"]
+    """Scaled."""
+    keys: Float[Tensor, "key_heads path width"]
+    values: Float[Tensor, "key_heads path value_width"]
+    weights: Float[Tensor, "key_heads asking path"]
+    slope: Float[Tensor, "key_heads asking path"] | None
+    """Of the soft cap, at each score."""
+    scaling: float
+
+    @classmethod
+    def of(cls, query: Tensor, key: Tensor, value: Tensor, own: slice, path: Tensor, rule: _Rule) -> "_Piece":
+        """The tokens `own` and their path."""
+        scaling = query.shape[3] ** -0.5 if rule.scaling is None else rule.scaling
+        keys, values = (_float(states[0].index_select(1, path)) for states in (key, value))
+        queries = _grouped(query, own, len(keys)) * scaling
+        scores, slope = queries @ keys.mT, None
+        if rule.softcap is not None:
+            capped = torch.tanh(scores / rule.softcap)
+            scores, slope = rule.softcap * capped, 1 - capped * capped
+        hidden = rule.passing.hidden(own, path, rule.window)
+        by_head = scores.unflatten(1, (-1, len(hidden)))
+        by_head[..., -hidden.shape[1] :].masked_fill_(hidden, -torch.inf)
+        return cls(queries, keys, values, scores.softmax(-1), slope, scaling)
 
 
-def _softmax_of(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float | None, softcap: float | None
-) -> Tensor:
-    if softcap is None:
-        return nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
-    scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
-    scores = (softcap * torch.tanh(scores / softcap)).masked_fill(~mask, -torch.inf)
-    return scores.softmax(-1, dtype=_at_least_float32(scores)).to(value.dtype) @ value
+def _grouped(states: Tensor, own: slice, key_heads: int) -> Tensor:
+    """Of (1, heads, tokens, width) some tokens, as (key_heads, heads that share keys x tokens, width)."""
+    return _float(states[0, :, own].reshape(key_heads, -1, states.shape[3]))
+
+
+def _float(states: Tensor) -> Tensor:
+    return states.to(_at_least_float32(states))
 
 
 def _at_least_float32(states: Tensor) -> torch.dtype:

@@ -70,7 +70,7 @@ from prefloop.statistics.paired import (
     ratio_of_means,
     totals_by_cluster,
 )
-from prefloop.statistics.proportion import clustered_share, combined_interval, wilson_interval
+from prefloop.statistics.proportion import clustered_share, combined_interval, mid_p_interval, wilson_interval
 from prefloop.statistics.reward_model import (
     PairAccuracy,
     TiesRow,
@@ -163,6 +163,7 @@ __all__ = [
     "length_controlled_statistic",
     "length_slope",
     "length_terms",
+    "mid_p_interval",
     "normalised_differences",
     "ordered_agreement",
     "pair_accuracy",

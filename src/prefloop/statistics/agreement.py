@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float64, Shaped
 
 from prefloop.statistics.arrays import Floats, Labels, Truths
 from prefloop.statistics.bootstrap import ClusteredEstimate, bca_bootstrap
-from prefloop.statistics.proportion import wilson_interval
+from prefloop.statistics.proportion import mid_p_interval
 
 Rule = Callable[[Float64[Floats, " items"], Float64[Floats, " items"]], Float64[Floats, " items"]]
 """Agreement of two preferences in [1, 2], by item."""
@@ -75,7 +75,7 @@ def clustered_kappa(
     """`cohen_kappa` with a BCa interval over clusters.
 
     A resample in which both sides say the same throughout has kappa 1, whether or not one label is left. Where that is
-    so of all rows, resamples cannot vary, and the interval is that of Wilson's for the share that agrees, as many rows
+    so of all rows, resamples cannot vary, and the interval is that of mid-P for the share that agrees, as many rows
     as there are clusters, with the expected share as it is.
 
     Args:
@@ -110,7 +110,7 @@ def clustered_kappa(
         return replace(found, standard_error=float("nan"), interval=unknown)
     if found.clusters > 1 and value == 1.0:
         expected = float((sides[0].mean(0) * sides[1].mean(0)).sum())
-        low, high = wilson_interval(1.0, found.clusters, level=level)
+        low, high = mid_p_interval(1.0, found.clusters, level=level)
         return replace(found, interval=((low - expected) / (1.0 - expected), (high - expected) / (1.0 - expected)))
     return found
 

@@ -9,7 +9,7 @@ from jaxtyping import Float64, Int
 from prefloop.statistics.arrays import Floats, Numbers
 from prefloop.statistics.bootstrap import bca_bootstrap
 from prefloop.statistics.logistic import sigmoid, softplus
-from prefloop.statistics.proportion import wilson_interval
+from prefloop.statistics.proportion import mid_p_interval
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def ties_score(rows: Sequence[TiesRow]) -> TiesScore:
 def ties_interval(rows: Sequence[TiesRow], *, seed: int, draws: int = 1000, level: float = 0.95) -> tuple[float, float]:
     """Interval of `ties_score`'s score over numbers, whose tied and ref rows vary together: BCa bootstrap.
 
-    Where each of the four shares is 0 or 1, resamples cannot vary, and the bounds are as far as all of Wilson's
+    Where each of the four shares is 0 or 1, resamples cannot vary, and the bounds are as far as all of mid-P's
     together.
 
     Args:
@@ -164,7 +164,7 @@ def ties_interval(rows: Sequence[TiesRow], *, seed: int, draws: int = 1000, leve
         low = high = float(means @ _TIES_WEIGHTS)
         for share, rows_of, weight in zip(means[:4], present[:4], _TIES_WEIGHTS[:4], strict=True):
             if rows_of:
-                bounds = wilson_interval(float(share), int(rows_of), level=level)
+                bounds = mid_p_interval(float(share), int(rows_of), level=level)
                 low, high = low - weight * (share - bounds[0]), high + weight * (bounds[1] - share)
         return float(low), float(high)
     scores = bca_bootstrap(

@@ -1,8 +1,10 @@
 """All groups that sampling and judging can bring about, each with its probability, and what a rule makes of them."""
 
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import accumulate, product
 from math import prod
 from typing import Any
 
@@ -78,21 +80,24 @@ def groups(draws: Sequence[Drawn], judging: Judging) -> Iterator[Massed]:
 
 
 def sampled_groups(draws: Sequence[Drawn], judging: Judging, count: int, seed: int) -> Iterator[Massed]:
-    """So many groups at random, each of the same mass: what a run meets of the population."""
+    """So many groups at random, each of mass 1 / count: what a run meets of the population. Equal ones come as one."""
     generator = torch.Generator().manual_seed(seed)
     drawn = [torch.multinomial(draw.probs, count, replacement=True, generator=generator).tolist() for draw in draws]
     uniforms = torch.rand(count, generator=generator, dtype=torch.float64).tolist()
+    met: dict[tuple[int, ...], list[float]] = {}
     for numbers, uniform in zip(zip(*drawn, strict=True), uniforms, strict=True):
+        met.setdefault(numbers, []).append(uniform)
+    for numbers, chances in met.items():
         answers = tuple(
             response(number, draw.answers[one], draw.step)
             for number, (draw, one) in enumerate(zip(draws, numbers, strict=True))
         )
-        left, said = uniform, ()
-        for chance, said in judging(answers):  # noqa: B007 (the last one stands where rounding leaves something)
-            left -= chance
-            if left < 0:
-                break
-        yield Massed(1 / count, Group((QUESTION,), answers, said))
+        said = list(judging(answers))
+        ends = list(accumulate(chance for chance, _ in said))
+        # Times the last end, which rounding leaves beside 1.
+        verdicts = Counter(bisect_right(ends, uniform * ends[-1]) for uniform in chances)
+        for verdict, times in verdicts.items():
+            yield Massed(times / count, Group((QUESTION,), answers, said[verdict][1]))
 
 
 def examples_of(population: Iterable[Massed], rule: str, **options: Any) -> list[TokenExample]:
