@@ -1,8 +1,8 @@
 """Local sampling beside transformers' `generate`: `python benchmarks/sampling_speed.py [MODEL] [--threads 2]`.
 
 The same 64 rows - 16 everyday prompts, four answers each, at most 48 new tokens - by us, by one left-padded batch, and
-by one batch of four a prompt, in turn, in one process. The others draw as many tokens for every row as ours had: they
-are told when each row ends.
+(once, since it takes longest) by one batch of four a prompt, in turn, in one process. The others draw as many tokens
+for every row as ours had: they are told when each row ends. Ours has its weights as a sample step has them.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from itertools import pairwise
 from typing import Any
 
@@ -20,7 +21,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.generation.stopping_criteria import StoppingCriteria, StoppingCriteriaList
 
-from prefloop.policy import resolve_model
+from prefloop.policy import lay_out, resolve_model
 from prefloop.sampling import Draw, LocalSampler, SamplingSettings
 
 PROMPTS, SAMPLES, NEW_TOKENS, STEPS = 16, 4, 48, 10
@@ -64,33 +65,48 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - begun
 
 
-def whole(model: PreTrainedModel, draws: list[Draw], eos: frozenset[int], repeats: int) -> Iterator[str]:
-    """The first table: everything, three ways, in turn."""
-    yield "| run | tokens | ours, tokens/s | one batch | a prompt at a time | ours / batch | ours / a prompt |"
-    yield "|---|---|---|---|---|---|---|"
-    sampler = LocalSampler(model, eos)
+def both_times(work: Callable[[], object]) -> tuple[float, float]:
+    """Wall time and this process's processor time."""
+    begun = time.process_time()
+    wall = seconds(work)
+    return wall, time.process_time() - begun
+
+
+def whole(
+    model: PreTrainedModel, laid_out: PreTrainedModel, draws: list[Draw], eos: frozenset[int], repeats: int
+) -> Iterator[str]:
+    """The first table: everything, in turn."""
+    sampler = LocalSampler(laid_out, eos)
     lengths = {(a.draw.prompt_id, a.draw.index): len(a.token_ids) for a in sampler.sample(draws, SETTINGS)}
     drawn = [lengths[draw.prompt_id, draw.index] for draw in draws]
     tokens, ratios = sum(drawn), list[tuple[float, float]]()
+    yield f"{tokens} tokens.\n"
+    yield "| run | ours, tokens/s | one batch | ours / batch | the same in processor time |"
+    yield "|---|---|---|---|---|"
     for run in range(repeats):
-        ours = seconds(lambda: list(sampler.sample(draws, SETTINGS)))
-        batch = seconds(lambda: generated(model, draws, drawn))
-        single = seconds(
-            lambda: [
-                generated(model, draws[start : start + SAMPLES], drawn[start : start + SAMPLES])
-                for start in range(0, len(draws), SAMPLES)
-            ]
-        )
-        ratios.append((batch / ours, single / ours))
-        yield (
-            f"| {run + 1} | {tokens} | {tokens / ours:.0f} | {tokens / batch:.0f} | {tokens / single:.0f} "
-            f"| {batch / ours:.2f} | {single / ours:.2f} |"
-        )
-    of_batch, of_single = (statistics.median(column) for column in zip(*ratios, strict=True))
-    yield f"| median | | | | | {of_batch:.2f} | {of_single:.2f} |"
+        ours, our_work = both_times(lambda: list(sampler.sample(draws, SETTINGS)))
+        batch, its_work = both_times(lambda: generated(model, draws, drawn))
+        ratios.append((batch / ours, its_work / our_work))
+        by_wall, by_work = ratios[-1]
+        yield f"| {run + 1} | {tokens / ours:.0f} | {tokens / batch:.0f} | {by_wall:.2f} | {by_work:.2f} |"
+    by_wall, by_work = (statistics.median(column) for column in zip(*ratios, strict=True))
+    yield f"| median | | | {by_wall:.2f} | {by_work:.2f} |\n"
+    single, its_work = both_times(
+        lambda: [
+            generated(model, draws[start : start + SAMPLES], drawn[start : start + SAMPLES])
+            for start in range(0, len(draws), SAMPLES)
+        ]
+    )
+    ours, our_work = both_times(lambda: list(sampler.sample(draws, SETTINGS)))
+    yield (
+        f"A prompt's four answers at a time: {tokens / single:.0f} tokens/s, ours behind it {tokens / ours:.0f}: "
+        f"{single / ours:.2f} times, in processor time {its_work / our_work:.2f}."
+    )
 
 
-def steps(model: PreTrainedModel, draws: list[Draw], all_rows: Sequence[int]) -> Iterator[str]:
+def steps(
+    model: PreTrainedModel, laid_out: PreTrainedModel, draws: list[Draw], all_rows: Sequence[int]
+) -> Iterator[str]:
     """The second table: the fastest step, from one pass of the layers to the next, with so many live rows."""
     bytes_read = 4 * sum(weight.numel() for weight in model.parameters())
     memory, products = bandwidth(), products_per_second()
@@ -98,20 +114,27 @@ def steps(model: PreTrainedModel, draws: list[Draw], all_rows: Sequence[int]) ->
         f"Reading memory: {memory / 1e9:.1f} GB/s. Matrix products of 1,024 rows: {products / 1e9:.0f} GFLOPS. "
         "Limit: the slower of reading the weights once and multiplying by them.\n"
     )
-    yield "| live rows | ours, ms | tokens/s | generate, ms | tokens/s | limit, tokens/s |"
-    yield "|---|---|---|---|---|---|"
+    yield "| live rows | ours, ms | of these matrix products | tokens/s | generate, ms | tokens/s | limit, tokens/s |"
+    yield "|---|---|---|---|---|---|---|"
     for rows in all_rows:
         some = draws[:rows]
-        ours, theirs = (
-            fastest(model, work)
-            for work in (
-                lambda some=some: list(LocalSampler(model, frozenset()).sample(some, short())),
-                lambda some=some: generated(model, some, [STEPS + 2] * len(some)),
-            )
+        ours = fastest(
+            model=laid_out, work=lambda some=some: list(LocalSampler(laid_out, frozenset()).sample(some, short()))
         )
+        theirs = fastest(model, lambda some=some: generated(model, some, [STEPS + 2] * len(some)))
         limit = rows / max(bytes_read / memory, rows * bytes_read / 2 / products)  # 2 operations for 4 bytes
-        timed = (f"{each * 1e3:.0f} | {rows / each:.0f}" for each in (ours, theirs))
-        yield f"| {rows} | {' | '.join(timed)} | {limit:.0f} |"
+        yield (
+            f"| {rows} | {ours * 1e3:.0f} | {products_of(laid_out, rows) * 1e3:.0f} | {rows / ours:.0f} "
+            f"| {theirs * 1e3:.0f} | {rows / theirs:.0f} | {limit:.0f} |"
+        )
+
+
+@torch.inference_mode()
+def products_of(model: PreTrainedModel, rows: int) -> float:
+    """Seconds of nothing but the linear layers of a step, best of 5."""
+    layers = [layer for layer in model.modules() if isinstance(layer, torch.nn.Linear)]
+    read = {width: torch.ones(rows, width) for width in {layer.in_features for layer in layers}}
+    return min(seconds(lambda: [layer(read[layer.in_features]) for layer in layers]) for _ in range(5))
 
 
 def short() -> SamplingSettings:
@@ -159,15 +182,17 @@ def main() -> None:
     directory = resolve_model(chosen.model).directory
     tokenizer = AutoTokenizer.from_pretrained(directory)
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+    laid_out = deepcopy(model)
+    lay_out(laid_out, "inputs")
     draws = everyday_draws(tokenizer, PROMPTS, SAMPLES)
     eos = frozenset({tokenizer.convert_tokens_to_ids("<|im_end|>")})
     show(f"Load before: {os.getloadavg()[0]:.1f}\n")
     if chosen.only != "steps":
-        for line in whole(model, draws, eos, chosen.repeats):
+        for line in whole(model, laid_out, draws, eos, chosen.repeats):
             show(line)
     if chosen.only != "answers":
         show("")
-        for line in steps(model, draws, chosen.rows):
+        for line in steps(model, laid_out, draws, chosen.rows):
             show(line)
     show(f"\nLoad after: {os.getloadavg()[0]:.1f}")
 

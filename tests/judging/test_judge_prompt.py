@@ -19,10 +19,12 @@ from .conftest import PROMPT, answer
 
 SHIPPED: list[tuple[str, Shown]] = [
     ("additive", "one"),
+    ("additive_at_once", "one"),
     ("six_points", "one"),
     ("compare", "two"),
     ("compare_at_once", "two"),
     ("six_points_jointly", "all"),
+    ("six_points_at_once", "all"),
 ]
 NOTHING = re.compile("")
 
@@ -50,7 +52,7 @@ def test_every_shipped_prompt_is_filled_and_says_what_is_material(name: str, sho
     assert again.role == "user"
     assert not re.search(r"\{[a-z_]+\}", again.content)
     if shows == "all":
-        assert "1, 2, 3" in again.content
+        assert "1, 2, 3" in again.content + user.content
 
 
 @pytest.mark.parametrize("shows", ["one", "two", "all"])
@@ -171,6 +173,8 @@ def test_a_shipped_prompt_never_shows_the_gold_answer() -> None:
     [
         (("reads: score", "reads: verdict"), "reads: verdict does not go with shows: one"),
         (("lowest: 1\n", ""), "a score needs lowest and highest"),
+        (("reads: score", "reads: expected_score"), "read off one digit needs lowest and highest among 0 to 9"),
+        (("{gold}", "{label}"), r"\{label\}, the answer that is asked about, goes with shows: all and reads: expected"),
         (("{answers}", ""), r"user does not have \{answers\}, so that the judge would not see it"),
         (("{gold}", "{golden}"), r"\{golden\} stands for nothing. Did you mean 'gold'"),
         (("shows: one", "shows: three"), "shows: Input should be 'one', 'two' or 'all'"),

@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from math import exp
+from math import exp, inf, log
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from prefloop.judging.judge_prompt import judge_prompt
 from prefloop.judging.llm import AGAIN, EMPTY
 from prefloop.judging.record import SAME
 from prefloop.policy import ChatCodec, PolicyFiles, TokenRow, Workbench, resolve_model, score_rows
+from prefloop.policy.passed_tokens import passed_tokens
 from prefloop.records import Message, Prompt
 from prefloop.testing import CompletionsServer, Faults
 
@@ -28,6 +29,8 @@ from .conftest import PROMPT, answer
 NOTHING = re.compile("")
 SHOWS: dict[str, Shown] = {
     "additive": "one",
+    "additive_at_once": "one",
+    "six_points_at_once": "all",
     "compare": "two",
     "compare_at_once": "two",
     "six_points_jointly": "all",
@@ -112,6 +115,45 @@ def test_a_choice_is_a_probability_where_there_is_one_and_else_a_letter() -> Non
     assert chat.asked[0].choices == ("A", "B")
     (found,) = verdicts(judge(Scripted(lambda _messages: "**B**"), "compare_at_once"), ask("x", "y"))
     assert found.values == (0.0,)
+
+
+def test_a_score_of_one_digit_is_its_expectation_where_there_are_probabilities_and_else_the_digit() -> None:
+    """Three to one for 4 against 2: 3.5, whatever share other words have."""
+    logps = {**dict.fromkeys("0135", -inf), "2": log(0.1), "4": log(0.3)}
+    chat = Scripted(lambda _messages: "4", logps=logps)
+    (found,) = verdicts(judge(chat, "additive_at_once"), ask("x"))
+    assert found.values == (pytest.approx(3.5),)
+    assert chat.asked[0].choices == tuple("012345")
+    for said, score in [("**2**", 2.0), ("6", None), ("-3", None), ("4/5", None), ("12", None)]:
+        chat = Scripted(lambda _messages, said=said: said)
+        assert verdicts(judge(chat, "additive_at_once"), ask("x"))[0].values == (score,)
+        assert len(chat.asked) == 1 + (score is None)
+
+
+def test_all_answers_are_scored_side_by_side_one_digit_each() -> None:
+    """Three questions whose beginnings are alike, up to the label; what is unread of one is asked again of it alone."""
+    points = {"1": "5", "2": "hm", "3": "0"}
+
+    def says(messages: tuple[Message, ...]) -> str:
+        assert [fenced_in(messages, f"answer {label}") for label in points] == ["x", "y", "z"]
+        asked_about = re.findall(r"does answer (\d) get", messages[1].content)[0]
+        return points[asked_about] if len(messages) == 2 else "6"
+
+    chat = Scripted(says)
+    (found,) = verdicts(judge(chat, "six_points_at_once"), ask("x", "y", "z"))
+    assert found.values == (5.0, 6.0, 0.0)
+    assert found.raw == f"1: 5\n2: hm{AGAIN}6\n3: 0"
+    assert (found.tokens_in, found.tokens_out) == (400, 40)
+    assert [len(one.messages) for one in chat.asked] == [2, 2, 2, 4]
+    texts = [one.messages[1].content.rpartition("does answer")[0] for one in chat.asked]
+    assert len(set(texts)) == 1
+    assert len({one.seed for one in chat.asked}) == 4
+    chat = Scripted(says)
+    assert verdicts(judge(Scripted(lambda _m: "6"), "six_points_at_once"), ask("x", ""))[0].values == (6.0, 0.0)
+    bounds = [
+        judge(chat, name).most_tokens(ask("x", "y", "z")) for name in ("six_points_at_once", "six_points_jointly")
+    ]
+    assert bounds[0][1] == 3 * bounds[1][1]
 
 
 def test_all_answers_are_scored_in_one_context() -> None:
@@ -254,6 +296,25 @@ def test_a_local_choice_is_the_models_own_probability(local: LocalChat, bench: W
         assert logps[letter] == pytest.approx(expected, abs=1e-5)
     assert found[0].logps is None
     assert found[0].tokens_out <= 8
+
+
+def test_one_digit_of_a_local_model_is_weighted_by_its_own_probabilities(local: LocalChat, bench: Workbench) -> None:
+    """From the log-probability of every digit behind every question, each alone; read once, together, as a tree."""
+    config = LlmJudge(type="llm", model="builtin:tiny")
+    own = Llm(config, judge_prompt("six_points_at_once", "all"), "tiny", lambda: local)
+    asked = ask("I love it.", "It is bad.", "So it goes.")
+    codec, expected = bench.codec, list[float]()
+    with bench.for_scoring(local.policy) as model:
+        for label in "123":
+            ids = codec.prompt_ids(Prompt.of(own.prompt.messages(asked, local.control, label)))
+            rows = [TokenRow(ids, codec.response_ids(digit, finished=False), (True,)) for digit in "0123456"]
+            weights = [exp(one) for one in score_rows(model, rows, 2048)]
+            expected.append(sum(digit * weight for digit, weight in enumerate(weights)) / sum(weights))
+        with passed_tokens(model) as passed:
+            (found,) = verdicts(own, asked)
+    assert found.values == pytest.approx(expected, abs=1e-4)
+    assert len(set(expected)) == 3
+    assert len(ids) < passed() < 2 * len(ids)  # what the three questions begin with passes once, digits with them
 
 
 def test_a_server_and_this_process_say_the_same(local: LocalChat, bench: Workbench) -> None:

@@ -2,7 +2,14 @@
 
 from pathlib import Path, PurePosixPath
 
-from prefloop.loop.machine import available_memory, cgroup_room, peak_memory, resident_memory
+from prefloop.loop.machine import (
+    available_memory,
+    cgroup_limits,
+    cgroup_room,
+    peak_memory,
+    resident_memory,
+    total_memory,
+)
 
 MIB = 2**20
 
@@ -32,3 +39,13 @@ def test_this_process_holds_something_and_can_get_more() -> None:
 
     assert 10 * MIB < resident_memory() <= peak_memory()
     assert available is None or available > 0
+
+
+def test_what_there_could_ever_be_is_limited_by_cgroups_and_does_not_change(tmp_path: Path) -> None:
+    group(tmp_path / "outer", str(100 * MIB), used=70 * MIB, cached=10 * MIB)
+    group(tmp_path / "outer" / "inner", "max", used=60 * MIB, cached=0)
+    assert list(cgroup_limits(tmp_path, PurePosixPath("outer/inner"))) == [100 * MIB]
+
+    total, available = total_memory(), available_memory()
+    assert total is None or available is None or total >= available
+    assert total == total_memory()

@@ -17,8 +17,11 @@ import torch
 
 from prefloop.config import load_recipe
 from prefloop.errors import DataError, RecipeError, ResumableError
-from prefloop.loop import RunResult, plan_recipe
+from prefloop.loop import RunResult, appraisal, plan_recipe
+from prefloop.loop.plan import PlannedStep
+from prefloop.loop.steps import sample
 from prefloop.policy import ChatCodec, PolicyFiles, Workbench, resolve_model
+from prefloop.sampling import LocalPolicies
 from prefloop.testing import CompletionsServer, Faults
 
 from .conftest import SMALL, stable_files
@@ -348,3 +351,36 @@ def test_rounds_are_evaluated_by_the_best_of_several_answers_of_both_sides(small
     assert evaluation["kl"] is None
     assert evaluation["best_of"]["n"] == 3
     assert evaluation["score"]["judge"]["mean"] == pytest.approx(evaluation["best_of"]["by_n"]["judge"][2])
+
+
+def test_as_many_answers_grow_together_as_fit_into_memory(small_run: SmallRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """128, or multiples of 16 down to 16: the sampler gets what the plan says, and what the machine says wins."""
+    taken: list[int] = []
+
+    def local(bench: Workbench, rows: int) -> LocalPolicies:
+        taken.append(rows)
+        return LocalPolicies(bench, rows)
+
+    monkeypatch.setattr(sample, "LocalPolicies", local)
+    told = ("prompts.count=40", "samples={num_samples: 4, max_new_tokens: 400, wave: 40}")
+
+    def planned(*changes: str) -> PlannedStep:
+        (found,) = (
+            step
+            for step in plan_recipe(load_recipe("loop.tiny", (*SMALL, *told, *changes)), Path("nowhere")).steps
+            if step.path == "round-00/samples"
+        )
+        return found
+
+    monkeypatch.setattr(appraisal, "resident_memory", lambda: 0)
+    assert planned().rows == 128
+    most, few = planned().memory, planned("machine.rows=64").memory
+    assert most is not None
+    assert few is not None
+    for bytes_there, rows in ((most, 128), (few - 1, 48), (1, 16), (few, 64)):
+        monkeypatch.setattr(appraisal, "total_memory", lambda there=bytes_there: there / appraisal.SHARE_FOR_SAMPLING)
+        assert planned().rows == rows
+    small_run(*told, until="samples")
+    assert taken[-1] == 64
+    small_run(*told, "machine.rows=5", name="told", until="samples")
+    assert taken[-1] == planned("machine.rows=5").rows == 5

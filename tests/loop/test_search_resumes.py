@@ -30,6 +30,7 @@ run_recipe(load_recipe("mcts_dpo.tiny", overrides), run, Progress(), until="tree
 print(len(done))
 """
 OVERRIDES = (
+    "blocks=1",
     "setup=[]",
     "start=null",
     "prompts.count=5",

@@ -666,11 +666,20 @@ def test_the_search_of_mcts_dpo_visits_what_ends_right(tmp_path: Path) -> None:
 SOLUTIONS = Path(__file__).parents[3] / "shared" / "data" / "gsm8k_model_solutions.jsonl.gz"
 
 
+def _begins_wrong_and_right(row: dict[str, Any]) -> bool:
+    """A stored solution ends wrong and begins with a wrong calculation, another one ends and begins right."""
+    stored = [one for one in row.values() if isinstance(one, dict)]
+    begin = {(one["is_correct"], verdict_on(one["solution"].splitlines()[0])) for one in stored}
+    return begin >= {(False, 0.0), (True, 1.0)}
+
+
 @pytest.mark.skipif(not SOLUTIONS.exists(), reason="the stored solutions are not part of the project")
-def test_stored_solutions_are_cut_before_their_first_wrong_calculation(tmp_path: Path) -> None:
+def test_stored_solutions_are_cut_before_their_first_wrong_calculation_and_trained_on(tmp_path: Path) -> None:
+    """Where the first step is wrong already, other stored solutions that end right go on from there."""
     stored = tmp_path / "solutions.jsonl"
     with gzip.open(SOLUTIONS, "rt", encoding="utf-8") as lines:
-        rows = [json.loads(line) for line, _ in zip(lines, range(40), strict=False)]
+        everything = [json.loads(line) for line in lines]
+    rows = [*everything[:40], *[row for row in everything[40:] if _begins_wrong_and_right(row)][:6]]
     stored.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     loaded = load_recipe(
         "step_dpo",
@@ -680,10 +689,12 @@ def test_stored_solutions_are_cut_before_their_first_wrong_calculation(tmp_path:
             f"solutions.sampler={{type: replay, file: {stored}}}",
             "solutions.num_samples=4",
             "beginnings.max_per_question=4",
+            "continuations={num_samples: 1, max_new_tokens: 8}",
+            "policy={epochs: 1, learning_rate: 1e-3, reads: [pairs]}",
             "machine.threads=1",
         ],
     )
-    run = run_recipe(loaded, tmp_path / "run", Progress(), until="beginnings").run / "round-00"
+    run = run_recipe(loaded, tmp_path / "run", Progress(), until="policy").run / "round-00"
 
     right = [value for one in read_folder(run / "ends", Judgment) for value in one.values]
     models = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
@@ -699,3 +710,14 @@ def test_stored_solutions_are_cut_before_their_first_wrong_calculation(tmp_path:
         row = next(row for row in rows if row["question"] == question)
         wrong = [row[model]["solution"] for model in models if row[model]["solution"].startswith(begun)]
         assert any(verdict_on(text[len(begun) :].splitlines()[0]) == 0 for text in wrong)
+
+    by_text = {row[model]["solution"]: bool(row[model]["is_correct"]) for row in rows for model in models}
+    stored_texts = {one.response_id: one.text for one in read_folder(run / "solutions", Response)}
+    pairs = [one for one in pairs_of(run) if one.member("chosen").response_id in stored_texts]
+    for one in pairs:
+        steps = [text_of((member.token_ids or ())[len(one.prompt.prefix_ids) :]) for member in one.members]
+        assert [verdict_on(step) for step in steps] == [1.0, 0.0]
+        assert [by_text[stored_texts[member.response_id]] for member in one.members] == [True, False]
+    assert len(pairs) >= 3
+    trained = [json.loads(line) for line in (run / "policy" / "training.jsonl").read_text().splitlines()]
+    assert trained[0]["loss"] == pytest.approx(log(2), abs=1e-5)

@@ -35,21 +35,34 @@ print("restarted")
 """
 
 
-@pytest.fixture(scope="module")
-def trained(bench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> PolicyFiles:
-    """The same model with a head of another temperature: other weights, by 0.1 nats a token or so."""
-    directory = tmp_path_factory.mktemp("trained")
+def with_head_times(factor: torch.Tensor | float, bench: Workbench, directory: Path) -> PolicyFiles:
+    """The same model with the logit of every token multiplied, by one factor or each by its own."""
     model = bench.base(bench.source.directory)
     head = model.get_output_embeddings()
     assert isinstance(head, torch.nn.Linear)
+    before = head.weight.detach().clone()
     with torch.no_grad():
-        head.weight.mul_(1.5)
+        head.weight.mul_(factor)
         model.save_pretrained(directory)
-        head.weight.div_(1.5)
+        head.weight.copy_(before)
     for file in bench.source.directory.iterdir():
         if not (directory / file.name).exists():
             (directory / file.name).write_bytes(file.read_bytes())
-    return PolicyFiles("trained", directory)
+    return PolicyFiles(directory.name, directory)
+
+
+@pytest.fixture(scope="module")
+def trained(bench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> PolicyFiles:
+    """Other weights, by 0.1 nats a token or so, with the same greedy answers."""
+    return with_head_times(1.5, bench, tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture(scope="module")
+def turned(bench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> PolicyFiles:
+    """Other weights with other greedy answers: every second token has half the logit."""
+    factors = torch.ones(bench.base(bench.source.directory).config.get_text_config().vocab_size, 1)
+    factors[::2] = 0.5
+    return with_head_times(factors, bench, tmp_path_factory.mktemp("turned"))
 
 
 @contextmanager
@@ -107,6 +120,19 @@ def test_a_server_whose_answers_may_be_of_the_round_before_is_restarted_and_what
         assert server.policy.directory == trained.directory
         url = serving.pool.endpoints[0].url
     assert f"{url}: two greedy answers do not tell the policy from the policy of the round before" in notes
+
+
+@pytest.mark.parametrize("lacks", [("logprobs",), ("logprobs", "return_token_ids", "prompt_ids")])
+def test_without_log_probabilities_other_weights_are_found_by_their_greedy_answers(
+    bench: Workbench, policy: PolicyFiles, turned: PolicyFiles, tmp_path: Path, lacks: tuple[str, ...]
+) -> None:
+    """With tokens of the server's own, and with those of its text."""
+    server = CompletionsServer(bench, policy, lacks=frozenset(lacks), keeps_weights=True)
+    with (
+        pytest.raises(ResumableError, match=r"its greedy answers are not those of the policy: one token is \S+ nats"),
+        served(bench, turned, tmp_path, server, before=policy),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("way", ["restart", "update_weights_from_disk"])

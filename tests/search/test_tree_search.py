@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from prefloop.search import Node, Sampled, SearchSettings, Wanted, searched, together
+from prefloop.search import Node, Sampled, SearchSettings, Wanted, confidence_value, searched, together
 
 END = 9
 SETTINGS = SearchSettings(
@@ -74,6 +74,23 @@ def test_a_step_is_worth_the_mean_of_its_rollouts_and_its_q_is_what_it_adds() ->
     assert (first.prior, second.prior) == (pytest.approx(0.4965853), pytest.approx(0.4965853))
     without, *_ = path_of(with_(simulations=1, max_steps=1))
     assert [child.value for child in without.children or ()] == [0.0, 0.0]
+
+
+def test_a_step_is_worth_how_sure_the_policy_is_and_an_end_how_it_ends_on_top() -> None:
+    """P(right) is 0.9 behind a 1 and 0.2 behind a 2; from the fifth step on it counts half, and a third, and so on."""
+
+    def sure(wanted: Wanted) -> list[Sampled]:
+        if wanted.rated:
+            return [Sampled((), 0.0, ended=False, outcome=0.9 if wanted.prefix_ids[-1] == 1 else 0.2)]
+        return two_steps(wanted)
+
+    (path,) = together(
+        [searched(with_(simulations=8, confidence=True))], lambda asked: [sure(wanted) for _, wanted in asked]
+    )
+    assert [(child.value, child.depth) for child in path[0].children or ()] == [(0.9, 1), (0.2, 1)]
+    assert [child.value for child in path[1].children or ()] == [pytest.approx(1.9), pytest.approx(-0.8)]
+    assert [node.prefix_ids for node in path] == [(), (1,), (1, 1)]
+    assert [confidence_value(0.6, depth) for depth in (1, 4, 5, 6)] == pytest.approx([0.6, 0.6, 0.3, 0.2])
 
 
 def test_no_simulation_looks_further_than_its_depth() -> None:

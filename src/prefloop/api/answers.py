@@ -1,6 +1,7 @@
 """`prefloop.sample` and `prefloop.judge`: answers of a model, and what a judge says of answers."""
 
 from collections.abc import Callable, Iterator, Mapping
+from os import PathLike
 from typing import Any
 
 from prefloop.api.models import Model, Tokenizer, directory_of, folder_for, write_rows
@@ -25,6 +26,7 @@ def sample(
     seed: int = 0,
     device: str = "auto",
     threads: int | None = None,
+    run: str | PathLike[str] | None = None,
     **settings: Any,
 ) -> list[Row]:
     """Draws answers: one row each, all of a prompt together, prompts in the order in which they were given.
@@ -38,6 +40,7 @@ def sample(
         seed: of all draws. Batches change none of them.
         device: `auto`, `cuda`, `mps` or `cpu`.
         threads: of the CPU.
+        run: a folder that keeps what is done, so that the same call goes on where it was stopped; None keeps nothing.
         settings: of a sample step: `temperature`, `top_p`, `max_new_tokens`, `stop` and the others.
 
     Returns:
@@ -51,7 +54,7 @@ def sample(
     asked: dict[str, Row] = {}
     for number, row in enumerate(given):
         asked.setdefault(prompt_of(row, f"prompts, row {number}").prompt_id, row)
-    with folder_for(None) as folder:
+    with folder_for(run) as folder:
         file = folder / "prompts.jsonl"
         lines = [
             Given(prompt=prompt_of(row, "prompts")).model_dump(mode="json", exclude_none=True) for row in asked.values()
@@ -102,6 +105,7 @@ def judge(
     seed: int = 0,
     device: str = "auto",
     threads: int | None = None,
+    run: str | PathLike[str] | None = None,
 ) -> list[Row]:
     """Says of each answer what a judge thinks of it.
 
@@ -114,6 +118,8 @@ def judge(
         seed: of a judge that draws.
         device: where a judge that is a model is held.
         threads: of the CPU.
+        run: a folder that keeps what is done, so that the same call goes on where it was stopped and asks nothing
+            twice; None keeps nothing. Functions are called again.
 
     Returns:
         The rows, each with its score under `name`; None where the judge gave no valid verdict.
@@ -129,7 +135,7 @@ def judge(
             for number, (row, (prompt, response)) in enumerate(zip(given, answers, strict=True))
         ]
     asked = {"type": judge} if isinstance(judge, str) else dict(judge)
-    with folder_for(None) as folder:
+    with folder_for(run) as folder:
         file = folder / "answers.jsonl"
         lines = [one.model_dump(mode="json", exclude_none=True) for one in together(answers)]
         write_rows(file, lines)

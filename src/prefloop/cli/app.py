@@ -334,7 +334,7 @@ def sample(
     changes: Changes = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Sample a model's answers to prompts: rows of prompt and completion."""
+    """Sample a model's answers to prompts: rows of prompt and completion. The same command again goes on."""
     from prefloop.cli.on_files import sample_command
 
     with human_text(json_file):
@@ -352,7 +352,7 @@ def score(
     seed: Annotated[int, typer.Option(min=0, help="Of a judge that draws.")] = 0,
     json_file: JsonFile = None,
 ) -> None:
-    """Say what a judge thinks of each answer: the rows again, with a score."""
+    """Say what a judge thinks of each answer: the rows again, with a score. The same command again goes on."""
     from prefloop.cli.on_files import score_command
 
     with human_text(json_file):

@@ -1,9 +1,11 @@
 """`prefloop sample`, `score`, `pair` and `train`: one stage on files, by the functions of the Python API."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import reduce
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 from prefloop.cli.console import output
@@ -28,7 +30,8 @@ def sample_command(source: str, out: Path, model: str, seed: int, changes: Seque
         messages = [one.model_dump(mode="json", exclude_defaults=True) for one in given.prompt.messages]
         gold = {} if given.prompt.answer is None else {"answer": given.prompt.answer}
         rows.append({"prompt": messages, **gold})
-    return _written(out, sample(model, rows, seed=seed, **_settings(changes, "num_samples=4")))
+    with _kept(out) as run:
+        return _written(out, sample(model, rows, seed=seed, run=run, **_settings(changes, "num_samples=4")))
 
 
 def score_command(source: str, out: Path, judge: str, model: str, name: str, seed: int) -> dict[str, Any]:
@@ -36,7 +39,8 @@ def score_command(source: str, out: Path, judge: str, model: str, name: str, see
     from prefloop.api import judge as judged
 
     _require_new(out)
-    return _written(out, judged(_rows(source), judge_of(judge), model=model, name=name, seed=seed))
+    with _kept(out) as run:
+        return _written(out, judged(_rows(source), judge_of(judge), model=model, name=name, seed=seed, run=run))
 
 
 def pair_command(source: str, out: Path, rule: str, score: str, changes: Sequence[str]) -> dict[str, Any]:
@@ -77,6 +81,26 @@ def _rows(source: str) -> Rows:
 
 def _settings(changes: Sequence[str], example: str) -> dict[str, Any]:
     return numbers(reduce(merge, (setting(one, example=example) for one in changes), {}))
+
+
+@contextmanager
+def _kept(out: Path) -> Generator[Path]:
+    """A folder beside the file, which keeps what is done of it until it is written: the same command goes on.
+
+    Raises:
+        DataError: there is another folder of this name.
+    """
+    run = out.with_name(f"{out.name}.run")
+    done = run / "steps"
+    if run.exists() and not done.is_dir():
+        raise DataError(f"{run}: is in the way of what is kept until {out.name} is written. Name another file.")
+    try:
+        yield run
+    except BaseException:
+        if not done.is_dir():
+            rmtree(run, ignore_errors=True)  # nothing was begun
+        raise
+    rmtree(run)
 
 
 def _require_new(out: Path) -> None:

@@ -374,6 +374,26 @@ class LlmJudge(JudgeSettings):
         return self
 
 
+class LlmStepsJudge(LlmJudge):
+    """A language model, asked of every step of a solution whether it is right; for the rules of Step-DPO.
+
+    It sees the solution up to that step. A step's verdict is the probability that it is right.
+    """
+
+    scores: ClassVar[bool] = False
+    type: Literal["llm_steps"]  # pyright: ignore[reportIncompatibleVariableOverride]
+    prompt: str | None = None
+    """A file of your own that shows one answer, the solution up to a step, and reads a choice: A for right. Default:
+    last_step_at_once."""
+    steps: Literal["labels", "lines"] = "labels"
+    """What a step is: what stands behind a label, `Step 1:`, at the beginning of a line; or a line (GSM8K)."""
+
+    @property
+    def takes(self) -> tuple[Shown, ...]:
+        """One answer."""
+        return ("one",)
+
+
 JudgeConfig = Annotated[
     VaderJudge
     | ShorterJudge
@@ -384,6 +404,7 @@ JudgeConfig = Annotated[
     | ExactMatchJudge
     | FinalNumberJudge
     | LlmJudge
+    | LlmStepsJudge
     | ArithmeticStepsJudge
     | HumanJudge
     | PythonJudge

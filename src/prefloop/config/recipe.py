@@ -41,7 +41,7 @@ class MachineConfig(Config):
     """Whether layers keep only what they read and compute the rest again going backward: a third slower, far less
     memory, the same numbers. `auto` where the memory that `plan` prints would not be enough otherwise."""
     rows: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Answers that are decoded together."""
+    """Answers that grow together; `auto`: 128, on a GPU 512, or as many as fit into memory."""
     checkpoint_steps: Annotated[int, Field(ge=1)] = 10
     """Optimiser steps between checkpoints: what a crash in training can cost."""
     keep_last: Annotated[int, Field(ge=1)] = 1

@@ -282,6 +282,11 @@ class SearchStep(ReadingStep):
     rollouts: Annotated[int, Field(ge=0)] = 1
     """Solutions that are sampled behind each new step: the mean of their ends, 1 or -1, is its value. 0: a step is
     worth what the one before it is, until a simulation meets an end."""
+    worth: Literal["rollouts", "confidence"] = "rollouts"
+    """What a new step is worth: how rollouts behind it end; or, as in the paper, how sure the policy itself is that the
+    solution is right so far: P(A) of prompt `last_step_at_once`, divided by max(its depth - 3, 1); an end adds 1 where
+    it
+    is right, -1 where it is wrong."""
     w_exp: Annotated[float, Field(ge=0)] = 1.0
     """Weight of exploration in PUCT."""
     length_penalty: Annotated[float, Field(ge=0)] = 1.25
@@ -300,6 +305,12 @@ class SearchStep(ReadingStep):
     """Longest rollout behind a step, in tokens."""
     wave: Annotated[int, Field(ge=1)] = 64
     """Prompts that are searched side by side and written together: what a crash can cost."""
+
+    @model_validator(mode="after")
+    def _is_worth_one_thing(self) -> "SearchStep":
+        if self.worth == "confidence" and self.rollouts != type(self).model_fields["rollouts"].default:
+            raise ValueError("rollouts have no effect where worth is confidence. Remove one of the two")
+        return self
 
 
 BUDGET = ("max_calls", "max_cost")

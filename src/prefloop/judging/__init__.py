@@ -5,15 +5,18 @@ from prefloop.judging.answers import Answers, Budget, KeptJudge, Remembering, To
 from prefloop.judging.apart import Apart, alone
 from prefloop.judging.designs import Plan, asked, most_calls, plan_of
 from prefloop.judging.human import OPEN, Human, ReadAnswers, read_answers
+from prefloop.judging.judge_prompt import judge_prompt
 from prefloop.judging.likelihoods import Likelihood
 from prefloop.judging.llm import Llm
-from prefloop.judging.make import JudgeMachine, check_judge, fetch_judge, make_judge, read_from_outside
+from prefloop.judging.llm_steps import LlmSteps
+from prefloop.judging.make import LAST_STEP, JudgeMachine, check_judge, fetch_judge, make_judge, read_from_outside
 from prefloop.judging.pairwise_model import PairwiseModel
 from prefloop.judging.protocol import Ask, AsksAnother, Judge, Kind, Verdict
 from prefloop.judging.record import ask_each, judgments
 from prefloop.judging.reward_model import RewardModel
 
 __all__ = [
+    "LAST_STEP",
     "OPEN",
     "Answers",
     "Apart",
@@ -27,6 +30,7 @@ __all__ = [
     "Kind",
     "Likelihood",
     "Llm",
+    "LlmSteps",
     "PairwiseModel",
     "Plan",
     "ReadAnswers",
@@ -43,6 +47,7 @@ __all__ = [
     "disagreement",
     "fetch_judge",
     "figures",
+    "judge_prompt",
     "judgments",
     "make_judge",
     "most_calls",

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from math import exp, inf, isfinite, log
 from typing import Any, Generic, Protocol, TypeVar
 
-from transformers import AutoConfig
+import torch
+from peft import PeftModel
+from transformers import AutoConfig, PreTrainedModel
 
 from prefloop.config import JudgeServer
-from prefloop.policy import PolicyFiles, TokenRow, Workbench, score_rows
+from prefloop.judging.sequence_scores import trees_within
+from prefloop.policy import PolicyFiles, TokenRow, TreeScores, Workbench, score_rows
 from prefloop.records import Message, Prompt
 from prefloop.sampling import Draw, LocalPolicies, Patience, Pool, SamplingSettings, authorization
 from prefloop.sampling.endpoints import BadAnswerError, RefusedError
@@ -112,13 +115,26 @@ class LocalChat:
         if not rows:
             return
         with self.bench.for_scoring(self.policy) as model:
-            logps = list(score_rows(model, rows, self.tokens_per_batch))
+            logps = self._in_trees(model, rows) if self.bench.takes_trees else [*self._in_rows(model, rows)]
         of_question: dict[int, dict[str, float]] = {}
         for (number, choice), logp in zip(asked, logps, strict=True):
             of_question.setdefault(number, {})[choice] = logp
         for number, found in of_question.items():
             best = max(found, key=found.__getitem__)
             yield number, Said(best, len(ids[number]), len(tokens[best]), found)
+
+    def _in_rows(self, model: PreTrainedModel | PeftModel, rows: Sequence[TokenRow]) -> Iterator[float]:
+        return score_rows(model, rows, self.tokens_per_batch)
+
+    def _in_trees(self, model: PreTrainedModel | PeftModel, rows: Sequence[TokenRow]) -> list[float]:
+        """Log-probability of each row's answer; what questions begin with alike passes once, and with all choices."""
+        found = [0.0] * len(rows)
+        for batch in trees_within([(*row.prompt_ids, *row.answer_ids) for row in rows], self.tokens_per_batch):
+            with torch.inference_mode():
+                logps = TreeScores.of(model, [rows[number] for number in batch]).logps()
+            for number, logp in zip(batch, logps.tolist(), strict=True):
+                found[number] = logp
+        return found
 
 
 @dataclass(frozen=True)

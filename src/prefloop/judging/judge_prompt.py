@@ -17,13 +17,19 @@ from prefloop.judging.protocol import Ask
 from prefloop.judging.verdicts import SCORE, SCORE_OF, VERDICT
 from prefloop.records import Message, digest
 
-Reads = Literal["score", "scores", "verdict", "choice"]
-"""How its answer is read: one score, a score of each answer, [[A]] [[B]] or [[C]], or a single letter A or B."""
+Reads = Literal["score", "scores", "verdict", "choice", "expected_score"]
+"""How its answer is read: one score, a score of each answer, [[A]] [[B]] or [[C]], a single letter A or B, or a single
+digit, whose expectation is the score. Of one answer the letter says whether it is right; it is asked twice, with the
+letters exchanged, so that what a model gives to a letter cancels."""
 
-READS: Mapping[Shown, tuple[Reads, ...]] = {"one": ("score",), "two": ("verdict", "choice"), "all": ("scores",)}
+READS: Mapping[Shown, tuple[Reads, ...]] = {
+    "one": ("score", "expected_score", "choice"),
+    "two": ("verdict", "choice"),
+    "all": ("scores", "expected_score"),
+}
 DEFAULTS: Mapping[Shown, str] = {"one": "additive", "two": "compare", "all": "six_points_jointly"}
 """Which shipped prompt is used where none is named."""
-PLACEHOLDERS = ("conversation", "answers", "gold", "mark", "labels", "lowest", "highest")
+PLACEHOLDERS = ("conversation", "answers", "gold", "mark", "label", "labels", "right", "wrong", "lowest", "highest")
 PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 
 
@@ -41,16 +47,32 @@ class PromptFile(Config):
     system: str = ""
     """The system turn; empty for none."""
     user: str
-    """The user's turn, with `{conversation}` and `{answers}` where these belong, and `{gold}` for the gold answer."""
+    """The user's turn, with `{conversation}` and `{answers}` where these belong, and `{gold}` for the gold answer.
+
+    Where all answers are shown and a score is read off one digit, it is asked about one after the other, `{label}`.
+    """
     again: str
     """What is said when an answer could not be read."""
+
+    @model_validator(mode="after")
+    def _has_a_scale(self) -> "PromptFile":
+        one_digit = self.reads == "expected_score"
+        if (one_digit and self.shows == "all") != ("{label}" in self.user):
+            raise ValueError("{label}, the answer that is asked about, goes with shows: all and reads: expected_score")
+        if (self.shows == "one" and self.reads == "choice") != ("{right}" in self.user and "{wrong}" in self.user):
+            raise ValueError("{right} and {wrong}, letters, go with shows: one and reads: choice")
+        if self.reads not in {"score", "scores", "expected_score"}:
+            return self
+        if self.lowest is None or self.highest is None:
+            raise ValueError("a score needs lowest and highest")
+        if one_digit and not (self.lowest < self.highest and {self.lowest, self.highest} <= set(map(float, range(10)))):
+            raise ValueError("a score that is read off one digit needs lowest and highest among 0 to 9")
+        return self
 
     @model_validator(mode="after")
     def _is_whole(self) -> "PromptFile":
         if self.reads not in READS[self.shows]:
             raise ValueError(f"reads: {self.reads} does not go with shows: {self.shows}, which has {READS[self.shows]}")
-        if self.reads in {"score", "scores"} and (self.lowest is None or self.highest is None):
-            raise ValueError("a score needs lowest and highest")
         for name in ("conversation", "answers"):
             if f"{{{name}}}" not in self.user:
                 raise ValueError(f"user does not have {{{name}}}, so that the judge would not see it")
@@ -73,18 +95,35 @@ class JudgePrompt:
         """Hash of what it says."""
         return digest(self.file.model_dump(mode="json"))
 
-    def messages(self, ask: Ask, control: re.Pattern[str]) -> tuple[Message, ...]:
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """Answers of the model whose probabilities are the verdict."""
+        if self.file.reads == "choice":
+            return ("A", "B")
+        if self.file.reads != "expected_score":
+            return ()
+        return tuple(str(score) for score in range(int(self.file.lowest or 0), int(self.file.highest or 0) + 1))
+
+    def parts(self, ask: Ask) -> list[str]:
+        """What is asked one after the other about an ask: its answers by label, or each letter for right."""
+        if self.file.shows == "one" and self.file.reads == "choice":
+            return ["A", "B"]
+        labels = labels_of(self.file.shows, len(ask.subjects))
+        return labels if self.file.shows == "all" and self.file.reads == "expected_score" else [""]
+
+    def messages(self, ask: Ask, control: re.Pattern[str], label: str = "") -> tuple[Message, ...]:
         """The conversation with the judge that asks about an ask.
 
         Args:
             ask: the prompt, and the answers in the order in which they are shown.
+            label: the answer that is asked about, or the letter that means right, where one is after the other.
             control: control tokens of the judge's model; spelt out in an answer they are broken, so that no answer can
                 end its turn.
 
         Raises:
             DataError: the prompt file shows the gold answer, and the prompt has none.
         """
-        filled = self._filled(ask, control)
+        filled = self._filled(ask, control) | {"label": label, "right": label, "wrong": "A" if label == "B" else "B"}
         asking = Message(role="user", content=_fill(self.file.user, filled).strip())
         if not self.file.system:
             return (asking,)

@@ -16,6 +16,7 @@ from prefloop.config import (
     JudgeConfig,
     LengthWindowJudge,
     LlmJudge,
+    LlmStepsJudge,
     LogLikelihoodJudge,
     LongerJudge,
     PairwiseModelJudge,
@@ -28,12 +29,14 @@ from prefloop.config import (
     Shown,
     VaderJudge,
 )
+from prefloop.errors import RecipeError
 from prefloop.judging.arithmetic import ArithmeticSteps, TextOf
 from prefloop.judging.chat import Chat, LocalChat, ServerChat
 from prefloop.judging.human import Human
-from prefloop.judging.judge_prompt import judge_prompt
+from prefloop.judging.judge_prompt import JudgePrompt, judge_prompt
 from prefloop.judging.likelihoods import Likelihood
 from prefloop.judging.llm import Llm
+from prefloop.judging.llm_steps import LlmSteps
 from prefloop.judging.pairwise_model import PairwiseModel
 from prefloop.judging.protocol import Judge
 from prefloop.judging.python_function import PythonFunction, function_of, source_of
@@ -92,8 +95,9 @@ def make_judge(config: JudgeConfig, machine: JudgeMachine = ANYWHERE, shows: Sho
         shows: how many answers it is shown in one ask.
     """
     if isinstance(config, LlmJudge):
-        prompt = judge_prompt(config.prompt, shows)
-        return Llm(config, prompt, _model_name(config, machine), lambda: _chat(config, machine))
+        prompt = _prompt(config, shows)
+        llm = Llm(config, prompt, _model_name(config, machine), lambda: _chat(config, machine))
+        return LlmSteps(config, llm, machine.text_of) if isinstance(config, LlmStepsJudge) else llm
     if isinstance(config, RewardModelJudge):
         return RewardModel(config, machine.device, machine.tokens_per_batch)
     if isinstance(config, PairwiseModelJudge):
@@ -104,6 +108,23 @@ def make_judge(config: JudgeConfig, machine: JudgeMachine = ANYWHERE, shows: Sho
     if isinstance(config, ImplicitRewardJudge | LogLikelihoodJudge):
         return Likelihood(config, machine.bench, machine.policies, machine.tokens_per_batch)
     return RULES[type(config)](config)
+
+
+LAST_STEP = "last_step_at_once"
+"""Which shipped prompt asks about the steps of solutions."""
+
+
+def _prompt(config: LlmJudge, shows: Shown) -> JudgePrompt:
+    """What the judge is asked by (RecipeError where that is unfit)."""
+    if not isinstance(config, LlmStepsJudge):
+        return judge_prompt(config.prompt, shows)
+    found = judge_prompt(config.prompt or LAST_STEP, "one")
+    if found.file.reads != "choice":
+        raise RecipeError(
+            f"judge.prompt {found.name} reads a {found.file.reads}, but steps are right or wrong. Take one that reads "
+            f"a choice, such as {LAST_STEP}."
+        )
+    return found
 
 
 def _model_name(config: LlmJudge, machine: JudgeMachine) -> str:
@@ -146,7 +167,7 @@ def check_judge(config: JudgeConfig, shows: Shown = "one") -> None:
         case RewardServerJudge():
             authorization(config.server.key, "judge.server.key")
         case LlmJudge():
-            judge_prompt(config.prompt, shows)
+            _prompt(config, shows)
             if config.model is not None:
                 check_model(config.model)
             if config.server is not None:
@@ -171,7 +192,7 @@ def read_from_outside(config: JudgeConfig, shows: Shown = "one") -> Mapping[str,
         case RewardModelJudge() | PairwiseModelJudge():
             return {"judge model": identity_of_reward_model(config.model)}
         case LlmJudge():
-            prompt = {"judge prompt": judge_prompt(config.prompt, shows).identity}
+            prompt = {"judge prompt": _prompt(config, shows).identity}
             return prompt if config.model is None else {**prompt, "judge model": _identity(config.model)}
         case _:
             return {}

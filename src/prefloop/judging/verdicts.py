@@ -23,6 +23,7 @@ SCORE = re.compile(rf"\bscore\b{_BETWEEN}{_NUMBER}", re.IGNORECASE)
 SCORE_OF = re.compile(rf"\bscore of answer\s*#?(?P<label>\d+)\b{_BETWEEN}{_NUMBER}", re.IGNORECASE)
 VERDICT = re.compile(r"\[\[\s*([ABC])\s*\]\]")
 LETTER = re.compile(r"(?:[^\w\u200b]|_)*([AB])(?:[^\w\u200b]|_)*")  # a space without width marks a quotation
+DIGITS = re.compile(r"(?:[^\w\u200b+-]|_)*(\d+)(?:[^\w\u200b]|_)*")
 OBJECT = re.compile(r"\{[^{}]*\}")
 
 
@@ -40,6 +41,12 @@ def choice_in(text: str) -> float | None:
     """P(the first is better) where the whole text is the letter A or B, whatever marks stand around it."""
     found = LETTER.fullmatch(text.strip())
     return None if found is None else PREFERENCES[found[1]]
+
+
+def number_in(text: str, numbers: Sequence[str]) -> float | None:
+    """The one of some numbers that the whole text is, whatever marks stand around it."""
+    found = DIGITS.fullmatch(text.strip())
+    return float(found[1]) if found is not None and found[1] in numbers else None
 
 
 def scores_in(text: str, count: int, lowest: float, highest: float) -> tuple[float | None, ...]:

@@ -1,7 +1,7 @@
 """What every step of a recipe needs of this machine, by the longest prompts and answers that it could meet."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from prefloop.config import EvaluateStep, LoraConfig, Recipe, SampleStep, Search
 from prefloop.loop.amounts import Ledger
 from prefloop.loop.artifact import Artifact
 from prefloop.loop.largest import largest_of, longest_prompts
-from prefloop.loop.machine import available_memory, resident_memory
+from prefloop.loop.machine import available_memory, resident_memory, total_memory
 from prefloop.loop.needs import Beside, Need, checkpoints, policies, records, sampling_need, scoring_need, training_need
 from prefloop.loop.steps.evaluate import KL_TOKENS_PER_BATCH
 from prefloop.loop.steps.train import layout_of
@@ -20,10 +20,12 @@ from prefloop.objectives import find_objective
 from prefloop.policy import BatchShape, ChatCodec, ModelFacts, Part, model_facts
 from prefloop.policy.memory import MOMENTS
 from prefloop.policy.model_files import CONVERSATION_FILES
-from prefloop.sampling import DEFAULT_ROWS, PROBE_TOKENS, PROBES
+from prefloop.sampling import DEFAULT_ROWS, DEFAULT_ROWS_ON_GPU, LEAST_ROWS, PROBE_TOKENS, PROBES
 
 PROOF_TOKENS = 64
 """Of a short question in a template and its answer, about."""
+SHARE_FOR_SAMPLING = 0.8
+"""Of all memory that there is, where the number of answers that grow together is left to us."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class Appraiser:
         self.program = Part("program", held, "this process before it has loaded a model, measured")
         free = torch.cuda.mem_get_info()[0] if on_cuda else available_memory()
         self.available = None if free is None else free + held
+        self.total = torch.cuda.mem_get_info()[1] if on_cuda else total_memory()
+        self._most_rows = DEFAULT_ROWS_ON_GPU if on_cuda else DEFAULT_ROWS
 
     def need(self, artifact: Artifact) -> Need | None:
         """What a step needs at its peak; None where it loads no model, or nothing is known of the model."""
@@ -116,19 +120,19 @@ class Appraiser:
         lora = self._lora(artifact.inputs["policy"])
         together = min(settings.wave, len(longest_prompts(artifact.inputs["prompts"], self.recipe)))
         samples = settings.num_actions * max(settings.rollouts, 1)
-        wanted = self.recipe.machine.rows
         begun = min(settings.max_steps * settings.max_step_tokens, settings.max_new_tokens)
-        return sampling_need(
+        needed = partial(
+            sampling_need,
             self.facts(lora),
             self.program,
             copies=1 + (lora is not None),
             components=1,
-            rows=min(DEFAULT_ROWS if wanted == "auto" else wanted, together * samples),
             prompts=together,
             samples=samples,
             prompt_tokens=self._longest_prompt(artifact.inputs["prompts"]) + begun,
             new_tokens=settings.max_new_tokens,
         )
+        return self._with_rows(together * samples, lambda rows: needed(rows=rows))
 
     def _sampling(self, artifact: Artifact, settings: SampleStep) -> Need:
         policies = {one.identity: one for one in artifact.inputs["policy"]}
@@ -136,19 +140,31 @@ class Appraiser:
         merged = sum(self._lora([one]) is not None for one in policies.values())
         prompts = longest_prompts(artifact.inputs["prompts"], self.recipe)
         together = min(settings.wave, len(prompts))
-        wanted = self.recipe.machine.rows
-        rows = min(DEFAULT_ROWS if wanted == "auto" else wanted, together * settings.num_samples)
-        return sampling_need(
+        needed = partial(
+            sampling_need,
             self.facts(lora),
             self.program,
             copies=1 + merged + max(0, len(policies) - merged - 1),
             components=2 if settings.contrast is not None else len(settings.policies),
-            rows=rows,
             prompts=together,
             samples=settings.num_samples,
             prompt_tokens=self._longest_prompt(artifact.inputs["prompts"]) + self._longest_text(settings.instructions),
             new_tokens=settings.max_new_tokens,
         )
+        return self._with_rows(together * settings.num_samples, lambda rows: needed(rows=rows))
+
+    def _with_rows(self, answers: int, needed: Callable[[int], Need]) -> Need:
+        """What the answers need that grow together: as many as the machine says, or as fit into its memory.
+
+        All memory counts, whatever is free or held now: a step that is gone on with has the rows that it began with.
+        """
+        wanted = self.recipe.machine.rows
+        rows = self._most_rows if wanted == "auto" else wanted
+        if wanted == "auto" and self.total is not None:
+            fits = SHARE_FOR_SAMPLING * self.total + self.program.bytes
+            while rows > LEAST_ROWS and needed(min(rows, answers)).bytes > fits:
+                rows -= LEAST_ROWS
+        return replace(needed(min(rows, answers)), rows=rows)
 
     def _longest_text(self, instructions: Iterable[str]) -> int:
         """Tokens of the longest instruction."""

@@ -21,6 +21,26 @@ def available_memory() -> int | None:
     return min((*limits, *cgroup_room(CGROUPS, _cgroup())), default=None)
 
 
+def total_memory() -> int | None:
+    """Bytes that this process could ever get, whatever else runs now: the same whenever it is asked on one machine.
+
+    None where the system does not say.
+    """
+    found = _kilobytes(Path("/proc/meminfo"), "MemTotal")
+    if found is None and "SC_PHYS_PAGES" in os.sysconf_names:
+        found = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min((*([] if found is None else [found]), *cgroup_limits(CGROUPS, _cgroup())), default=None)
+
+
+def cgroup_limits(root: Path, group: PurePosixPath) -> Iterator[int]:
+    """What each cgroup from the process's own up to the root allows at most."""
+    for folder in (root / group, *(root / parent for parent in group.parents)):
+        try:
+            yield int((folder / "memory.max").read_text())
+        except (OSError, ValueError):
+            continue  # "max", or no controller here: no limit
+
+
 def cgroup_room(root: Path, group: PurePosixPath) -> Iterator[int]:
     """What each cgroup from the process's own up to the root still allows; files in the page cache can go.
 

@@ -56,6 +56,8 @@ class Need:
     """The batch that it was computed for."""
     recompute: bool = False
     """Layers are computed again going backward (gradient checkpointing)."""
+    rows: int | None = None
+    """Answers that may grow together, of sampling; the shape has fewer where there are not so many."""
 
 
 Beside = Literal["none", "same base", "adapter on the same base", "other weights"]
@@ -110,7 +112,8 @@ def sampling_need(
         inner_values(facts, passed),
         logits(facts, rows, SAMPLED_LOGIT_COPIES + components - 1, f"{rows} rows"),
     )
-    return _need("sampling", parts, f"{rows} answers of {new_tokens} tokens after prompts of {prompt_tokens}")
+    shape = f"{rows} answers that grow together, of {new_tokens} tokens after prompts of {prompt_tokens}"
+    return _need("sampling", parts, shape)
 
 
 def scoring_need(

@@ -42,6 +42,8 @@ class PlannedStep:
     """What its judge calls cost, or have cost, in US dollars; None where nothing is judged."""
     memory: int | None
     """Bytes at the peak of the step; None where no model is loaded, or nothing is known of it."""
+    rows: int | None = None
+    """Answers that grow together, where the step samples in this process."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,7 @@ def _planned(step: Forecast, amounts: StepAmounts, recipe: Recipe, need: Need | 
         actual=amounts.actual,
         price=_price(settings.judge, amounts) if isinstance(settings, JudgeStep) else None,
         memory=None if need is None else need.bytes,
+        rows=None if need is None else need.rows,
     )
 
 

@@ -93,6 +93,7 @@ def run_recipe(
     if strict:
         require_clean(loaded, resources.bench.codec)
     planned = plan(loaded, run, models)
+    resources.rows.update({step.path: step.rows for step in planned.steps if step.rows is not None})
     try_largest(loaded, run, models, resources, progress, until=until, reuse=reuse)
     run.mkdir(parents=True, exist_ok=True)
     with Stage(run, resources, progress, reuse) as stage:

@@ -27,6 +27,7 @@ from prefloop.pairing.judge_forms import (
 from prefloop.pairing.kept_pairs import clear_pairs, not_outdone
 from prefloop.pairing.learnable import learnable
 from prefloop.pairing.length_corrected import dice, length_corrected
+from prefloop.pairing.new_prompts import prompt_writing, written_prompts
 from prefloop.pairing.online import iid, max_max, max_min, max_min_length, max_random
 from prefloop.pairing.own_answer import own_answer
 from prefloop.pairing.preferred import preferred
@@ -94,6 +95,7 @@ __all__ = [
     "pair_winner",
     "preference_messages",
     "preferred",
+    "prompt_writing",
     "prompted",
     "ranking",
     "rating",
@@ -116,5 +118,6 @@ __all__ = [
     "win_rates",
     "with_goal",
     "worst_of_k",
+    "written_prompts",
     "wrong_choices",
 ]

@@ -2,12 +2,13 @@
 
 Two rules: the first makes a prompt of every solution up to its first bad step; after more solutions have been sampled
 from there, the second makes the pairs. Verdicts on steps are judgments of kind `steps`: a span of tokens a step, which
-begins behind the step's label, and for each 1 (right), 0.5 (neutral), 0 (wrong) or None. Verdicts on final answers are
-judgments of kind `label`: 1 right, 0 wrong, None for an answer without a final one, which counts as wrong.
+begins behind the step's label, and for each 1 (right), 0.5 (neutral), 0 (wrong), or how likely it is right; or None.
+Verdicts on final answers are judgments of kind `label`: 1 right, 0 wrong, None for an answer without a final one, which
+counts as wrong.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -16,15 +17,21 @@ from prefloop.pairing.registry import Dropped, rule
 from prefloop.pairing.steps import FirstBad
 from prefloop.records import Example, Group, Judgment, Prompt, Response, Span
 
+Bad = FirstBad | Literal["least_likely"]
+"""Which verdict makes a step the first bad one: below 0.5; below 1; or the first of the lowest, whatever it is: a wrong
+solution has a wrong step, and a language model's probabilities need not be centred."""
 BELOW: dict[FirstBad, float] = {"incorrect": 0.5, "incorrect_or_neutral": 1.0}
 """A step is bad where its verdict is below this."""
 
 
-def _first_bad(group: Group, response: Response, first_bad: FirstBad) -> Span | None:
+def _first_bad(group: Group, response: Response, first_bad: Bad) -> Span | None:
     """Tokens of the first step that the first verdict on the response calls bad."""
     verdict = _steps(group, response)
     if verdict is None:
         return None
+    if first_bad == "least_likely":
+        known = [(value, span) for span, value in zip(verdict.spans, verdict.values, strict=True) if value is not None]
+        return min(known)[1] if known else None
     for span, value in zip(verdict.spans, verdict.values, strict=True):
         if value is not None and value < BELOW[first_bad]:
             return span
@@ -51,7 +58,7 @@ def _right(group: Group) -> dict[str, bool]:
 def first_bad_steps(
     group: Group,
     *,
-    first_bad: FirstBad = "incorrect",
+    first_bad: Bad = "incorrect",
     max_per_question: Annotated[int, Field(ge=1)] = 2,
 ) -> Iterator[Prompt | Dropped]:
     """The beginning of every wrong solution, up to the first bad step, as a prompt to sample better steps from.
@@ -81,9 +88,7 @@ def first_bad_steps(
 
 
 @rule(writes=Example, roles=("chosen", "rejected"), of_each="answer")
-def better_steps(
-    group: Group, *, first_bad: FirstBad = "incorrect", verified: bool = False
-) -> Iterator[Example | Dropped]:
+def better_steps(group: Group, *, first_bad: Bad = "incorrect", verified: bool = False) -> Iterator[Example | Dropped]:
     """The next step of every continuation that ends right, against the bad step that it replaces.
 
     Only the step's own tokens are behind the prompt; EOS belongs to it only where the step ends the answer. A step that
@@ -122,9 +127,7 @@ def better_steps(
             yield Dropped("no better step")
 
 
-def _rejected(
-    group: Group, prompt: Prompt, right: Mapping[str, bool], first_bad: FirstBad
-) -> tuple[Response, Span] | None:
+def _rejected(group: Group, prompt: Prompt, right: Mapping[str, bool], first_bad: Bad) -> tuple[Response, Span] | None:
     """The solution with a wrong end that a prompt is the beginning of, and its bad step."""
     length = len(prompt.prefix_ids)
     wrong = [one for one in group.responses if not right.get(one.response_id, True)]
@@ -143,7 +146,7 @@ def _step_at(group: Group, response: Response, start: int, verified: bool) -> Sp
         return None
     for span, value in zip(verdict.spans, verdict.values, strict=True):
         if span[0] == start and span[1] > start:
-            return span if value == 1 or not verified else None
+            return span if (value or 0.0) > 0.5 or not verified else None
     return None
 
 

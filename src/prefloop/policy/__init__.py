@@ -21,6 +21,7 @@ from prefloop.policy.source import ModelDescription, ModelSource, check_model, d
 from prefloop.policy.template import ChatCodec
 from prefloop.policy.tree_scores import TreeScores, takes_trees
 from prefloop.policy.trees import Forest
+from prefloop.policy.weight_layout import lay_out
 from prefloop.policy.workbench import PolicyFiles, Trainable, Workbench, return_freed_memory
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "describe_model",
     "encoded",
     "grows_answers",
+    "lay_out",
     "model_facts",
     "model_identity",
     "passed_tokens",

@@ -29,6 +29,7 @@ from prefloop.policy.quantized import Quantize, quantization, require_quantizer
 from prefloop.policy.source import ModelSource
 from prefloop.policy.template import ChatCodec
 from prefloop.policy.tree_scores import takes_trees
+from prefloop.policy.weight_layout import lay_out
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,8 @@ class Workbench:
         self.device = device
         self._loaded: tuple[tuple[Path, Precision | None], PreTrainedModel] | None = None
         self._sampling: tuple[str, PreTrainedModel] | None = None
+        self._base_samples = False
+        """The weights of the loaded model lie as they are sampled from."""
 
     def base(self, directory: Path, nf4: Precision | None = None) -> PreTrainedModel:
         """The model of a directory, frozen; the last one stays loaded.
@@ -132,6 +135,9 @@ class Workbench:
         if self._loaded is None or self._loaded[0] != (directory, nf4):
             self._loaded = None
             self._loaded = ((directory, nf4), self._load(directory, nf4))
+        elif self._base_samples:
+            lay_out(self._loaded[1], "outputs")
+        self._base_samples = False
         return self._loaded[1]
 
     @cached_property
@@ -145,13 +151,20 @@ class Workbench:
         return grows_answers(self.base(self.source.directory))
 
     def for_sampling(self, policy: PolicyFiles) -> PreTrainedModel:
-        """A model without adapters, merged in memory where the policy has one; valid until another is asked for."""
+        """A model without adapters, merged in memory where the policy has one; valid until another is asked for.
+
+        Its weights lie as few rows are multiplied fastest (`lay_out`).
+        """
         if policy.adapter is None:
-            return self.base(policy.directory)
+            base = self.base(policy.directory)
+            lay_out(base, "inputs")
+            self._base_samples = True
+            return base
         if self._sampling is None or self._sampling[0] != policy.identity:
             self._sampling = None
             with_adapter = PeftModel.from_pretrained(deepcopy(self.base(policy.directory)), str(policy.adapter))
             self._sampling = (policy.identity, with_adapter.merge_and_unload().eval())
+            lay_out(self._sampling[1], "inputs")
         return self._sampling[1]
 
     @contextmanager

@@ -17,7 +17,12 @@ from prefloop.sampling.protocol import Answer, Draw, SamplingSettings
 from prefloop.sampling.together import grown_together
 
 DEFAULT_ROWS = 128
-"""Beyond it two cores win little (benchmarks/results/decode.md)."""
+"""Answers that grow together on a CPU, where memory lets them: beyond it two cores win little
+(benchmarks/results/decode.md)."""
+DEFAULT_ROWS_ON_GPU = 512
+"""The same on a GPU, where more rows cost next to nothing until keys and values fill its memory; not measured."""
+LEAST_ROWS = 16
+"""Fewer do not grow together, however little memory there is."""
 
 
 @dataclass(frozen=True)

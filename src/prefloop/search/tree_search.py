@@ -1,7 +1,8 @@
 """Tree search over the steps of a solution (MCTS-DPO, arXiv:2405.00451): what is sampled next, one question at a time.
 
 A search is a plan: it yields what it wants sampled and is sent what came, so that many questions go on together. Its
-statistics are `pairing/tree.py`. What a beginning is worth are the ends of rollouts behind it, +1 right and -1 wrong.
+statistics are `pairing/tree.py`. What a beginning is worth are the ends of rollouts behind it, +1 right and -1 wrong;
+or how sure the policy is that it is right so far, and for a whole solution how it ends on top of that.
 """
 
 from collections.abc import Callable, Generator, Sequence
@@ -29,6 +30,8 @@ class SearchSettings:
     """Weight of exploration."""
     length_penalty: float
     """Power of a step's length that its log-probability is divided by."""
+    confidence: bool = False
+    """A new step is worth how sure the policy is of it, divided by max(its depth - 3, 1), instead."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,10 @@ class Wanted:
 
     prefix_ids: tuple[int, ...]
     count: int
-    whole: bool
+    whole: bool = False
     """To the end of the solution; else one step."""
+    rated: bool = False
+    """No continuation, but how sure the policy is that the beginning is right: an outcome from 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ class Sampled:
     """The solution ends with it."""
     outcome: float
     """+1 where it ends right, -1 where it ends wrong or is cut; of a step that does not end the solution it is not
-    read."""
+    read. Of a beginning that is rated, how likely it is right."""
     index: int = 0
     """Among the continuations of the beginning."""
 
@@ -67,6 +72,8 @@ class Node:
     """The step that led here; None at the question."""
     value: float = 0.0
     prior: float = 1.0
+    depth: int = 0
+    """Steps behind the question."""
     visits: int = 0
     state_value: float = 0.0
     q: float = 0.0
@@ -149,6 +156,16 @@ def _simulation(
             node.q = backed.q
 
 
+def confidence_value(prob_right: float, depth: int) -> float:
+    """What a beginning is worth by the policy's own confidence (arXiv:2405.00451, section 3.1, and its code).
+
+    Args:
+        prob_right: that the policy gives to its being right so far.
+        depth: its steps.
+    """
+    return prob_right / max(depth - 3, 1)
+
+
 def _selected(node: Node, w_exp: float) -> Node:
     children = node.children or []
     scores = puct([Child(child.q, child.visits, child.prior) for child in children], node.visits, w_exp)
@@ -162,7 +179,7 @@ def _others(node: Node, below: Node | None) -> tuple[tuple[int, float], ...]:
 
 def _expansion(node: Node, settings: SearchSettings) -> Generator[Sequence[Wanted], Sequence[Sequence[Sampled]], None]:
     """Samples the steps behind a node, each kept once, and what they are worth."""
-    (steps,) = yield [Wanted(node.prefix_ids, settings.num_actions, whole=False)]
+    (steps,) = yield [Wanted(node.prefix_ids, settings.num_actions)]
     different: dict[tuple[int, ...], Sampled] = {}
     for step in steps:
         different.setdefault(step.token_ids, step)
@@ -172,9 +189,16 @@ def _expansion(node: Node, settings: SearchSettings) -> Generator[Sequence[Wante
             step,
             value=step.outcome if step.ended else node.value,
             prior=step_prior(step.sum_logp, len(step.token_ids), settings.length_penalty),
+            depth=node.depth + 1,
         )
         for step in different.values()
     ]
+    if settings.confidence:
+        found = yield [Wanted(child.prefix_ids, 1, rated=True) for child in children]
+        for child, (rated,) in zip(children, found, strict=True):
+            child.value = confidence_value(rated.outcome, child.depth)
+            if child.step is not None and child.ended:
+                child.value += child.step.outcome
     going_on = [child for child in children if not child.ended]
     if settings.rollouts and going_on:
         found = yield [Wanted(child.prefix_ids, settings.rollouts, whole=True) for child in going_on]

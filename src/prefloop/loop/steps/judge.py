@@ -14,6 +14,7 @@ from prefloop.config import (
     JudgeConfig,
     JudgeStep,
     LlmJudge,
+    LlmStepsJudge,
     PairwiseModelJudge,
     Recipe,
     RewardModelJudge,
@@ -34,6 +35,7 @@ from prefloop.judging import (
     KeptJudge,
     Likelihood,
     Llm,
+    LlmSteps,
     PairwiseModel,
     Plan,
     Remembering,
@@ -52,6 +54,7 @@ from prefloop.judging import (
     read_from_outside,
     totals,
 )
+from prefloop.judging.arithmetic import TextOf
 from prefloop.loop.artifact import Inputs
 from prefloop.loop.scope import Scope
 from prefloop.loop.steps.train import TOKENS_PER_BATCH, members_of
@@ -81,7 +84,7 @@ def make_judgments(work: Work) -> Mapping[str, float]:
     spent: Counter[str] = Counter()
     found: Totals = {}
     with _asked_here(work, settings) as tallies:
-        judges = [_as_designed(tally, settings) for tally in tallies]
+        judges = [_as_designed(tally, settings, work.resources.bench.codec.text_of) for tally in tallies]
         for shard in range(work.num_shards("responses")):
             by_judge = [list(_said(judge, _plan(work, settings, shard))) for judge in judges]
             said = [one for of_judge in by_judge for one in of_judge]
@@ -176,6 +179,8 @@ def _asked_here(work: Work, settings: JudgeStep) -> Generator[list[Tally]]:
         yield [Tally(InWaves(model, work, WAVE, member)) for member, model in enumerate(models)]
         return
     judge = make_judge(settings.judge, _machine(work, settings), shown(settings))
+    if isinstance(judge, LlmSteps):
+        judge = judge.last_step  # what is counted, paid and kept is an answer about a step
     if isinstance(judge, RewardModel | PairwiseModel | Likelihood):
         yield [Tally(InWaves(judge, work, WAVE))]
     elif isinstance(judge, Llm) and not settings.judge.kept:
@@ -245,8 +250,10 @@ def shown(settings: JudgeStep) -> Shown:
     return settings.design.shows if settings.design.shows in settings.judge.takes else "one"
 
 
-def _as_designed(judge: Judge, settings: JudgeStep) -> Judge:
-    """The judge, asked about answers one by one where it cannot be shown what the design shows."""
+def _as_designed(judge: Judge, settings: JudgeStep, text_of: TextOf) -> Judge:
+    """The judge, asked step by step, or about answers one by one where it cannot be shown what the design shows."""
+    if isinstance(settings.judge, LlmStepsJudge):
+        return LlmSteps(settings.judge, judge, text_of)
     if settings.design.shows == shown(settings):
         return judge
     return Apart(judge, compares=isinstance(settings.design, ComparingDesign))

@@ -26,7 +26,6 @@ from prefloop.pairing import with_goal
 from prefloop.policy import ChatCodec, PolicyFiles
 from prefloop.records import Prompt, Response, digest, in_pieces, read_records, shard_name, write_records
 from prefloop.sampling import (
-    DEFAULT_ROWS,
     Answer,
     Draw,
     KeptAnswers,
@@ -110,8 +109,7 @@ def _answering(work: Work, settings: SampleStep, stack: ExitStack) -> Answering:
 
 def _served_here(work: Work, settings: SampleStep) -> AbstractContextManager[Serving]:
     """The policy, or the mixture, in this process."""
-    rows = work.resources.machine.rows
-    local = LocalPolicies(work.resources.bench, DEFAULT_ROWS if rows == "auto" else rows)
+    local = LocalPolicies(work.resources.bench, work.resources.rows_of(work.artifact.path))
     policies = work.policies("policy")
     if settings.contrast is not None:
         return local.mixing(policies * 2, (settings.gap, 1 - settings.gap))

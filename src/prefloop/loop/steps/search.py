@@ -4,13 +4,15 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
-from prefloop.config import SearchStep, StepConfig
-from prefloop.judging import Ask, Judge, make_judge
+from prefloop.config import LlmJudge, Recipe, SearchStep, StepConfig
+from prefloop.judging import LAST_STEP, Ask, Judge, JudgeMachine, judge_prompt, make_judge
 from prefloop.loop.artifact import Inputs
 from prefloop.loop.scope import Scope
+from prefloop.loop.steps.train import TOKENS_PER_BATCH
 from prefloop.loop.steps.work import StepType, Work, nearest
 from prefloop.records import (
     Judgment,
@@ -23,7 +25,7 @@ from prefloop.records import (
     shard_name,
     write_records,
 )
-from prefloop.sampling import DEFAULT_ROWS, Draw, LocalPolicies, SamplingSettings, Serving, draws_for
+from prefloop.sampling import Draw, LocalPolicies, SamplingSettings, Serving, draws_for
 from prefloop.search import Node, Sampled, SearchSettings, Wanted, searched, together
 
 HOLDS: Mapping[type[Record], str] = {Prompt: "prompts", Response: "responses", Judgment: "judgments"}
@@ -61,8 +63,8 @@ def make_tree(work: Work) -> Mapping[str, float]:
 
 def _served(work: Work) -> AbstractContextManager[Serving]:
     """The policy, in this process."""
-    rows = work.resources.machine.rows
-    return LocalPolicies(work.resources.bench, DEFAULT_ROWS if rows == "auto" else rows).serving(work.policy("policy"))
+    rows = work.resources.rows_of(work.artifact.path)
+    return LocalPolicies(work.resources.bench, rows).serving(work.policy("policy"))
 
 
 def _write_wave(kept: Path, records: Sequence[Record]) -> None:
@@ -85,6 +87,7 @@ class _Searching:
         self.prompts = prompts
         self.codec = work.resources.bench.codec
         self.judge: Judge = make_judge(settings.judge)
+        self.confident = settings.worth == "confidence"
         self.drawing = SamplingSettings(settings.temperature, settings.top_p, settings.max_new_tokens)
 
     def records(self) -> list[Record]:
@@ -94,7 +97,8 @@ class _Searching:
             depth=self.settings.depth,
             max_steps=self.settings.max_steps,
             num_actions=self.settings.num_actions,
-            rollouts=self.settings.rollouts,
+            rollouts=0 if self.confident else self.settings.rollouts,
+            confidence=self.confident,
             w_exp=self.settings.w_exp,
             length_penalty=self.settings.length_penalty,
         )
@@ -103,6 +107,8 @@ class _Searching:
 
     def sampled(self, asked: Sequence[tuple[int, Wanted]]) -> list[list[Sampled]]:
         """Continuations of some beginnings, and how those end that end."""
+        if any(wanted.rated for _, wanted in asked):
+            return self.with_confidence(asked)
         found: dict[tuple[str, int, bool], Sampled] = {}
         for whole in (False, True):
             draws = [draw for number, wanted in asked if wanted.whole == whole for draw in self.draws(number, wanted)]
@@ -129,6 +135,35 @@ class _Searching:
             place, index, _ = ends[number]
             groups[place][index] = replace(groups[place][index], outcome=1.0 if verdict.values == (1.0,) else -1.0)
         return groups
+
+    def with_confidence(self, asked: Sequence[tuple[int, Wanted]]) -> list[list[Sampled]]:
+        """The same where some want to know how sure the policy is of a beginning, by the judge of steps."""
+        plain = [place for place, (_, wanted) in enumerate(asked) if not wanted.rated]
+        found = dict(zip(plain, self.sampled([asked[place] for place in plain]), strict=True))
+        rated = [place for place in range(len(asked)) if place not in found]
+        beginnings = [self.beginning(asked[place][0], asked[place][1].prefix_ids) for place in rated]
+        asks = [
+            Ask(self.prompts[asked[place][0]], (self.response(one, Sampled((), 0.0, ended=False, outcome=0.0)),))
+            for place, one in zip(rated, beginnings, strict=True)
+        ]
+        said = dict(self.confidence.judge(asks))
+        for number, place in enumerate(rated):
+            (value,) = said[number].values
+            found[place] = [Sampled((), 0.0, ended=False, outcome=value or 0.0)]
+        return [found[place] for place in range(len(asked))]
+
+    @cached_property
+    def confidence(self) -> Judge:
+        """The policy, asked whether a solution is right so far."""
+        resources = self.work.resources
+        tokens = resources.machine.tokens_per_batch
+        machine = JudgeMachine(
+            resources.bench.device,
+            TOKENS_PER_BATCH if tokens == "auto" else tokens,
+            bench=resources.bench,
+            policies={"judge": self.work.policy("policy")},
+        )
+        return make_judge(LlmJudge(type="llm", policy=self.settings.policy, prompt=LAST_STEP), machine)
 
     def beginning(self, number: int, prefix_ids: tuple[int, ...]) -> Prompt:
         """A question with a beginning of its solution."""
@@ -198,4 +233,10 @@ def _inputs(_name: str, settings: StepConfig, scope: Scope) -> Inputs:
     return {"prompts": nearest(settings, scope, Prompt), "policy": (scope.policy(settings.policy),)}
 
 
-SEARCH = StepType(make_tree, _inputs, holds=lambda _settings: HOLDS)
+def _external(_name: str, settings: StepConfig, _recipe: Recipe) -> Mapping[str, str]:
+    """What the policy is asked about its steps, where it is asked."""
+    assert isinstance(settings, SearchStep)
+    return {"judge prompt": judge_prompt(LAST_STEP, "one").identity} if settings.worth == "confidence" else {}
+
+
+SEARCH = StepType(make_tree, _inputs, holds=lambda _settings: HOLDS, external=_external)

@@ -16,6 +16,7 @@ from prefloop.loop.scope import Scope
 from prefloop.policy import ChatCodec, ModelSource, PolicyFiles, Workbench
 from prefloop.policy.model_heads import HEADS_FILE
 from prefloop.records import Record, read_folder, shard_name, shards_in
+from prefloop.sampling import DEFAULT_ROWS
 
 R = TypeVar("R", bound=Record)
 
@@ -32,6 +33,13 @@ class Resources:
     machine: MachineConfig
     recomputed: set[str] = field(default_factory=set[str])
     """Paths of train steps that would not fit unless layers are computed again; known when a run begins."""
+    rows: dict[str, int] = field(default_factory=dict[str, int])
+    """Answers that grow together, by path of the step that samples them; known when a run begins."""
+
+    def rows_of(self, path: str) -> int:
+        """Answers that grow together in a step."""
+        wanted = self.machine.rows
+        return self.rows.get(path, DEFAULT_ROWS) if wanted == "auto" else wanted
 
     @cached_property
     def bench(self) -> Workbench:
