@@ -164,7 +164,7 @@ def test_one_prompt_has_no_interval() -> None:
 def test_printed_intervals_cover_the_truth_as_often_as_stated() -> None:
     """400 frontiers of 120 prompts that are easier or harder at all points: of a point, at equal KL, and an area."""
     points = {"a": (0.0, 0.0), "b": (1.0, 1.0), "c": (3.0, 2.0)}
-    covered = dict.fromkeys(("point", "at", "area"), 0)
+    covered: dict[str, int] = dict.fromkeys(("point", "at", "area"), 0)
     for seed in range(1000, 1400):
         generator = np.random.default_rng(seed)
         easy = generator.normal(size=120)

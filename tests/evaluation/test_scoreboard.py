@@ -287,7 +287,7 @@ def test_the_intervals_of_kl_finish_rate_and_length_ratio_cover_the_truth() -> N
 
     Of shares nearer to 0 or 1 whole counts make every interval's coverage oscillate (`test_proportion`).
     """
-    covered = dict.fromkeys(("kl", "k1", "finish", "ratio"), 0)
+    covered: dict[str, int] = dict.fromkeys(("kl", "k1", "finish", "ratio"), 0)
     for seed in range(400):
         generator = np.random.default_rng(seed)
         hard = generator.normal(size=60)
