@@ -97,7 +97,7 @@ def frontier_band(
     known = ~np.isnan(value)
     low, high = np.full_like(value, np.nan), np.full_like(value, np.nan)
     if bool(known.any()):
-        students = float(stdtrit(count - 1, 0.5 + level / 2))
+        students = float(np.asarray(stdtrit(count - 1, 0.5 + level / 2), np.float64))
         tail = float(np.asarray(ndtr(-sqrt(count / (count - 1)) * students), np.float64))
         low[known], high[known] = np.nanquantile(found[:, known], [tail, 1.0 - tail], axis=0)
     return value, low, high
