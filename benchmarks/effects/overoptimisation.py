@@ -1,6 +1,6 @@
 """Over-optimisation through the loop: learnt proxies of a gold judge, one alone or four of them together.
 
-    python benchmarks/effects/overoptimisation.py OUT [--first-seed 1] [--seeds 5] [--tables]
+    python benchmarks/effects/overoptimisation.py OUT [--first-seed 1] [--seeds 15] [--loops 5] [--tables]
 
 The gold judge is `vader`. A proxy is a reward model (LoRA) of `builtin:tiny` that has learnt 48 comparisons, one in
 four of them turned round (Coste et al., arXiv:2310.02743, label noise of 25 %). Four proxies have comparisons of their
@@ -80,7 +80,7 @@ def run_loop(out: Path, seed: int, arm: str) -> None:
 
 
 def run_best_of_n(out: Path, seed: int) -> None:
-    """Gold scores of the best of n answers of the start model, by every way of choosing it."""
+    """Gold scores of the best of n answers of the start model, by every way of choosing it; one proxy: any of four."""
     done = out / "points" / f"best-of-n-{seed}.json"
     if done.exists():
         return
@@ -121,8 +121,8 @@ def run_best_of_n(out: Path, seed: int) -> None:
         for way, combine in COMBINED.items():
             if way != "one proxy":
                 found[kind + way] = values(combine(scores))
-            elif kind.startswith("own"):
-                found[way] = values(combine(scores))
+            elif kind.startswith("own"):  # each of the four by itself
+                found[way] = list(np.mean([values(score) for score in scores.T], axis=0))
     write(done, {"seed": seed, "best_of": list(BEST_OF), "gold": found})
 
 
@@ -164,13 +164,15 @@ def tables(out: Path) -> Iterator[str]:
         yield ""
         yield f"Best of n, seeds {', '.join(map(str, sorted(best)))}: gold score, mean over seeds."
         yield ""
-        yield f"| chosen by | {' | '.join(f'n = {n}' for n in BEST_OF)} | n = {BEST_OF[-1]} less its best n |"
-        yield "|---|" + "---|" * (len(BEST_OF) + 1)
+        last = f"n = {BEST_OF[-1]} less"
+        yield f"| chosen by | {' | '.join(f'n = {n}' for n in BEST_OF)} | {last} its best n | {last} one proxy's |"
+        yield "|---|" + "---|" * (len(BEST_OF) + 2)
         for way in next(iter(best.values())):
             rows = np.array([best[seed][way] for seed in sorted(best)])
             top = int(rows.mean(0).argmax())
             cells = " | ".join(f"{one:.3f}" for one in rows.mean(0))
-            yield f"| {way} | {cells} | {said(list(rows[:, -1] - rows[:, top]))} |"
+            single = [best[seed]["one proxy"][-1] for seed in sorted(best)]
+            yield f"| {way} | {cells} | {said(list(rows[:, -1] - rows[:, top]))} | {said(list(rows[:, -1] - single))} |"
 
 
 def main() -> None:
@@ -178,13 +180,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--first-seed", type=int, default=1)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=15, help="of best of n")
+    parser.add_argument("--loops", type=int, default=5, help="how many of them also run the loop")
     parser.add_argument("--tables", action="store_true")
     told = parser.parse_args()
     told.out.mkdir(parents=True, exist_ok=True)
     if not told.tables:
         for seed in range(told.first_seed, told.first_seed + told.seeds):
-            for arm in ARMS:
+            for arm in ARMS if seed < told.first_seed + told.loops else ():
                 run_loop(told.out, seed, arm)
             run_best_of_n(told.out, seed)
     sys.stdout.write("\n".join(tables(told.out)) + "\n")

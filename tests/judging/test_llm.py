@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from prefloop.config import JudgeServer, LlmJudge, Shown
+from prefloop.config import JudgeServer, LlmJudge, LlmStepsJudge, Shown
 from prefloop.errors import RecipeError, ResumableError
-from prefloop.judging import Answers, Ask, Budget, Llm, Remembering, TokenPrice, Verdict, judgments
+from prefloop.judging import Answers, Ask, Budget, Llm, LlmSteps, Remembering, TokenPrice, Verdict, judgments
 from prefloop.judging.chat import LocalChat, Question, Said, ServerChat, logps_of
 from prefloop.judging.judge_prompt import judge_prompt
 from prefloop.judging.llm import AGAIN, EMPTY
@@ -411,3 +411,62 @@ def test_a_local_judge_compares_in_both_orders(local: LocalChat) -> None:
     assert said[0].values[0] == pytest.approx(said[0].values[0])
     again = list(judgments(own, [ask("I love it.", "It is bad.")]))
     assert again[0].values[0] == pytest.approx(said[0].values[0], abs=1e-5)
+
+
+# Right or wrong, step by step -----------------------------------------------------------------------------------------
+
+
+def test_a_letters_own_share_cancels_where_it_is_asked_with_the_letters_exchanged() -> None:
+    """Log-odds of 4 for A whatever it means, and of 1 for right: 1 is left."""
+
+    def logps(messages: tuple[Message, ...]) -> dict[str, float]:
+        means_right = "A" if "A if it is right" in messages[1].content else "B"
+        return {"A": 4.0 + (means_right == "A") - 9.0, "B": (means_right == "B") - 9.0}
+
+    @dataclass
+    class Biased(Scripted):
+        def answers(
+            self, questions: Sequence[Question], temperature: float, max_new_tokens: int
+        ) -> Iterator[tuple[int, Said]]:
+            del temperature, max_new_tokens
+            for number, question in enumerate(questions):
+                yield number, Said("A", 100, 1, logps(question.messages))
+
+    config = LlmJudge(type="llm", model="m")
+    own = Llm(config, judge_prompt("last_step_at_once", "one"), "m", lambda: Biased(lambda _messages: ""))
+    (found,) = verdicts(own, ask("4+4=8"))
+    assert found.values == (pytest.approx(1 / (1 + exp(-1))),)
+    assert found.tokens_in == 200
+    text = Scripted(lambda _messages: "A")
+    own = Llm(config, judge_prompt("last_step_at_once", "one"), "m", lambda: text)
+    assert verdicts(own, ask("4+4=8"))[0].values == (0.5,)  # A for right and A for wrong
+    unread = Scripted(lambda _messages: "hm")
+    own = Llm(config, judge_prompt("last_step_at_once", "one"), "m", lambda: unread)
+    assert verdicts(own, ask("4+4=8"))[0].values == (None,)
+
+
+def test_every_step_is_judged_by_the_solution_up_to_its_end(bench: Workbench) -> None:
+    """The last step is shown last, and nothing of what follows; spans are those of the lines."""
+    seen: list[str] = []
+
+    @dataclass
+    class Right:
+        name: str = "llm:m:last_step"
+        kind: str = "score"
+
+        def judge(self, asks: Sequence[Ask]) -> Iterator[tuple[int, Verdict]]:
+            for number, one in reversed(list(enumerate(asks))):
+                seen.append(one.subjects[0].text)
+                yield number, Verdict((0.1 * len(one.subjects[0].text.splitlines()),), tokens_in=7)
+
+    ids = bench.codec.response_ids("4+4=8\n8+1=9\nA: 9", finished=True)
+    solution = answer("4+4=8\n8+1=9\nA: 9", name="s").model_copy(update={"token_ids": ids})
+    config = LlmStepsJudge(type="llm_steps", model="m", steps="lines")
+    last_step: Any = Right()
+    judge = LlmSteps(config, last_step, bench.codec.text_of)
+    (found,) = dict(judge.judge([Ask(PROMPT, (solution,))])).values()
+    assert sorted(seen, key=len) == ["4+4=8", "4+4=8\n8+1=9", "4+4=8\n8+1=9\nA: 9"]
+    assert found.values == pytest.approx((0.1, 0.2, 0.3))
+    assert [bench.codec.text_of(ids[start:end]).strip() for start, end in found.spans] == ["4+4=8", "8+1=9", "A: 9"]
+    assert found.tokens_in == 21
+    assert judge.name == "llm_steps:m:last_step:lines"

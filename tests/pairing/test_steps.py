@@ -103,6 +103,10 @@ def test_a_wrong_solution_becomes_a_prompt_up_to_its_first_bad_step(read: Read) 
     assert isinstance(earlier, Prompt)
     assert earlier.prefix_ids == (1,)
     assert list(first_bad_steps(question([0.5, 0, 1]))) == [derived]
+    assert list(first_bad_steps(question([0.9, 0.6, 0.8]), first_bad="least_likely")) == [derived]
+    assert list(first_bad_steps(question([0.9, 0.6, 0.6]), first_bad="least_likely")) == [derived]  # the first of them
+    assert list(first_bad_steps(question([0.2, None, 0.3]), first_bad="least_likely")) == [earlier]
+    assert read(list(first_bad_steps(question([None] * 3), first_bad="least_likely"))) == ["no bad step found"]
     assert read(list(first_bad_steps(question([1, 1, 1]), first_bad="incorrect_or_neutral"))) == ["no bad step found"]
     (missing,) = first_bad_steps(question(right=None))
     assert missing == derived

@@ -229,3 +229,20 @@ def test_groups_drawn_alike_come_once_with_their_share() -> None:
     assert len(set(map(str, keys))) == len(keys) == 2 * 2 * 2
     assert math.fsum(one.mass for one in drawn) == pytest.approx(1)
     assert all((one.mass * count) % 1 == pytest.approx(0, abs=1e-9) for one in drawn)
+
+
+def test_all_that_could_be_said_is_drawn_as_often_as_it_is_likely() -> None:
+    """Of three different answers every order comes, the likeliest most often."""
+    world = Bandit.of(3, seed=15)
+    certain = [Drawn("samples", (answer,), torch.ones(1).double()) for answer in world.answers]
+    drawn = {
+        tuple(one.values[0] for one in massed.group.judgments): massed.mass
+        for massed in sampled_groups(certain, world.judges.ranking(world.reward), 4000, seed=0)
+    }
+    exact = {
+        tuple(one.values[0] for one in massed.group.judgments): massed.mass
+        for massed in groups(certain, world.judges.ranking(world.reward))
+    }
+    assert len(drawn) == len(exact) == 6
+    for order, mass in exact.items():
+        assert abs(drawn[order] - mass) < 4 * math.sqrt(mass * (1 - mass) / 4000)

@@ -74,6 +74,7 @@ def test_a_worlds_win_rate_is_exact_and_against_the_rounds_start() -> None:
     assert [decision.name for decision in played.decisions] == ["accepted", "rolled_back"]
     worse, fell = played.decisions[1].reasons
     assert worse.startswith(f"worse than the last accepted round: win rate {rate:.1f} ({rate:.1f} to {rate:.1f})")
+    assert worse.endswith("; 1 prompts can show a difference of 0.0 points")
     before, after = (100 * float(policy @ world.prefers @ world.ref.exp()) for policy in (first, second))
     assert f"against the initial model fell from {before:.1f} to {after:.1f}" in fell
     assert after == pytest.approx(50, abs=1e-9)

@@ -31,7 +31,7 @@ def _first_bad(group: Group, response: Response, first_bad: Bad) -> Span | None:
         return None
     if first_bad == "least_likely":
         known = [(value, span) for span, value in zip(verdict.spans, verdict.values, strict=True) if value is not None]
-        return min(known)[1] if known else None
+        return min(known, key=lambda one: one[0])[1] if known else None
     for span, value in zip(verdict.spans, verdict.values, strict=True):
         if value is not None and value < BELOW[first_bad]:
             return span

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
+from scipy.optimize import brentq
 from torch import Tensor
 
 from prefloop.training import TokenExample
@@ -14,6 +15,9 @@ from prefloop.worlds.judges import Judges, bradley_terry
 from prefloop.worlds.population import Drawn, Judging, examples_of, groups
 from prefloop.worlds.solve import population_loss
 from prefloop.worlds.table import TabularPolicy, Tokens, arms, of_lengths
+
+BRACKET = (-1e4, 1e4)
+"""Between which the constant lies that normalises a policy, in units of the score."""
 
 
 @dataclass(frozen=True)
@@ -93,11 +97,8 @@ def normalised_by(
     base: Float[Tensor, " answers"], score: Float[Tensor, " answers"], scale: Float[Tensor, " answers"]
 ) -> Float[Tensor, " answers"]:
     """Log-probabilities base + scale * (score + c), with the c at which they are normalised; scales are positive."""
-    low, high = -1e4, 1e4
-    while high - low > 1e-13 * max(1.0, abs(low)):
-        middle = (low + high) / 2
-        if middle in {low, high}:
-            break
-        total = (base + scale * (score + middle)).logsumexp(0)
-        low, high = (middle, high) if total < 0 else (low, middle)
-    return base + scale * (score + low)
+
+    def total(shift: float) -> float:
+        return float((base + scale * (score + shift)).logsumexp(0))
+
+    return base + scale * (score + brentq(total, *BRACKET, xtol=1e-14))

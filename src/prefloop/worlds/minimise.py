@@ -10,6 +10,8 @@ from torch import Tensor
 Scalar = Callable[[Tensor], Tensor]
 """A smooth function of a vector in float64."""
 
+DOWNHILL = 20
+"""Steps of L-BFGS before Newton's."""
 GRADIENT = 1e-12
 """Largest component of the gradient at a minimum."""
 STILL = 1e-9
@@ -96,7 +98,7 @@ def _downhill(loss: Scalar, start: Tensor) -> Tensor:
     """Near the minimum, if there is one."""
     theta = start.detach().clone().requires_grad_()
     optimizer = torch.optim.LBFGS(
-        [theta], max_iter=20, tolerance_grad=1e-6, tolerance_change=0.0, line_search_fn="strong_wolfe"
+        [theta], max_iter=DOWNHILL, tolerance_grad=1e-6, tolerance_change=0.0, line_search_fn="strong_wolfe"
     )
 
     def closure() -> float:

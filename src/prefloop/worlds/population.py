@@ -94,8 +94,8 @@ def sampled_groups(draws: Sequence[Drawn], judging: Judging, count: int, seed: i
         )
         said = list(judging(answers))
         ends = list(accumulate(chance for chance, _ in said))
-        # The last one stands where rounding leaves something.
-        verdicts = Counter(min(bisect_right(ends, uniform), len(said) - 1) for uniform in chances)
+        # Times the last end, which rounding leaves beside 1.
+        verdicts = Counter(bisect_right(ends, uniform * ends[-1]) for uniform in chances)
         for verdict, times in verdicts.items():
             yield Massed(times / count, Group((QUESTION,), answers, said[verdict][1]))
 
