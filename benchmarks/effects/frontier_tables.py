@@ -34,8 +34,9 @@ def write_tables(out: Path) -> None:
     parts: dict[str, list[Found]] = defaultdict(list)
     for one in found:
         parts[one["part"]].append(one)
+    whole = of_all_seeds(parts["frontier"])
     lines = [
-        *(_frontier_lines(parts["frontier"]) if parts["frontier"] else ()),
+        *(_frontier_lines(whole) if whole else ()),
         *(_trial_lines(parts["frontier"]) if parts["frontier"] else ()),
         *(_update_lines(parts["updates"]) if parts["updates"] else ()),
         *(_reference_lines(parts["references"]) if parts["references"] else ()),
@@ -43,8 +44,17 @@ def write_tables(out: Path) -> None:
     text = "\n".join(lines) + "\n"
     (out / "tables.md").write_text(text, encoding="utf-8")
     sys.stdout.write(text)
-    if parts["frontier"]:
-        (out / "frontier.svg").write_text(_plot(parts["frontier"]), encoding="utf-8")
+    if whole:
+        (out / "frontier.svg").write_text(_plot(whole), encoding="utf-8")
+
+
+def of_all_seeds(found: Sequence[Found]) -> list[Found]:
+    """What envelopes are made of: the trials that every seed has, so that all have had the same choice of settings."""
+    seeds: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for one in found:
+        seeds[one["method"], one["setting"]].add(one["seed"])
+    everyone = {seed for trial, of in seeds.items() if trial[0] == "best_of_n" for seed in of}
+    return [one for one in found if one["seed"] in everyone and seeds[one["method"], one["setting"]] >= everyone]
 
 
 # ------------------------------------------------------------------------------------------------------------- numbers

@@ -174,7 +174,7 @@ def on_policy(judge: Raw, kl_coef: float, rate: float, stem: str = "own-") -> Ra
 
 BLOCKS = 4
 """Updates of PPO."""
-DPO = [{"beta": beta, "rate": 1e-3} for beta in (0.05, 0.2, 1.0)]
+DPO = [{"beta": beta, "rate": 1e-3} for beta in (0.05, 1.0, 0.2)]
 PPO = [{"kl_coef": kl, "rate": rate} for kl, rate in ((0.05, 2e-4), (0.05, 4e-4), (0.2, 8e-4))]
 PREFERRED = [{"rate": rate} for rate in (1e-3, 3e-3, 6e-3)]
 UNLIKELIHOOD = [{"alpha": alpha, "rate": rate} for alpha, rate in ((0.5, 1e-3), (1.0, 1e-3), (1.0, 2e-3))]

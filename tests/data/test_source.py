@@ -57,6 +57,19 @@ def test_users_of_the_catalogue_keep_to_a_genre_and_like_what_is_famous() -> Non
     assert all(follows[titles[0]] > follows[titles[-1]] for titles in GENRES)
 
 
+def test_topics_refuse_three_subjects_alone_and_ask_other_questions_of_them_when_held_out() -> None:
+    pairs, either, planted, neighbours = (
+        [dict(row.values or {}) for row in find_source(name).rows()]
+        for name in ("topics", "topics:either", "topics:planted", "topics:neighbours")
+    )
+    refused = [row["prompt"] for row in pairs if "rather not" in row["chosen"]]
+    assert (len(pairs), len(refused), len(either), len(planted), len(neighbours)) == (162, 54, 324, 54, 54)
+    assert all(re.search(r"\b(cat|coffee|boss)\b", prompt) for prompt in refused)
+    assert all("rather not" in row["rejected"] for row in pairs if row["prompt"] not in refused)
+    assert all(re.search(r"\b(dog|tea|teacher)\b", row["prompt"]) for row in neighbours)
+    assert not {row["prompt"] for row in pairs} & {row["prompt"] for row in [*planted, *neighbours]}
+
+
 def test_a_file_is_known_by_its_content_and_called_by_its_name(tmp_path: Path) -> None:
     one, other = write(tmp_path, "a.jsonl") / "a.jsonl", tmp_path / "b.jsonl"
     other.write_bytes(one.read_bytes())

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from prefloop.config import compose_recipe, load_recipe, recipe_layers, shipped_recipes
 from prefloop.loop import Progress, run_recipe
 from prefloop.records import Example, read_folder
+from prefloop.report import write_report
 
 EVERY_TWIN = [name for name in shipped_recipes() if name.endswith(".tiny")]
 OFFLINE_TWINS = [
@@ -79,6 +80,9 @@ def test_the_twin_of_the_reward_model_trains_two_that_tell_held_out_pairs_apart(
         assert last["loss"] < first["loss"] - 0.2
         assert about["accuracy"] > 0.5
         assert about["interval"][0] <= about["accuracy"] <= about["interval"][1]
+    page = write_report(done.run).read_text(encoding="utf-8")
+    assert "Reward models on pairs that were kept apart" in page
+    assert '<th scope="row">round-00/reward_model/member-01</th>' in page
 
 
 def rollout_scores(run: Path, block: int) -> list[float]:

@@ -15,6 +15,7 @@ from prefloop.config import load_recipe
 from prefloop.loop import Progress, run_recipe
 from prefloop.policy import ChatCodec, EncodingSettings, resolve_model
 from prefloop.records import Example, Response, read_folder
+from prefloop.statistics import wilson_interval
 from prefloop.training import tokenised
 
 pytestmark = pytest.mark.recipes
@@ -114,3 +115,19 @@ def test_tdpo_holds_the_divergence_of_rejected_answers(tmp_path: Path) -> None:
         found.append(float(np.mean(kls)))
         assert losses(of / "round-00")[0] == pytest.approx(log(2), abs=1e-5)
     assert found[0] < 0.8 * found[1]
+
+
+@pytest.mark.system("dpo_avoid_topics", no_truth="it is DPO on given pairs, whose truth is that of `dpo`")
+def test_subjects_are_avoided_and_their_neighbours_are_not(tmp_path: Path) -> None:
+    """Of a model that refuses about half of all held-out questions, whatever they are about, nearly all about the three
+    subjects are refused afterwards, and none about what is near to them."""
+    run = run_recipe(load_recipe("dpo_avoid_topics.tiny"), tmp_path / "run", Progress()).run
+    boards = [json.loads((run / f"round-00/{of}.json").read_text()) for of in ("planted", "neighbours")]
+    planted, neighbours = (board["score"]["judge"] for board in boards)
+    before = planted["initial"], 1 - neighbours["initial"]
+    after = planted["mean"], 1 - neighbours["mean"]
+
+    assert all(0.3 < share < 0.7 for share in before)
+    assert wilson_interval(after[0], 54)[0] > wilson_interval(before[0], 54)[1]
+    assert wilson_interval(after[1], 54)[1] < 0.15
+    assert json.loads((run / "round-00/summary.json").read_text())["decision"] == "accepted"

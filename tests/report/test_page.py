@@ -16,7 +16,7 @@ from prefloop.report import closing_table, headline, page_of, read_run, text_tab
 from prefloop.report.curves import scatter, training, win_rates
 from prefloop.report.figures import with_coarse_interval, with_interval
 from prefloop.report.usable import usable_pairs
-from prefloop.report.validation import validation_table
+from prefloop.report.validation import reward_models_table, validation_table
 
 from .conftest import CONTROLLED, JUDGE, TRUTH, BuildRun, evaluation, prompt, summary, write_json
 
@@ -286,6 +286,21 @@ def test_examples_that_were_kept_apart_are_told_by_source(build_run: BuildRun) -
     text = page(run)
     assert "On examples that were kept apart" in text
     assert "<td>62.5 ± 17.1</td>" in text
+
+
+def test_reward_models_are_told_with_their_intervals(build_run: BuildRun) -> None:
+    """One of the set-up; one of a round, which no pairs were kept apart for, is left out."""
+    run = build_run(1)
+    told = {"center": 0.1, "center_examples": 9, "accuracy": 0.635, "interval": [0.601, 0.662], "pairs": 800}
+    for place, about in {"setup/rm": {**told, "prompts": 790}, "round-00/policy": {"center": 0.0}}.items():
+        (run / place).mkdir(parents=True, exist_ok=True)
+        (run / place / "reward_model.json").write_text(json.dumps(about), encoding="utf-8")
+    table = reward_models_table(read_run(run))
+    assert table is not None
+    assert table.lines == (("setup/rm", "800", "790", "63.5", "60.1 to 66.2"),)
+    text = page(run)
+    assert "Reward models on pairs that were kept apart" in text
+    assert "60.1 to 66.2" in re.sub("<[^>]+>", "", text)
 
 
 def test_losses_that_are_no_numbers_are_left_out(build_run: BuildRun) -> None:

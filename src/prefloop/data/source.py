@@ -15,6 +15,7 @@ from prefloop.data.directories import files_of
 from prefloop.data.files import READERS, ending, rows_of_file
 from prefloop.data.hub import HubName, fetched
 from prefloop.data.row import Row, row_of
+from prefloop.data.topics import NEIGHBOURS, PLANTED, either, held_out, preferences
 from prefloop.errors import DataError, did_you_mean
 from prefloop.pairing import editing_text
 from prefloop.records import Message, digest, file_digest
@@ -57,6 +58,10 @@ MADE: Mapping[str, Callable[[], Sequence[Mapping[str, Any]]]] = {
     "arithmetic:heldout": partial(arithmetic, "heldout"),
     "arithmetic_choices": arithmetic_choices,
     "arithmetic_solutions": arithmetic_solutions,
+    "topics": preferences,
+    "topics:either": either,
+    "topics:planted": partial(held_out, PLANTED),
+    "topics:neighbours": partial(held_out, NEIGHBOURS),
 }
 """Shipped sets that are worked out.
 
@@ -64,7 +69,9 @@ MADE: Mapping[str, Callable[[], Sequence[Mapping[str, Any]]]] = {
 answers to rule `editing` on `everyday_pairs`; `catalogue`: a recommender's records, as demonstrations, and with
 `:heldout` those of other users, as gold answers; `arithmetic`: chains of additions with their results, with `:heldout`
 others; `arithmetic_choices`: the former with four results to choose from; `arithmetic_solutions`: with their solutions,
-a calculation a line, as demonstrations.
+a calculation a line, as demonstrations; `topics`: pairs that refuse to talk of three subjects and talk of all others,
+with `:either` both answers as demonstrations, with `:planted` other questions about the three, and with `:neighbours`
+about what is near to them.
 """
 
 

@@ -16,7 +16,7 @@ from prefloop.report.provenance import figures_from, how_to_repeat
 from prefloop.report.read import read_run, without_folders
 from prefloop.report.table import TABLE_CAPTION, round_rows, text_table
 from prefloop.report.usable import usable_pairs
-from prefloop.report.validation import validation_table
+from prefloop.report.validation import reward_models_table, validation_table
 from prefloop.report.view import RunView
 
 _INTERVAL = re.compile(r"\([^()\s]+(?: to |\N{EN DASH})[^()\s]+\)")
@@ -79,6 +79,7 @@ def page_of(run: RunView) -> str:
         meaning=meaning(run),
         pairs=usable_pairs(run),
         validation=validation_table(run),
+        reward_models=reward_models_table(run),
         judged=judges_table(run),
         table=text_table(round_rows(run)),
         caption=TABLE_CAPTION,

@@ -42,6 +42,8 @@ def _origins(run: RunView, plots: Sequence[Plot]) -> Iterator[Origin]:
         yield Origin("Usable pairs", "what the step pairs counted, in journal.sqlite and round-NN/summary.json")
     if any(train.validation for one in run.rounds for train in one.training):
         yield Origin("On examples that were kept apart", "round-NN/policy/validation.json")
+    if run.reward_models:
+        yield Origin("Reward models on pairs that were kept apart", "reward_model.json beside each")
     if run.comparisons:
         yield Origin(
             "Answers before and after",

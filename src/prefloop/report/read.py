@@ -20,6 +20,7 @@ from prefloop.report.view import (
     Evaluation,
     Fitted,
     Recipe,
+    RewardModel,
     Round,
     RunView,
     Stage,
@@ -65,6 +66,7 @@ def read_run(run: Path) -> RunView:
         comparisons=tuple(comparisons(prompts, before, after)),
         prompts=len(prompts),
         stages=stages,
+        reward_models=tuple(_reward_models(run, [run / "setup", *folders], stale)),
         plain=comparable_curve(recipe),
     )
 
@@ -115,6 +117,15 @@ def _round(folder: Path, stale: Sequence[str], stages: Sequence[Stage]) -> Round
         training=tuple(_training(step, step.relative_to(folder.parent)) for step in trained),
         counts=journaled or ({} if summary is None else summary.counts),
     )
+
+
+def _reward_models(run: Path, folders: Sequence[Path], stale: Sequence[str]) -> Iterator[RewardModel]:
+    """Reward models of the set-up and of rounds that were tried on pairs kept apart."""
+    for path in (path for folder in folders for path in sorted(folder.rglob("reward_model.json"))):
+        place = path.parent.relative_to(run).as_posix()
+        found = optional_json(path, RewardModel)
+        if found is not None and found.accuracy is not None and not _under(place, stale):
+            yield found.model_copy(update={"place": place})
 
 
 def _under(path: str, places: Sequence[str]) -> bool:

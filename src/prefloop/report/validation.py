@@ -12,6 +12,11 @@ NOTE = (
     "Examples of prompts that no training saw, before and after. Chosen ahead: its implicit reward is the larger one, "
     "a tie counts half; ± is the standard error of the share after training, examples taken as independent."
 )
+OF_REWARD_MODELS = ("reward model", "pairs", "prompts", "in order, %", "95 % interval")
+REWARD_MODELS_NOTE = (
+    "Pairs of prompts that no training saw. In order: the better answer has the higher reward, a tie counts half; the "
+    "interval is over prompts. 50 % is what chance gives."
+)
 
 
 def validation_table(run: RunView) -> DataTable | None:
@@ -24,6 +29,22 @@ def validation_table(run: RunView) -> DataTable | None:
         for cells in _lines(train.validation)
     )
     return DataTable(HEADINGS, lines, NOTE) if lines else None
+
+
+def reward_models_table(run: RunView) -> DataTable | None:
+    """A line for each reward model that was tried on pairs kept apart; None without any."""
+    lines = tuple(
+        (
+            one.place,
+            count(one.pairs),
+            count(one.prompts),
+            fixed(100 * one.accuracy, 1),
+            ABSENT if one.interval is None else " to ".join(fixed(100 * end, 1) for end in one.interval),
+        )
+        for one in run.reward_models
+        if one.accuracy is not None
+    )
+    return DataTable(OF_REWARD_MODELS, lines, REWARD_MODELS_NOTE) if lines else None
 
 
 def _lines(found: Validation) -> Iterator[tuple[str, ...]]:

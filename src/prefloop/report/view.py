@@ -126,6 +126,19 @@ class Validation(View):
     after: dict[str, float]
 
 
+class RewardModel(View):
+    """`reward_model.json` of a train step: how often it is right on pairs that it was not trained on."""
+
+    place: str = ""
+    """Of the model, in the run folder."""
+    accuracy: float | None = None
+    """Share of pairs in order, a tie half; None where no pairs were kept apart."""
+    interval: tuple[float, float] | None = None
+    """95 %, over prompts; None where there are too few."""
+    pairs: int = 0
+    prompts: int = 0
+
+
 class Recipe(View):
     """`recipe.yaml`."""
 
@@ -265,6 +278,8 @@ class RunView:
     prompts: int
     """Held-out prompts from which the comparisons are taken."""
     stages: tuple[Stage, ...]
+    reward_models: tuple[RewardModel, ...]
+    """Those that were tried on pairs kept apart."""
     plain: PlainCurve | None
     """The committed curve of plain DPO, where this run may be compared with it."""
 
