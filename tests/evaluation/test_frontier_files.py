@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from prefloop.cli.app import app
-from prefloop.errors import DataError, PrefloopError
+from prefloop.errors import DataError, PrefloopError, RecipeError
 from prefloop.evaluation import FrontierSettings, Measured, evaluate_frontier
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -128,6 +128,7 @@ def test_everything_is_drawn(tmp_path: Path) -> None:
         ),
         (rows("m"), ("--at", "x"), "--at is 'x', expected KLs in nats by commas, such as 1,2,5."),
         (rows("m"), ("--up-to", "-1"), "--up-to -1: the points of m begin at 0 nats. Name a larger KL."),
+        (rows("m"), ("--up-to", "nan"), "--up-to is nan, expected a KL in nats."),
         (rows("m"), ("--best-of-n", "none.jsonl"), "none.jsonl: there is no such file"),
     ],
 )
@@ -138,6 +139,12 @@ def test_bad_input_is_one_line(
         result(tmp_path, str(written(tmp_path / "a.jsonl", lines)), *options)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_source_is_named_once(tmp_path: Path) -> None:
+    file = str(written(tmp_path / "a.jsonl", rows("dpo")))
+    with pytest.raises(RecipeError, match=r"a\.jsonl: named twice"):
+        result(tmp_path, file, f"x={file}")
 
 
 def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -151,3 +158,29 @@ def test_one_prompt_has_no_interval() -> None:
     ]
     assert found["points"]["a"]["reward"]["interval"] is None
     assert found["reward_at"][0] == {"kl": 1.0, "value": 2.5, "interval": None}
+
+
+@pytest.mark.slow
+def test_printed_intervals_cover_the_truth_as_often_as_stated() -> None:
+    """400 frontiers of 120 prompts that are easier or harder at all points: of a point, at equal KL, and an area."""
+    points = {"a": (0.0, 0.0), "b": (1.0, 1.0), "c": (3.0, 2.0)}
+    covered: dict[str, int] = dict.fromkeys(("point", "at", "area"), 0)
+    for seed in range(1000, 1400):
+        generator = np.random.default_rng(seed)
+        easy = generator.normal(size=120)
+        measured = [
+            Measured("m", name, f"p{n}", kl * generator.gamma(9.0, 1 / 9), reward + easy[n] + generator.normal() / 3)
+            for name, (kl, reward) in points.items()
+            for n in range(120)
+        ]
+        found = evaluate_frontier(measured, FrontierSettings(at=(2.0,), up_to=2.0, seed=seed, draws=300))
+        one = found["methods"]["m"]
+        bounds = {
+            "point": (one["points"]["b"]["reward"]["interval"], 1.0),
+            "at": (one["reward_at"][0]["interval"], 1.5),
+            "area": (one["area"]["interval"], 0.5 + 1.25),
+        }
+        for name, ((low, high), truth) in bounds.items():
+            covered[name] += low <= truth <= high
+    shares = {name: count / 400 for name, count in covered.items()}
+    assert all(0.93 <= share <= 0.97 for share in shares.values()), shares

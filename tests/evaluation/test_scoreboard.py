@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from prefloop.evaluation import Answers, distinct_2, duel, length_ratio, meet, scoreboard
+from prefloop.evaluation.scoreboard import finish_rate
+from prefloop.evaluation.text import distinct_2_estimate
 from prefloop.records import FinishReason, Response
-from prefloop.statistics import AnswerKl, length_controlled
+from prefloop.statistics import AnswerKl, clustered_mean, length_controlled
 
 WORDS = "one two three four five six seven eight nine ten"
 
@@ -260,4 +262,58 @@ def test_printed_intervals_of_a_round_cover_the_truth_as_often_as_stated() -> No
             low, high = found[interval]
             covered[interval] += low <= value <= high
     shares = {interval: count / 400 for interval, count in covered.items()}
+    assert all(0.93 <= share <= 0.97 for share in shares.values()), shares
+
+
+@pytest.mark.slow
+def test_the_interval_of_variety_covers_what_as_many_prompts_show_on_average() -> None:
+    """500 sets of 60 answers in 30 words by Zipf's law; the truth is the mean of 1,500 other sets."""
+    chance = np.arange(1, 31) ** -1.0
+
+    def drawn(seed: int) -> list[str]:
+        generator = np.random.default_rng(seed)
+        lengths = generator.integers(5, 25, 60)
+        return [" ".join(map(str, generator.choice(30, size, p=chance / chance.sum()))) for size in lengths]
+
+    truth = np.mean([distinct_2(drawn(10**6 + seed)) for seed in range(1500)])
+    prompts = [f"p{number}" for number in range(60)]
+    found = [distinct_2_estimate(drawn(seed), prompts).interval for seed in range(500)]
+    assert 0.93 <= np.mean([low <= truth <= high for low, high in found]) <= 0.97
+
+
+@pytest.mark.slow
+def test_the_intervals_of_kl_finish_rate_and_length_ratio_cover_the_truth() -> None:
+    """400 rounds of 60 prompts: lengths and KLs vary by prompt, and three of ten answers are cut.
+
+    Of shares nearer to 0 or 1 whole counts make every interval's coverage oscillate (`test_proportion`).
+    """
+    covered: dict[str, int] = dict.fromkeys(("kl", "k1", "finish", "ratio"), 0)
+    for seed in range(400):
+        generator = np.random.default_rng(seed)
+        hard = generator.normal(size=60)
+        lengths = [(20 + 4 * hard + generator.normal(size=60) * 3 + more).round().astype(int) for more in (5, 0)]
+        cut = generator.random(60) < 0.3
+        exact = generator.gamma(4.0, 0.5, 60)
+        ours, theirs = (
+            answers(
+                [
+                    response(
+                        f"{side}{n}", f"p{n}", tokens=int(lengths[number][n]), finish="length" if end[n] else "stop"
+                    )
+                    for n in range(60)
+                ],
+                [1.0 + (side == "o") * (n % 2) for n in range(60)],
+            )
+            for number, (side, end) in enumerate((("o", cut), ("t", np.zeros(60, bool))))
+        )
+        noisy, prompts = exact + 2 * generator.normal(size=60), np.arange(60)
+        bounds = {
+            "kl": (clustered_mean(exact, prompts).interval, 2.0),
+            "k1": (clustered_mean(noisy, prompts).interval, 2.0),
+            "finish": (finish_rate(ours, seed=seed, draws=400).interval, 0.7),
+            "ratio": (length_ratio(ours, theirs, seed=seed, draws=400).interval, 25 / 20),
+        }
+        for name, ((low, high), truth) in bounds.items():
+            covered[name] += low <= truth <= high
+    shares = {name: count / 400 for name, count in covered.items()}
     assert all(0.93 <= share <= 0.97 for share in shares.values()), shares

@@ -117,6 +117,9 @@ def test_a_judge_of_places_is_left_with_draws_and_the_gate_accepts(small_run: Ca
     found = board(run)["against"]["initial"]["judge"]
     assert (found["win_rate"], found["n_draws"], found["n"]) == (50.0, 5, 5)
     assert json.loads((run / "round-00/summary.json").read_text())["decision"] == "accepted"
+    with pytest.raises(DataError, match=r"its judge compares and gives no scores\. Take the win rate: --reward"):
+        list(measured_rounds([(None, run)], "score", "judge"))
+    assert len(list(measured_rounds([(None, run)], "win_rate", "judge"))) == 10
 
 
 @pytest.mark.slow

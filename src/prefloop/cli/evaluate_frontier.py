@@ -41,6 +41,10 @@ def frontier_command(options: FrontierOptions) -> dict[str, Any]:
     from prefloop.report.frontier_read import measured_rounds, samples_of
 
     named = [_named(text) for text in options.sources]
+    if (twice := _twice([path for _, path in named])) is not None:
+        raise RecipeError(f"{twice}: named twice. Name every run and file once.")
+    if options.up_to is not None and not isfinite(options.up_to):
+        raise RecipeError(f"--up-to is {options.up_to}, expected a KL in nats.")
     runs = [(name, path) for name, path in named if path.is_dir()]
     measured = [*measured_rounds(runs, options.reward, options.by)]
     measured += [one for name, path in named if not path.is_dir() for one in read_measured(path, name)]
@@ -64,6 +68,11 @@ def _named(text: str) -> tuple[str | None, Path]:
     if not name:
         raise RecipeError(f"{text}: has no name before '='. Say METHOD=RUN.")
     return name, _there(Path(path))
+
+
+def _twice(paths: Sequence[Path]) -> Path | None:
+    resolved = [path.resolve() for path in paths]
+    return next((path for number, path in enumerate(paths) if resolved[number] in resolved[:number]), None)
 
 
 def _there(path: Path) -> Path:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from prefloop.errors import DataError
 from prefloop.evaluation.lines import read_lines
-from prefloop.evaluation.uncertainty import ANALYTIC, PERCENTILE, interval_or_none
+from prefloop.evaluation.uncertainty import ANALYTIC, interval_or_none
 from prefloop.statistics import (
     area_under_envelope,
     best_of_n_kl,
@@ -26,7 +26,7 @@ from prefloop.statistics import (
 
 Floats = NDArray[np.float64]
 NORMAL_95 = 1.959963984540054
-INTERVALS = f"of points {ANALYTIC}; of envelopes {PERCENTILE}"
+INTERVALS = f"of points {ANALYTIC}; of envelopes 95 %, expanded percentile bootstrap over prompts"
 
 
 @dataclass(frozen=True)

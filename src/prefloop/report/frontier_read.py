@@ -80,6 +80,6 @@ def _rewards(run: RunAnswers, answers: Answers, reward: Reward, judge: str) -> d
 
 
 def _unjudged(run: RunAnswers, answers: Answers, judge: str) -> DataError:
-    if judge in answers.judges:
+    if any(judge in one.answers.compared_by for one in run.rounds):
         return DataError(f"{run.place}: its judge compares and gives no scores. Take the win rate: --reward win_rate.")
     return DataError(f"{run.place}: nobody called {judge} judged it. Known: {', '.join(answers.judges) or 'none'}.")

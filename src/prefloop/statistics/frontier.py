@@ -1,11 +1,11 @@
 """Reward against KL: the upper envelope of a method's points, and best-of-n, which every method is held against."""
 
 from collections.abc import Callable, Sequence
-from math import lgamma, log
+from math import lgamma, log, sqrt
 
 import numpy as np
 from jaxtyping import Float64, Int
-from scipy.special import gammaln
+from scipy.special import gammaln, ndtr, stdtrit
 
 from prefloop.statistics.arrays import Floats, Numbers
 
@@ -64,7 +64,9 @@ def frontier_band(
 ) -> tuple[Float64[Floats, " values"], Float64[Floats, " values"], Float64[Floats, " values"]]:
     """Numbers of a frontier with their percentile band over prompts: all points of a prompt are drawn together.
 
-    A resample whose envelope does not reach a KL says nothing of it.
+    The percentiles are expanded (Hesterberg 2015, arXiv:1411.5279, section 4.6): resamples of n prompts vary by
+    (n - 1) / n too little, and a normal's tails are taken for Student's. A resample whose envelope does not reach a KL
+    says nothing of it.
 
     Args:
         kl: Of each prompt and point, such as a round or a beta, in nats.
@@ -73,7 +75,7 @@ def frontier_band(
             difference of two methods at equal KL, whose points are then columns side by side.
         seed: The same seed draws the same prompts.
         draws: Number of resamples, >= 2.
-        level: Share of the resamples inside the band, in (0, 1).
+        level: Coverage of the band, in (0, 1).
 
     Returns:
         The numbers, and the lower and the upper end of their band; NaN where the frontier does not reach, and both ends
@@ -95,7 +97,9 @@ def frontier_band(
     known = ~np.isnan(value)
     low, high = np.full_like(value, np.nan), np.full_like(value, np.nan)
     if bool(known.any()):
-        low[known], high[known] = np.nanquantile(found[:, known], [0.5 - level / 2, 0.5 + level / 2], axis=0)
+        students = float(np.asarray(stdtrit(count - 1, 0.5 + level / 2), np.float64))
+        tail = float(np.asarray(ndtr(-sqrt(count / (count - 1)) * students), np.float64))
+        low[known], high[known] = np.nanquantile(found[:, known], [tail, 1.0 - tail], axis=0)
     return value, low, high
 
 
