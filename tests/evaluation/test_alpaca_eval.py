@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from scipy import stats
 from typer.testing import CliRunner
 
 from prefloop.cli.app import app
@@ -202,9 +203,21 @@ def test_the_table_for_people(tmp_path: Path) -> None:
     lines = [line.rstrip() for line in result.output.splitlines()]
     assert lines[1].split() == [
         *("mine", "50.00", "[50.00,", "50.00]", "50.00", "[50.00,", "50.00]"),
-        *("-", "0", "0", "9", "10"),
+        *("-", "0", "0", "9", "10", "[10,", "10]"),
     ]
     assert lines[2] == "percent against the baseline; variant minimal; in brackets 95 %, BCa bootstrap over prompts"
+
+
+def test_discrete_rates_and_lengths_have_intervals_too(tmp_path: Path) -> None:
+    found = one(written(tmp_path, some_rows()), "--bootstrap", "1000")
+    lengths = np.array([row["len_model"] for row in some_rows()])
+    margin = stats.t.ppf(0.975, len(lengths) - 1) * lengths.std(ddof=1) / len(lengths) ** 0.5
+    assert found["avg_length_interval"] == pytest.approx([lengths.mean() - margin, lengths.mean() + margin])
+    low, high = found["discrete_interval"]
+    assert low < found["discrete_win_rate"] < high
+    won = np.array([round(row["preference"] - 1) for row in some_rows()])
+    error = 100 * won.std(ddof=1) / len(won) ** 0.5
+    assert high - low == pytest.approx(2 * 1.96 * error, rel=0.15)  # of 1,000 resamples
 
 
 @pytest.mark.parametrize("variant", ["minimal", "noreg"])

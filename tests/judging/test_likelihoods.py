@@ -39,12 +39,16 @@ def given(text: str, *, finished: bool = True) -> Response:
     return answer(text).model_copy(update={"token_ids": None, "finish_reason": "stop" if finished else "length"})
 
 
-def log_likelihood(bench: Workbench, directory: Path, text: str, *, finished: bool = True) -> float:
+def token_logps(bench: Workbench, directory: Path, text: str, *, finished: bool = True) -> torch.Tensor:
     """By a plain forward pass over prompt and answer."""
     model = AutoModelForCausalLM.from_pretrained(directory)
     prompt, ids = bench.codec.prompt_ids(PROMPT), bench.codec.response_ids(text, finished=finished)
     logits = model(torch.tensor([[*prompt, *ids]])).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
-    return float(logits.gather(1, torch.tensor(ids)[:, None]).sum().detach())
+    return logits.gather(1, torch.tensor(ids)[:, None])[:, 0].detach()
+
+
+def log_likelihood(bench: Workbench, directory: Path, text: str, *, finished: bool = True) -> float:
+    return float(token_logps(bench, directory, text, finished=finished).sum())
 
 
 def said(judge: Likelihood, *responses: Response) -> list[float | None]:
@@ -79,3 +83,18 @@ def test_an_implicit_reward_is_the_policys_log_likelihood_less_the_references(
     assert judge.name == "implicit_reward:current:current.ref"
     turned = Likelihood(config, bench, {"policy": initial, "reference": changed})
     assert said(turned, *map(given, TEXTS)) == pytest.approx([-one for one in expected], abs=2e-3)
+
+
+def test_over_tokens_an_implicit_reward_is_what_rewardbench_takes(bench: Workbench, changed: PolicyFiles) -> None:
+    initial = PolicyFiles(bench.source.identity, bench.source.directory)
+    for tokens, over in (("avg", torch.Tensor.mean), ("norm", lambda logps: -logps.norm())):
+        config = ImplicitRewardJudge.model_validate(
+            {"type": "implicit_reward", "policy": "current", "reference": "current.ref", "tokens": tokens}
+        )
+        judge = Likelihood(config, bench, {"policy": changed, "reference": initial})
+        expected = [
+            float(over(token_logps(bench, changed.directory, text)) - over(token_logps(bench, initial.directory, text)))
+            for text in TEXTS
+        ]
+        assert said(judge, *map(given, TEXTS)) == pytest.approx(expected, abs=1e-3)
+        assert judge.name == f"implicit_reward:current:current.ref:{tokens}"

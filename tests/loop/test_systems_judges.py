@@ -126,11 +126,11 @@ def test_a_language_model_compares_two_answers_in_both_orders(tmp_path: Path) ->
 def test_a_self_rewarding_policy_writes_its_prompts_and_grades_its_answers(tmp_path: Path) -> None:
     """Answered are prompts that it wrote, none of the set; its own scores decide, best against worst, and in round 1
     the trained policy is the judge."""
-    run = ran("self_rewarding", tmp_path / "run", "seeds.count=12", until="round-01/pairs")
+    run = ran("self_rewarding", tmp_path / "run", "seed_prompts.count=12", until="round-01/pairs")
 
     for round_ in ("round-00", "round-01"):
         folder = run / round_
-        seeds = {one.messages[-1].content for one in read_folder(folder / "seeds", Prompt)}
+        seeds = {one.messages[-1].content for one in read_folder(folder / "seed_prompts", Prompt)}
         asked = {one.prompt_id: one for one in read_folder(folder / "new_prompts", Prompt)}
         written = " ".join(one.text for one in read_folder(folder / "written", Response))
         assert asked

@@ -55,7 +55,7 @@ def alpaca_eval_command(  # noqa: PLR0913  an option each
             with_interval(one["length_controlled_winrate"], one["lc_interval"]),
             number(one["c"], ".3g"),
             *(str(one[column]) for column in ("n_wins", "n_wins_base", "n_draws")),
-            number(one["avg_length"], ",d"),
+            with_interval(one["avg_length"], one["avg_length_interval"], digits=0),
         )
     output().print(table)
     say(_alpaca_notes(models, result["paired"], settings.variant, unread=_unread(settings.variant, difficulty, gamed)))

@@ -280,10 +280,10 @@ class PairwiseModelJudge(JudgeSettings):
 
 
 class ImplicitRewardJudge(JudgeSettings):
-    """What a policy's own training says of an answer: log pi - log ref, in nats, summed over its tokens.
+    """What a policy's own training says of an answer: log pi - log ref, in nats.
 
-    It is the reward that DPO fits, but for the factor beta (arXiv:2305.18290). Of both policies an answer is asked for
-    as training asks for it: the same template, the same EOS.
+    Summed over its tokens it is the reward that DPO fits, but for the factor beta (arXiv:2305.18290). Of both policies
+    an answer is asked for as training asks for it: the same template, the same EOS.
     """
 
     type: Literal["implicit_reward"]
@@ -291,6 +291,9 @@ class ImplicitRewardJudge(JudgeSettings):
     """Whose reward: initial, round_start, current, or the name of a train step."""
     reference: str
     """What it was trained against: `current.ref`, `initial`, a train step's name."""
+    tokens: Literal["sum", "avg", "norm"] = "sum"
+    """How the log-probabilities of each policy's tokens become one number: their sum, their mean, or less their
+    Euclidean norm. RewardBench's script takes the mean where it is not told otherwise (arXiv:2403.13787)."""
 
     @property
     def policies(self) -> Mapping[str, str]:

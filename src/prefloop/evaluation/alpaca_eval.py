@@ -25,9 +25,11 @@ from prefloop.statistics import (
     alpaca_eval_statistic,
     bca_bootstrap,
     cluster_bootstrap,
+    clustered_mean,
     clustered_share,
     clustered_statistic,
     detectable_difference,
+    discrete,
     fit_alpaca_eval,
     identification,
     is_baseline,
@@ -147,6 +149,9 @@ def score(judged: Judged, settings: Settings) -> Scored:
     rows = alpaca_rows(judged, settings)
     clusters = numbered(judged, settings) if rows is None else rows.instructions
     share = clustered_share(judged.preferences[known], clusters[known], seed=settings.seed, draws=settings.draws)
+    rounded = clustered_share(
+        discrete(judged.preferences[known]), clusters[known], seed=settings.seed, draws=settings.draws
+    )
     result: dict[str, Any] = {
         "win_rate": plain.win_rate,
         "standard_error": finite(plain.standard_error),
@@ -155,14 +160,16 @@ def score(judged: Judged, settings: Settings) -> Scored:
         "n_draws": plain.n_draws,
         "n_total": plain.n_total,
         "discrete_win_rate": plain.discrete_win_rate,
-        "avg_length": None if judged.lengths is None else floor(judged.lengths[1].mean()),
+        "discrete_interval": interval_or_none((100 * rounded.interval[0], 100 * rounded.interval[1])),
         "interval": interval_or_none((100 * share.interval[0], 100 * share.interval[1])),
         "n_failed": int((~known).sum()),
     }
     fit = None
     if rows is None:
-        result |= dict.fromkeys(_CONTROLLED, None)
+        result |= dict.fromkeys((*_CONTROLLED, "avg_length", "avg_length_interval"), None)
     else:
+        length = clustered_mean(rows.length_model, clusters)
+        result |= {"avg_length": floor(length.value), "avg_length_interval": interval_or_none(length.interval)}
         fit, controlled = _controlled(rows, settings, judged.name)
         result |= controlled
     result |= {

@@ -19,6 +19,7 @@ from prefloop.statistics import (
     clustered_mean,
     clustered_share,
     clustered_statistic,
+    discrete,
     length_controlled,
     length_controlled_statistic,
     ratio_of_means,
@@ -177,6 +178,7 @@ def duel(ours: Answers, theirs: Answers, judge: str, *, seed: int, resamples: in
     raw = clustered_share(met.preferences, met.prompts, seed=seed, draws=resamples)
     statistic = length_controlled_statistic(met.preferences, met.theirs_length, met.ours_length)
     lc = cluster_bootstrap(statistic, met.prompts, seed=seed, draws=resamples)
+    rounded = clustered_share(discrete(met.preferences), met.prompts, seed=seed, draws=resamples)
     raw_interval = (100 * raw.interval[0], 100 * raw.interval[1])
     one_sided = raw.clusters > 1 and raw.value in {0.0, 1.0}  # resamples cannot vary: mid-P, for both
     return {
@@ -194,6 +196,7 @@ def duel(ours: Answers, theirs: Answers, judge: str, *, seed: int, resamples: in
         "n_wins_base": plain.n_wins_base,
         "n_draws": plain.n_draws,
         "discrete_win_rate": plain.discrete_win_rate,
+        "discrete_interval": interval_or_none((100 * rounded.interval[0], 100 * rounded.interval[1])),
     }
 
 

@@ -1,6 +1,6 @@
 """What a model says about an answer: the plain way, one forward pass a batch, that faster ones are checked against."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -162,8 +162,13 @@ def batches_within(items: Sequence[T], sizes: Sequence[int], budget: int) -> Ite
         yield batch
 
 
-def score_rows(model: PreTrainedModel | PeftModel, rows: Sequence[TokenRow], tokens_per_batch: int) -> Iterator[float]:
-    """`response_logps` of many rows without gradient, within a budget of padded tokens, in the order given."""
+def score_rows(
+    model: PreTrainedModel | PeftModel,
+    rows: Sequence[TokenRow],
+    tokens_per_batch: int,
+    said: Callable[[RowScores], Float[Tensor, " rows"]] = RowScores.logps,
+) -> Iterator[float]:
+    """What a model says of each of many rows without gradient, within a budget of padded tokens, in the order given."""
     for batch in batches_within(rows, [len(row) for row in rows], tokens_per_batch):
         with torch.inference_mode():
-            yield from response_logps(model, batch).tolist()
+            yield from said(RowScores.of(model, batch)).tolist()

@@ -78,8 +78,13 @@ def win_rate(preferences: Float64[Floats, " rows"]) -> WinRate:
         n_wins_base=int((valid < _DRAW).sum()),
         n_draws=int(is_draw.sum()),
         n_total=valid.size,
-        discrete_win_rate=100.0 * float(np.where(is_draw, _DRAW, np.rint(valid)).mean()),
+        discrete_win_rate=100.0 * float(discrete(valid).mean()),
     )
+
+
+def discrete(preferences: Float64[Floats, " rows"]) -> Float64[Floats, " rows"]:
+    """Preferences in [0, 1] as wins (1), losses (0) and draws (0.5): their mean is the discrete win rate."""
+    return np.where(preferences == _DRAW, _DRAW, np.rint(preferences))
 
 
 def length_terms(
