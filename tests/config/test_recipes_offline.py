@@ -14,7 +14,7 @@ from prefloop.config.provenance import leaves
 from prefloop.loop.wiring import rehearse
 from prefloop.objectives import find_objective
 
-PIPELINES = {"dpo_dialogue", "dpo_summarization"}
+PIPELINES = {"dpo_avoid_topics", "dpo_dialogue", "dpo_summarization"}
 """They fine-tune first; tests/loop/test_recipes.py runs them."""
 METHODS = [
     name

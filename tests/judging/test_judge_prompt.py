@@ -1,6 +1,7 @@
 """What a language model is shown as a judge: fences that no answer can break, and prompt files of a user's own."""
 
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -95,7 +96,7 @@ def test_an_answer_that_knows_its_mark_gets_another() -> None:
 
 
 def test_a_mark_is_drawn_again_while_it_stands_in_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prefloop.judging.judge_prompt.digest", lambda value: f"{value[2]}" * 64)
+    monkeypatch.setattr(import_module("prefloop.judging.judge_prompt"), "digest", lambda value: f"{value[2]}" * 64)
     assert mark_for(["a" + "0" * 16, "1" * 20], 0) == "2" * 16
 
 
@@ -207,7 +208,9 @@ def test_scales_of_the_shipped_prompts_are_those_of_their_papers() -> None:
     scales = {name: judge_prompt(name, shows).file for name, shows in SHIPPED}
     assert {name: (file.lowest, file.highest) for name, file in scales.items()} == {
         "additive": (0, 5),
+        "additive_at_once": (0, 5),
         "six_points": (0, 6),
+        "six_points_at_once": (0, 6),
         "six_points_jointly": (0, 6),
         "compare": (None, None),
         "compare_at_once": (None, None),

@@ -24,6 +24,8 @@ OFFLINE_TWINS = [
 """They see all of their pairs in every step, so that the losses of steps can be compared."""
 POLICY_GRADIENTS = {"ppo.tiny", "rloo.tiny", "nash_md.tiny"}
 """They learn from single answers, by losses that say nothing of their own; each has a test of its own."""
+JUDGED_BY_SMOLLM2 = {"dno_llm.tiny", "oaif_llm.tiny", "step_dpo_llm.tiny"}
+"""About a few answers only: it is a hundred times the size of the twin."""
 TWINS = [name for name in EVERY_TWIN if name not in {*OFFLINE_TWINS, *POLICY_GRADIENTS, "reward_model.tiny"}]
 LOSS_MOVES = {"alpha_dpo.tiny", "wpo.tiny"}
 """The margin that is asked for, or the weights, follow from the policy itself: two steps do not share one loss."""
@@ -32,7 +34,9 @@ MARGIN_FALLS = {"discopop.tiny"}
 
 
 @pytest.mark.recipes
-@pytest.mark.parametrize("name", TWINS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in JUDGED_BY_SMOLLM2)) for name in TWINS]
+)
 def test_a_twin_runs_end_to_end_and_trains_on_real_pairs(name: str, tmp_path: Path) -> None:
     loaded = load_recipe(name, ["machine.threads=1", "evaluation.resamples=200"])
 
@@ -41,7 +45,7 @@ def test_a_twin_runs_end_to_end_and_trains_on_real_pairs(name: str, tmp_path: Pa
     for number in range(loaded.recipe.rounds):
         folder = done.run / f"round-{number:02d}"
         examples = [one for pairs in sorted(folder.rglob("pairs")) for one in read_folder(pairs, Example)]
-        assert len(examples) >= 20
+        assert len(examples) >= (8 if name in JUDGED_BY_SMOLLM2 else 20)
         for texts in ({member.role: member.text for member in example.members} for example in examples):
             assert texts["chosen"] != texts.get("rejected")
         lines = [

@@ -22,11 +22,13 @@ def test_rules_declare_what_they_write_and_read() -> None:
         "instructed",
         "learnable",
         "own_answer",
+        "prompt_writing",
         "ranking",
         "rollouts",
         "sampled_together",
         "threshold_labels",
         "unpaired",
+        "written_prompts",
     }
     given = {name for name, found in rules().items() if found.reads_given}
     assert given == {
