@@ -149,6 +149,7 @@ def test_a_self_rewarding_policy_writes_its_prompts_and_grades_its_answers(tmp_p
     assert not judges[0] & judges[1]
 
 
+@pytest.mark.slow
 @pytest.mark.system("step_dpo_llm", no_truth="it is DPO behind a beginning of the answer, whose truth is that of `dpo`")
 def test_a_language_model_finds_the_step_that_is_least_likely_right(tmp_path: Path) -> None:
     """Every wrong solution is cut before the step with the lowest of its probabilities; where the judge is a rule that
