@@ -317,3 +317,17 @@ def test_the_command_line_says_one_line_and_exits_with_2(tmp_path: Path) -> None
         "Did you mean 'simpo'? `prefloop objectives` lists all.\n"
     )
     assert [file.name for file in tmp_path.iterdir()] == ["mine.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["run"], "Missing argument 'recipe'. `prefloop run --help` says what it takes.\n"),
+        (["verify", "--nope"], "No such option: --nope. `prefloop verify --help` says what it takes.\n"),
+        (["nope"], "No such command 'nope'. `prefloop --help` says what it takes.\n"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_too(given: list[str], said: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "prefloop", *given], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.replace("python -m ", "") == f"prefloop: {said}"

@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Annotated, Literal
 
 import typer
+from typer.exceptions import TyperException
 
 from prefloop.cli.evaluate_app import evaluate
 from prefloop.cli.results import JsonFile, human_text, write_json
@@ -439,7 +440,15 @@ def main() -> None:
     if not sys.warnoptions:
         warnings.simplefilter("ignore", FutureWarning)  # what our libraries tell each other is not for our users
     try:
-        app(standalone_mode=True)
+        sys.exit(app(standalone_mode=False))
+    except TyperException as error:
+        message, context = error.format_message(), getattr(error, "ctx", None)
+        if "\n" in message:  # the help of a group that got no command
+            typer.echo(message, err=True)
+        else:
+            of = "prefloop" if context is None else context.command_path
+            _say(f"{message.rstrip('.')}. `{of} --help` says what it takes.")
+        sys.exit(2)
     except PrefloopError as error:
         _say(str(error))
         sys.exit(error.exit_code)
