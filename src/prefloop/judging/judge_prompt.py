@@ -111,6 +111,13 @@ class JudgePrompt:
         labels = labels_of(self.file.shows, len(ask.subjects))
         return labels if self.file.shows == "all" and self.file.reads == "expected_score" else [""]
 
+    def questions(self, answers: float) -> float:
+        """How many questions an ask is that shows so many answers."""
+        file = self.file
+        if file.shows == "one" and file.reads == "choice":
+            return 2.0
+        return answers if file.shows == "all" and file.reads == "expected_score" else 1.0
+
     def messages(self, ask: Ask, control: re.Pattern[str], label: str = "") -> tuple[Message, ...]:
         """The conversation with the judge that asks about an ask.
 
