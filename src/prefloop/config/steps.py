@@ -315,7 +315,7 @@ class SearchStep(ReadingStep):
 
 BUDGET = ("max_calls", "max_cost")
 """Fields that limit what a run's judges are asked."""
-PRICES = dict.fromkeys(("price", "price_in", "price_out", "expected_tokens"), True)
+PRICES = dict.fromkeys(("price", "price_in", "price_out", "expected_tokens", "expected_steps"), True)
 PLACE = dict.fromkeys(("url", "key", "concurrency", "timeout_s", "deadline_s"), True)
 NOT_TOLD = {"reads": True, "judge": {**PRICES, "server": PLACE}, **dict.fromkeys(BUDGET, True)}
 
