@@ -653,11 +653,6 @@ class EvaluateStep(StepConfig):
 
     @model_validator(mode="after")
     def _can_compare(self) -> "EvaluateStep":
-        if self.compares and self.turns == 2:
-            raise ValueError(
-                "compares needs two answers to one question, and second turns follow different first answers: set "
-                "turns to 1, or name a judge of single answers"
-            )
         if self.compares and not self.judge.scores:
             raise ValueError(f"what judge {self.judge.type} says cannot be compared: set compares to false")
         return self
