@@ -59,7 +59,7 @@ SHAPES = {
         max_position_embeddings=8192,
     ),
 }
-TOKENS = {"full": (4096, 16_384), "lora": (4096, 8192)}
+TOKENS = {"full": (16_384,), "lora": (8192,)}
 """A pass of ours."""
 TRL_BATCHES = {"full": (8, 16), "lora": (4, 8)}
 """Pairs a pass of TRL's."""
@@ -132,11 +132,11 @@ def products_a_second(size: int = 8192, repeats: int = 20) -> float:
     return 2 * size**3 * repeats / (time.perf_counter() - began)
 
 
-def random_model(task: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """A model of a task's shape."""
+def random_model(task: str) -> PreTrainedModel:
+    """A model of a task's shape, as if it had been published: an adapter's base in bfloat16, one to be trained not."""
     torch.manual_seed(0)
     with torch.device("cuda"):
-        return AutoModelForCausalLM.from_config(SHAPES[task], dtype=dtype)
+        return AutoModelForCausalLM.from_config(SHAPES[task], dtype=torch.bfloat16 if task == "lora" else torch.float32)
 
 
 def of_ours(options: argparse.Namespace, kind: str, tokens: int) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def of_ours(options: argparse.Namespace, kind: str, tokens: int) -> dict[str, An
     examples = token_examples(rows, ChatCodec.load(Path(options.tokenizer), {}))
     plan = [list(range(start, start + STEP)) for start in range(0, len(examples) - STEP + 1, STEP)]
     dpo, layout = find_objective("dpo", "objective"), ROWS if kind == "rows" else TREES
-    base = random_model(options.task).eval()
+    base = random_model(options.task).float().eval().requires_grad_(options.task == "full")
     lora = LoraConfig(r=16) if options.task == "lora" else None
     body = sum(one.numel() for name, one in base.named_parameters() if "embed" not in name and "lm_head" not in name)
     head = SHAPES[options.task].hidden_size * SHAPES[options.task].vocab_size
@@ -159,7 +159,7 @@ def of_ours(options: argparse.Namespace, kind: str, tokens: int) -> dict[str, An
                     ref[name][index] = value
         frozen = {"ref": {name: column(values) for name, values in ref.items()}}
         loss = LossOfPlan(dpo, {"beta": BETA}, data_columns(examples, dpo), frozen)
-        model = base if lora is None else get_peft_model(base.requires_grad_(False), adapter_config(lora))
+        model = base if lora is None else get_peft_model(base, adapter_config(lora))
         trainable = Trainable(model, lora, Path(options.tokenizer), {})
         optimizer = torch.optim.AdamW(trainable.parameters().values(), lr=RATE, fused=True)
         engine = Engine(trainable, loss, examples, optimizer, 1.0, Budget(tokens), layout)

@@ -63,7 +63,7 @@ def main() -> None:
             disable_tqdm=True,
         )
         trainer = DPOTrainer(
-            model=random_model(options.task, torch.bfloat16 if lora else torch.float32),
+            model=random_model(options.task),
             args=config,
             train_dataset=Dataset.from_list(rows[: len(rows) // STEP * STEP]),
             processing_class=AutoTokenizer.from_pretrained(options.tokenizer),

@@ -1,6 +1,7 @@
 """Speed of a reward model as judge: trees, rows of similar length, and padded batches of eight in the data's order.
 
     python benchmarks/reward_speed.py hh_harmless_test.jsonl.gz [--responses 200] [--per-prompt 2] [--threads 2]
+        [--without-rows]
 
 SmolLM2-135M with a random head, which costs what a trained one does, in float32. Prompts are drawn by lot among those
 that fit 1,024 tokens with their answers. With more answers a prompt than the data set has, those of others stand in,
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--tokens-per-batch", type=int, default=2048)
     parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--without-rows", action="store_true", help="only trees and batches of eight")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     directory = resolve_model(MODEL).directory
@@ -56,6 +58,8 @@ def main() -> None:
         "rows of similar length": lambda: dict(rows.scores(sequences)),
         "padded batches of 8": lambda: in_data_order(model, sequences),
     }
+    if options.without_rows:
+        del arms["rows of similar length"]
     for score in (lambda: list(trees.scores(sequences[:HF_BATCH])), lambda: in_data_order(model, sequences[:HF_BATCH])):
         score()  # warms up
     best: dict[str, float] = {}

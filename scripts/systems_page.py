@@ -40,8 +40,6 @@ class Shown:
     name: str
     says: str
     file: str
-    no_truth: str | None
-    """Why no claim is about it."""
 
 
 def page_text(figures: dict[str, str]) -> str:
@@ -63,10 +61,9 @@ def shown() -> dict[str, Shown]:
         for node in ast.parse(file.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.FunctionDef) and (mark := _mark(node)) is not None:
                 recipe = str(ast.literal_eval(mark.args[0]))
-                told = {str(keyword.arg): str(ast.literal_eval(keyword.value)) for keyword in mark.keywords}
                 assert recipe not in found, f"two tests are marked with {recipe}"
                 says = " ".join((ast.get_docstring(node) or "").split())
-                found[recipe] = Shown(node.name, says, file.relative_to(ROOT).as_posix(), told.get("no_truth"))
+                found[recipe] = Shown(node.name, says, file.relative_to(ROOT).as_posix())
     return found
 
 
@@ -106,23 +103,19 @@ def _row(name: str, test: Shown, figures: dict[str, str]) -> str:
         f"`{name}`",
         f"`{against['parent']}`: {against['what']}",
         f"{test.says} [`{test.name}`](../{test.file})",
-        _truth(name, test.no_truth, figures),
+        _truth(name, figures),
     )
     assert f"{name}.tiny" in shipped_recipes(), f"{name} has no twin"
     return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
 
 
-def _truth(name: str, none: str | None, figures: dict[str, str]) -> str:
+def _truth(name: str, figures: dict[str, str]) -> str:
     found = truths(name)
-    assert bool(found) != bool(none), (
-        f"{name}: {len(found)} claims of worlds name it. Give one of them systems=('{name}', ...), or say "
-        f"in the mark of its test why there is none: @pytest.mark.system('{name}', no_truth='...'); one of the two."
-    )
-    told = [
+    assert found, f"no claim of worlds names {name}: give one of them systems=('{name}', ...)"
+    return "<br>".join(
         f"{one.says.replace('*', chr(92) + '*')} (`{one.name}`: {figures.get(one.name, 'not measured')})"
         for one in found
-    ]
-    return "<br>".join(told) if found else f"None: {none}"
+    )
 
 
 def header(name: str) -> str:

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +13,7 @@ import pytest
 from pydantic import JsonValue
 
 from prefloop.errors import DataError, ResumableError
-from prefloop.judging import Answers, Ask, Budget, Remembering, Verdict
+from prefloop.judging import Answers, Ask, Budget, Price, Remembering, Taken, Verdict
 from prefloop.judging.answers import FILE, key_of
 from prefloop.records import Message, Prompt
 
@@ -49,7 +49,7 @@ def said(
     judge: Counting, run: Path, *texts: str, price: float = 0.0, budget: Budget | None = None
 ) -> dict[str, object]:
     with Answers.of_run(run) as answers:
-        asked = Remembering(judge, answers, "judgments", price, budget or Budget())
+        asked = Remembering(judge, answers, "judgments", Price(price), budget or Budget())
         found = dict(asked.judge(asks_of(*texts)))
     return {text: found[number].values[0] for number, text in enumerate(texts) if number in found}
 
@@ -103,8 +103,8 @@ def test_calls_stop_before_the_one_that_would_exceed_the_limit(tmp_path: Path) -
     with pytest.raises(ResumableError) as raised:
         said(judge, tmp_path, "a", "ccc", "dddd", "eeeee", budget=budget)
     assert str(raised.value) == (
-        "judgments: judgments.max_calls is 3, and 3 answers for $0.00 are there; 2 more are needed now, for $0.00. "
-        "Raise the limit with --set and run the same command again."
+        "judgments: judgments.max_calls is 3, and 3 calls for $0.00 were made; 2 more answers are needed now, at most "
+        "2 calls for $0.00. Raise the limit and run the same command again."
     )
     assert raised.value.exit_code == 75
     assert judge.asked == ["bb", "a", "ccc"]
@@ -118,7 +118,7 @@ def test_calls_stop_before_the_one_that_would_cost_too_much(tmp_path: Path, max_
     judge, budget = Counting(), Budget(max_cost=max_cost)
     texts = ("a", "bb", "ccc", "dddd")
     if calls < len(texts):
-        with pytest.raises(ResumableError, match=rf"judgments\.max_cost is \${max_cost:g}, and {calls} answers"):
+        with pytest.raises(ResumableError, match=rf"judgments\.max_cost is \${max_cost:g}, and {calls} calls"):
             said(judge, tmp_path, *texts, price=0.1, budget=budget)
     else:
         said(judge, tmp_path, *texts, price=0.1, budget=budget)
@@ -126,6 +126,37 @@ def test_calls_stop_before_the_one_that_would_cost_too_much(tmp_path: Path, max_
     with Answers.of_run(tmp_path) as answers:
         assert answers.cost == pytest.approx(0.1 * calls)
         assert answers.calls == calls
+
+
+def test_an_ask_of_several_calls_is_counted_and_paid_as_so_many(tmp_path: Path) -> None:
+    """Four at most, three taken: of nine calls the first ask may take four, the second as many, the third not."""
+
+    class Asking(Counting):
+        def judge(self, asks: Sequence[Ask]) -> Iterator[tuple[int, Verdict]]:
+            for number, verdict in super().judge(asks):
+                yield number, replace(verdict, calls=3)
+
+    price, judge = Price(call=0.1, most=lambda _ask: Taken(4)), Asking()
+    with Answers.of_run(tmp_path) as answers:
+        with pytest.raises(ResumableError) as raised:
+            dict(Remembering(judge, answers, "judgments", price, Budget(max_calls=9)).judge(asks_of("a", "bb", "ccc")))
+        assert (answers.calls, answers.cost, len(judge.asked)) == (6, pytest.approx(0.6), 2)
+        assert "is 9, and 6 calls for $0.60 were made; 1 more answers are needed now, at most 4 calls for $0.40" in str(
+            raised.value
+        )
+        found = dict(Remembering(judge, answers, "judgments", price).judge(asks_of("a", "bb", "ccc")))
+        assert [one.calls for one in found.values()] == [3, 3, 3]
+        assert len(judge.asked) == 3
+
+
+def test_answers_of_versions_that_counted_no_calls_are_one_call_each(tmp_path: Path) -> None:
+    judge = Counting()
+    said(judge, tmp_path, "a", "bb", price=0.5)
+    with Answers.of_run(tmp_path) as answers:
+        answers.connection.execute("alter table answers drop column calls")
+    assert said(judge, tmp_path, "a", "bb", "ccc", price=0.5) == {"a": 1.0, "bb": 2.0, "ccc": 3.0}
+    with Answers.of_run(tmp_path) as answers:
+        assert (answers.calls, answers.cost) == (3, 1.5)
 
 
 def test_many_answers_are_found_again(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from prefloop.config import JudgeServer, LlmJudge, LlmStepsJudge, Shown
 from prefloop.errors import RecipeError, ResumableError
-from prefloop.judging import Answers, Ask, Budget, Llm, LlmSteps, Remembering, TokenPrice, Verdict, judgments
+from prefloop.judging import Answers, Ask, Budget, Llm, LlmSteps, Price, Remembering, Verdict, judgments
 from prefloop.judging.chat import LocalChat, Question, Said, ServerChat, logps_of
 from prefloop.judging.judge_prompt import judge_prompt
 from prefloop.judging.llm import AGAIN, EMPTY
@@ -148,12 +148,11 @@ def test_all_answers_are_scored_side_by_side_one_digit_each() -> None:
     texts = [one.messages[1].content.rpartition("does answer")[0] for one in chat.asked]
     assert len(set(texts)) == 1
     assert len({one.seed for one in chat.asked}) == 4
-    chat = Scripted(says)
     assert verdicts(judge(Scripted(lambda _m: "6"), "six_points_at_once"), ask("x", ""))[0].values == (6.0, 0.0)
-    bounds = [
-        judge(chat, name).most_tokens(ask("x", "y", "z")) for name in ("six_points_at_once", "six_points_jointly")
-    ]
-    assert bounds[0][1] == 3 * bounds[1][1]
+    bounds = [judge(chat, name).most(ask("x", "y", "z")) for name in ("six_points_at_once", "six_points_jointly")]
+    assert bounds[0].tokens_out == 3 * bounds[1].tokens_out
+    assert [one.calls for one in bounds] == [6, 2]
+    assert found.calls == 4
 
 
 def test_all_answers_are_scored_in_one_context() -> None:
@@ -172,13 +171,13 @@ def test_of_a_joint_answer_what_can_be_read_is_kept() -> None:
 
 def test_an_answer_that_says_nothing_has_the_lowest_score_and_loses_unasked() -> None:
     chat = Scripted(lambda _messages: "Score: 5")
-    assert verdicts(judge(chat), ask(" \n")) == [Verdict((0.0,), EMPTY)]
+    assert verdicts(judge(chat), ask(" \n")) == [Verdict((0.0,), EMPTY, calls=0)]
     compared = judge(Scripted(lambda _messages: "[[A]]"), "compare")
     found = verdicts(compared, ask("", "x"), ask("x", ""), ask("", " "))
     assert [one.values for one in found] == [(0.0,), (1.0,), (0.5,)]
     joint = judge(Scripted(lambda _messages: "Score of answer 1: 6\nScore of answer 2: 6"), "six_points_jointly")
     assert verdicts(joint, ask("x", ""))[0].values == (6.0, 0.0)
-    assert verdicts(joint, ask("", ""))[0] == Verdict((0.0, 0.0), EMPTY)
+    assert verdicts(joint, ask("", ""))[0] == Verdict((0.0, 0.0), EMPTY, calls=0)
     assert chat.asked == []
 
 
@@ -194,11 +193,10 @@ def test_repeats_are_other_questions_about_the_same() -> None:
 
 def paid(run: Path, chat: Any, *asks: Ask, budget: Budget | None = None, **settings: Any) -> list[Verdict]:
     asked = judge(chat, **settings)
-    price = TokenPrice(asked.config.price_in / 1e6, asked.config.price_out / 1e6, asked.most_tokens)
+    config = asked.config
+    price = Price(config.price, config.price_in / 1e6, config.price_out / 1e6, asked.most)
     with Answers.of_run(run) as answers:
-        found = dict(
-            Remembering(asked, answers, "judgments", asked.config.price, budget or Budget(), price).judge(asks)
-        )
+        found = dict(Remembering(asked, answers, "judgments", price, budget or Budget()).judge(asks))
         return [found[number] for number in sorted(found)]
 
 
@@ -233,8 +231,8 @@ def test_tokens_are_paid_as_they_come_and_no_call_exceeds_the_budget(tmp_path: P
     chat = Scripted(lambda _messages: "Score: 3")
     prices = {"price_in": 1000.0, "price_out": 2000.0, "max_new_tokens": 10}
     asks = [ask(f"answer {number}") for number in range(100)]
-    bound = judge(chat).most_tokens(asks[0])[0] * 1e-3 + 20 * 2e-3
-    with pytest.raises(ResumableError, match=r"judgments\.max_cost is \$10, and (\d+) answers for \$(\S+) are there; "):
+    bound = judge(chat).most(asks[0]).tokens_in * 1e-3 + 20 * 2e-3
+    with pytest.raises(ResumableError, match=r"judgments\.max_cost is \$10, and (\d+) calls for \$(\S+) were made; "):
         paid(tmp_path, chat, *asks, budget=Budget(max_cost=10.0), **prices)
     with Answers.of_run(tmp_path) as answers:
         assert answers.cost == pytest.approx(0.12 * answers.calls)
@@ -250,7 +248,7 @@ def test_a_bound_on_tokens_holds_for_a_real_tokenizer() -> None:
     one = ask("\N{SNOWMAN} \U0001f600 ~~~~ zzzz qqqq")
     asked = judge(Scripted(lambda _messages: ""))
     messages = asked.prompt.messages(one, NOTHING)
-    assert len(codec.prompt_ids(Prompt.of(messages))) <= asked.most_tokens(one)[0] - asked.config.max_new_tokens
+    assert len(codec.prompt_ids(Prompt.of(messages))) <= asked.most(one).tokens_in - asked.config.max_new_tokens
 
 
 # Real models ----------------------------------------------------------------------------------------------------------

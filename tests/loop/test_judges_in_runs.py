@@ -3,10 +3,12 @@
 import json
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 import torch
@@ -137,7 +139,7 @@ def test_a_budget_stops_the_run_before_the_call_that_exceeds_it_and_more_money_g
     with pytest.raises(ResumableError) as raised:
         small_run(PAID, "judgments.max_cost=3.6", "evaluation.suite=null", until="judgments")
     assert len(calls()) == 7
-    said = r"judgments: judgments\.max_cost is \$3\.6, and 7 answers for \$3\.50 are there; (\d+) more are needed now"
+    said = r"judgments: judgments\.max_cost is \$3\.6, and 7 calls for \$3\.50 were made; (\d+) more answers are needed"
     found = re.match(said, str(raised.value))
     assert found is not None
     left = int(found[1])
@@ -237,7 +239,7 @@ def test_people_judge_a_round(small_run: SmallRun, tmp_path: Path) -> None:
 
 def test_people_are_not_asked_beyond_the_budget(small_run: SmallRun, tmp_path: Path) -> None:
     human = ("judgments.judge={type: human, price: 0.1}", "evaluation.suite=null", "judgments.max_cost=0.5")
-    with pytest.raises(ResumableError, match=r"judgments\.max_cost is \$0\.5, and 0 answers for \$0\.00 are there"):
+    with pytest.raises(ResumableError, match=r"judgments\.max_cost is \$0\.5, and 0 calls for \$0\.00 were made"):
         small_run(*human, until="judgments")
     assert not (tmp_path / "run" / OPEN).exists()
 
@@ -434,7 +436,7 @@ def test_the_policy_of_the_round_judges_its_own_answers(small_run: SmallRun) -> 
     with closing(Journal(done.run, read_only=True)) as journal:
         entry = journal.at("round-00/judgments")
     assert entry is not None
-    assert (entry.counts["invalid"], entry.counts["calls"]) == (invalid, 8)
+    assert (entry.counts["invalid"], entry.counts["calls"]) == (invalid, 8 + invalid)  # asked once more
 
 
 def served_judge(url: str, **more: object) -> str:
@@ -454,8 +456,8 @@ def test_a_server_judges_and_nothing_is_paid_twice(small_run: SmallRun) -> None:
     server = CompletionsServer(bench, PolicyFiles(source.identity, source.directory), says=scored_by_length)
     with server.running() as url:
         paid = (served_judge(url, price=0.5), NO_SUITE)
-        with pytest.raises(ResumableError, match=r"judgments\.max_calls is 7, and 7 answers for \$3\.50 are there"):
-            small_run(*paid, "judgments.max_calls=7", until="judgments")
+        with pytest.raises(ResumableError, match=r"judgments\.max_calls is 8, and 7 calls for \$3\.50 were made"):
+            small_run(*paid, "judgments.max_calls=8", until="judgments")  # an eighth ask may take two
         done = small_run(*paid, "judgments.max_calls=90", until="judgments")
         texts = {one.response_id: one.text for one in read_folder(done.run / "round-00/samples", Response)}
         assert values(done.run) == {name: float(len(text) % 6) for name, text in texts.items()}
@@ -498,13 +500,116 @@ def test_a_language_model_that_cannot_be_asked_is_refused_before_the_run(
     assert not (tmp_path / "run").exists()
 
 
-def test_the_plan_of_a_paid_language_model(tmp_path: Path) -> None:
-    """Six prompts with three answers each, every two of them in both orders: 36 calls of 1500 tokens in and 100 out."""
-    asked = (
-        "judgments={judge: {type: llm, server: {url: 'http://x', model: m}, price_in: 2.0, price_out: 10.0, "
-        "max_new_tokens: 100}, design: all_pairs}",
-        NO_SUITE,
+SERVER = "server: {url: 'http://x', model: m}"
+STEPWISE = "judge: {type: llm_steps, steps: lines"
+
+
+@pytest.mark.parametrize(
+    ("judgments", "expected", "at_most"),
+    [
+        (f"judge: {{type: llm, {SERVER}}}, design: all_pairs", 36, 72),
+        (f"judge: {{type: llm, {SERVER}}}, design: joint", 6, 12),
+        (f"judge: {{type: llm, prompt: six_points_at_once, {SERVER}}}, design: {{type: joint}}", 18, 36),
+        ("judge: {type: llm, prompt: six_points_at_once, model: 'builtin:tiny'}, design: joint", 18, 18),
+        (f"judge: {{type: llm, temperature: 1.0, {SERVER}}}, design: {{type: each, repeats: 2}}", 36, 72),
+        (f"{STEPWISE}, expected_steps: 4, {SERVER}}}", 18 * 4 * 2, 18 * 24 * 2 * 2),
+        (f"{STEPWISE}, model: 'builtin:tiny'}}", 18 * 6 * 2, 18 * 24 * 2),
+    ],
+)
+def test_the_plan_counts_the_questions_of_a_language_model(
+    judgments: str, expected: int, at_most: int, tmp_path: Path
+) -> None:
+    """Of six prompts with three answers each. A digit of each answer is a question, and so is each letter of a step; a
+    server may be asked each twice; a step has one of the 24 tokens of an answer at least."""
+    plan = plan_recipe(load_recipe("loop.tiny", (*SMALL, f"judgments={{{judgments}}}", NO_SUITE)), tmp_path)
+    (step,) = (one for one in plan.steps if one.type == "judge")
+    assert (step.expected["judge_calls"], step.at_most["judge_calls"]) == (expected, at_most)
+
+
+def test_the_price_of_a_language_model_is_that_of_its_expected_questions(tmp_path: Path) -> None:
+    """18 calls of 1500 tokens in and 100 out."""
+    judge = f"{{type: llm, {SERVER}, price_in: 2.0, price_out: 10.0, max_new_tokens: 100, prompt: six_points_at_once}}"
+    loaded = load_recipe("loop.tiny", (*SMALL, f"judgments={{judge: {judge}, design: joint}}", NO_SUITE))
+    (step,) = (one for one in plan_recipe(loaded, tmp_path).steps if one.type == "judge")
+    assert step.price == pytest.approx(18 * (1500 * 2 + 100 * 10) / 1e6)
+
+
+@pytest.mark.parametrize("prompt", ["six_points_at_once", "steps"])
+def test_the_questions_of_a_round_let_expect_those_of_the_next(prompt: str, small_run: SmallRun) -> None:
+    """As many a step, or an answer, as were asked."""
+    joint = "judge: {type: llm, prompt: six_points_at_once, model: 'builtin:tiny'}, design: joint"
+    judged = f"{STEPWISE}, model: 'builtin:tiny'}}" if prompt == "steps" else joint
+    few = (f"judgments={{{judged}}}", NO_SUITE, "prompts.count=2", "rounds=2")
+    done = small_run(*few, until="round-00/judgments")
+    said = said_in(done.run)
+    calls = sum(2 * len(one.values) for one in said) if prompt == "steps" else 2 * 3
+    assert sum(one.calls for one in said) == calls
+    rounds = [
+        one for one in plan_recipe(load_recipe("loop.tiny", (*SMALL, *few)), done.run).steps if one.type == "judge"
+    ]
+    assert [one.actual.get("judge_calls") for one in rounds] == [calls, None]
+    assert rounds[1].expected["judge_calls"] == calls
+
+
+# Limits on what servers are asked ------------------------------------------------------------------------------------
+
+
+def says_what_is_asked(messages: tuple[Message, ...]) -> str:
+    """A letter where two answers are shown, else a digit; of some answers only what cannot be read, at first."""
+    if len(messages) == 2 and len(messages[1].content) % 4 == 0:
+        return "I would rather not say."
+    return "A" if "answer B" in messages[1].content else "5"
+
+
+SERVED = {
+    "reward_server": "judge: {type: reward_server, price: 0.5, server: SERVER}",
+    "pointwise": "judge: {type: llm, prompt: additive_at_once, price: 0.5, server: SERVER}",
+    "pairwise": "judge: {type: llm, prompt: compare_at_once, price: 0.5, server: SERVER}, design: all_pairs",
+    "joint": "judge: {type: llm, prompt: six_points_at_once, price: 0.5, server: SERVER}, design: joint",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "limit"), [*((kind, "max_calls=13") for kind in SERVED), ("reward_server", "max_cost=6.6")]
+)
+def test_the_command_ends_with_75_before_a_server_is_asked_too_often_and_then_pays_nothing_twice(
+    kind: str, limit: str, tmp_path: Path
+) -> None:
+    """At 50 cents a call both limits are thirteen calls; where an ask takes several, as many as surely fit."""
+    source = resolve_model("builtin:tiny")
+    bench = Workbench(source, ChatCodec.load(source.directory, {}), torch.device("cpu"))
+    server = CompletionsServer(
+        bench,
+        PolicyFiles(source.identity, source.directory),
+        says=says_what_is_asked,
+        score=lambda messages: len(messages[-1].content) / 10,
+        lacks=frozenset({"logprobs"}),
     )
-    (step,) = (s for s in plan_recipe(load_recipe("loop.tiny", (*SMALL, *asked)), tmp_path).steps if s.type == "judge")
-    assert step.at_most["judge_calls"] == 36
-    assert step.price == pytest.approx(36 * (1500 * 2 + 100 * 10) / 1e6)
+    most_of_an_ask = {"reward_server": 1, "pointwise": 2, "pairwise": 2, "joint": 6}[kind]
+    with server.running() as url:
+        asked = SERVED[kind].replace("SERVER", f"{{url: '{url}', model: m, deadline_s: 5}}")
+
+        def command(limit: str) -> tuple[int, str]:
+            settings = (*SMALL, f"judgments={{{asked}}}", "pairs.rule=best_worst", NO_SUITE, f"judgments.{limit}")
+            told = ["run", "loop.tiny", "--run", str(tmp_path / "run"), "--until", "judgments"]
+            words = [word for one in settings for word in ("--set", one)]
+            done = subprocess.run(
+                [sys.executable, "-m", "prefloop", *told, *words], capture_output=True, text=True, check=False
+            )
+            return done.returncode, done.stderr
+
+        code, said = command(limit)
+        made = len(server.answers)
+        assert code == 75, said
+        assert f"{made} calls for ${made / 2:.2f} were made;" in said
+        assert 13 - most_of_an_ask < made <= 13
+        assert command("max_calls=1000") == (0, ANY)
+    assert len(server.answers) == len(set(server.answers)) > made
+    with closing(Journal(tmp_path / "run", read_only=True)) as journal:
+        entry = journal.at("round-00/judgments")
+    assert entry is not None
+    counts = entry.counts
+    assert counts["calls"] - counts["cache_hits"] == len(server.answers)
+    assert counts["price"] == len(server.answers) / 2
+    assert {one.values[0] is None for one in said_in(tmp_path / "run")} == {False}

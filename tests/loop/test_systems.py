@@ -433,9 +433,7 @@ def test_bees_keeps_the_pairs_that_two_sources_are_surest_of(tmp_path: Path) -> 
     assert {one.example_id for one in kept[0]} != {one.example_id for one in kept[1]}
 
 
-@pytest.mark.system(
-    "davir", no_truth="it selects; its page has identities of the score, which are in the published vectors"
-)
+@pytest.mark.system("davir")
 def test_davir_keeps_what_fine_tuning_learnt_relative_to_its_loss(tmp_path: Path) -> None:
     """Kept is the half whose loss fell by the largest share; by the plain fall it is another, of longer answers."""
     run = ran("davir", tmp_path / "run", until="pairs")
@@ -587,7 +585,7 @@ def test_robust_dpo_pays_back_what_wrong_labels_cost(tmp_path: Path) -> None:
     assert losses(run)[0] == pytest.approx(log(2), abs=1e-5)
 
 
-@pytest.mark.system("step_dpo", no_truth="it is DPO behind a beginning of the answer, whose truth is that of `dpo`")
+@pytest.mark.system("step_dpo")
 def test_step_dpo_sets_right_steps_against_the_first_wrong_one(tmp_path: Path) -> None:
     """Behind one beginning of right steps, trained on are a wrong calculation and a right one that led to the right
     end; unverified ones are more, with wrong calculations among them."""

@@ -37,11 +37,7 @@ def losses(folder: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (folder / "policy" / "training.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.system(
-    "rloo",
-    no_truth="its loss has a gradient and no minimum; that following it ends at the tilted reference, on a bandit and "
-    "on a toy language, is shown in tests/objectives/test_rlhf.py",
-)
+@pytest.mark.system("rloo")
 def test_rloo_pays_each_answer_by_the_others_of_its_prompt(tmp_path: Path) -> None:
     """Where training begins the loss is that of scores less the mean score of a prompt's other answers, times the
     log-probabilities at which they were sampled; where all answers are paid the same there is no gradient."""
@@ -62,9 +58,7 @@ def test_rloo_pays_each_answer_by_the_others_of_its_prompt(tmp_path: Path) -> No
     assert first["grad_norm"] == pytest.approx(0, abs=1e-6)
 
 
-@pytest.mark.system(
-    "spo", no_truth="its head reads hidden states, which a table has not; with gamma 0 its loss is that of dpo"
-)
+@pytest.mark.system("spo")
 def test_spo_learns_to_tell_how_much_of_an_answer_was_taken(tmp_path: Path) -> None:
     """The loss begins at log 2 plus gamma times log 4 of a head that knows nothing; without gamma the head learns
     nothing, and with it the degrees are told apart."""
@@ -117,7 +111,7 @@ def test_tdpo_holds_the_divergence_of_rejected_answers(tmp_path: Path) -> None:
     assert found[0] < 0.8 * found[1]
 
 
-@pytest.mark.system("dpo_avoid_topics", no_truth="it is DPO on given pairs, whose truth is that of `dpo`")
+@pytest.mark.system("dpo_avoid_topics")
 def test_subjects_are_avoided_and_their_neighbours_are_not(tmp_path: Path) -> None:
     """Of a model that refuses about half of all held-out questions, whatever they are about, nearly all about the three
     subjects are refused afterwards, and none about what is near to them."""

@@ -48,24 +48,19 @@ def assert_a_trained_model_decides(name: str, folder: Path) -> None:
     assert ids(pairs_of(run / "round-00")) != ids(pairs_of(ruled / "round-00"))
 
 
-@pytest.mark.system(
-    "ilr_dpo_reward_model", no_truth="it is ilr_dpo with another judge, whose truth is that of `ilr_dpo`"
-)
+@pytest.mark.system("ilr_dpo_reward_model")
 def test_a_trained_reward_model_judges_length_regularised_dpo(tmp_path: Path) -> None:
     """Every pair is in the order of the scores of the model that the run trained; a rule makes other pairs."""
     assert_a_trained_model_decides("ilr_dpo_reward_model", tmp_path)
 
 
-@pytest.mark.system(
-    "rlhf_workflow_reward_model",
-    no_truth="it is rlhf_workflow with another judge, whose truth is that of `rlhf_workflow`",
-)
+@pytest.mark.system("rlhf_workflow_reward_model")
 def test_a_trained_reward_model_judges_the_workflow(tmp_path: Path) -> None:
     """Every pair is in the order of the scores of the model that the run trained; a rule makes other pairs."""
     assert_a_trained_model_decides("rlhf_workflow_reward_model", tmp_path)
 
 
-@pytest.mark.system("reward_ensemble", no_truth="what its combinations are worth is measured in docs/results.md")
+@pytest.mark.system("reward_ensemble")
 def test_an_ensemble_chooses_by_its_worst_case_and_rejects_by_its_mean(tmp_path: Path) -> None:
     """Chosen is the highest smallest score of four models, rejected the lowest mean, from the judgments by hand; the
     mean on both sides makes other pairs of the same judgments, and nobody judges again."""
@@ -87,7 +82,7 @@ def test_an_ensemble_chooses_by_its_worst_case_and_rejects_by_its_mean(tmp_path:
     assert judged[0] == judged[1]
 
 
-@pytest.mark.system("dno_llm", no_truth="it is dno with another judge, whose truth is that of `dno`")
+@pytest.mark.system("dno_llm")
 def test_a_language_model_grades_teacher_and_policy_side_by_side(tmp_path: Path) -> None:
     """One ask has all answers of a prompt, the teacher's among them, in a drawn order; pairs are as far apart in its
     scores as the margins say."""
@@ -107,7 +102,7 @@ def test_a_language_model_grades_teacher_and_policy_side_by_side(tmp_path: Path)
         assert (scores[chosen] or 0) - (scores[rejected] or 0) >= (0.02 if chosen in teacher else 0.01)
 
 
-@pytest.mark.system("oaif_llm", no_truth="it is oaif with another judge, whose truth is that of `oaif`")
+@pytest.mark.system("oaif_llm")
 def test_a_language_model_compares_two_answers_in_both_orders(tmp_path: Path) -> None:
     """A pair has the winner of the mean of both orders, by the log-probabilities of two letters, and how sure it is."""
     run = ran("oaif_llm", tmp_path / "run", "blocks=1", "rounds=1")
@@ -150,7 +145,7 @@ def test_a_self_rewarding_policy_writes_its_prompts_and_grades_its_answers(tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.system("step_dpo_llm", no_truth="it is DPO behind a beginning of the answer, whose truth is that of `dpo`")
+@pytest.mark.system("step_dpo_llm")
 def test_a_language_model_finds_the_step_that_is_least_likely_right(tmp_path: Path) -> None:
     """Every wrong solution is cut before the step with the lowest of its probabilities; where the judge is a rule that
     does the sums again, other beginnings are left."""
@@ -177,9 +172,7 @@ def test_a_language_model_finds_the_step_that_is_least_likely_right(tmp_path: Pa
     assert begun[0] != begun[1]
 
 
-@pytest.mark.system(
-    "mcts_dpo_confidence", no_truth="it is mcts_dpo with other values, whose truth is that of `mcts_dpo`"
-)
+@pytest.mark.system("mcts_dpo_confidence")
 def test_a_search_values_steps_by_the_policys_own_confidence(tmp_path: Path) -> None:
     """No rollout is sampled: what steps are worth are the policy's own probabilities, and visits are others than by
     rollouts."""

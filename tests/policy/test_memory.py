@@ -44,8 +44,10 @@ from prefloop.policy.memory import (
     logits,
     micro_batch,
     optimizer_state,
+    rounded_weights,
     weights,
 )
+from prefloop.policy.precision import layers_in
 from prefloop.policy.workbench import adapter_config
 from prefloop.sampling import PASSED_AT_ONCE, LocalSampler, SamplingSettings, columns_of, draws_for
 from prefloop.sampling.cache import RoomyLayer, roomy_cache
@@ -256,6 +258,20 @@ def test_with_bfloat16_layers_the_peak_is_a_bound(
     ):
         response_logps(trainable.model, rows_of(shape)).sum().backward()
     assert 0.7 < measured.peak / sum(part.bytes for part in parts) < 1
+
+
+def test_a_frozen_base_that_was_published_in_bfloat16_is_counted_as_it_is_held(tmp_path: Path) -> None:
+    lora = LoraConfig(r=8)
+    config = LlamaConfig(vocab_size=500, hidden_size=32, intermediate_size=48, num_hidden_layers=2)
+    for dtype in (torch.float32, torch.bfloat16):
+        AutoModelForCausalLM.from_config(config).to(dtype).save_pretrained(tmp_path / str(dtype))
+    assert not model_facts(tmp_path / "torch.float32", lora).in_bfloat16
+    assert not model_facts(tmp_path / "torch.bfloat16", None).in_bfloat16
+    facts = model_facts(tmp_path / "torch.bfloat16", lora)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "torch.bfloat16", dtype=torch.float32)
+    with layers_in(model.requires_grad_(False), "bfloat16"):
+        assert sum(weight.nbytes for weight in model.parameters()) == rounded_weights(facts).bytes
+    assert bfloat16_copies(facts).bytes == 2 * (facts.num_weights - facts.in_bfloat16)
 
 
 @pytest.mark.parametrize("lora", ADAPTERS)

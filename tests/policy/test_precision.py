@@ -118,7 +118,8 @@ def test_layers_are_bfloat16_and_weights_gradients_head_and_log_probabilities_ar
         assert set(products) == {torch.bfloat16}
         assert set(head) == {(torch.float32, torch.float32, False)}
         assert found.dtype == torch.float64
-        assert {weight.dtype for weight in trainable.model.parameters()} == {torch.float32}
+        moved = [weight.dtype for weight in trainable.model.parameters() if weight.dtype != torch.float32]
+        assert bool(moved) == (lora is not None)  # frozen ones, which lose nothing
         trained = trainable.parameters().values()
         assert {weight.grad.dtype for weight in trained} == {torch.float32}
         gradient = {name: weight.grad for name, weight in trainable.parameters().items()}
@@ -171,3 +172,37 @@ def test_how_far_rounding_alone_goes_is_measured(bench: Workbench, start: Policy
     assert float32 < 1e-6 < bfloat16 < 0.05
     shifted = rounding_noise(lambda rows: response_logps(base, rows) + 3.0 * len(rows), ROWS, tokens)
     assert shifted == pytest.approx(9.0, rel=1e-3)  # of the row that counts one token
+
+
+@pytest.mark.parametrize("lora", [LORA, LORA.model_copy(update={"use_dora": True})], ids=["lora", "dora"])
+def test_frozen_weights_that_are_bfloat16_already_are_held_so_and_no_number_changes(
+    lora: LoraConfig, bench: Workbench, start: PolicyFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trained() -> tuple[list[torch.dtype], list[torch.Tensor]]:
+        with bench.for_training(start, lora, 0, "bfloat16") as trainable:
+            for weight in trainable.parameters().values():  # B begins at 0, and A would have no gradient
+                weight.data += 0.01
+            held = [layer.base_layer.weight.dtype for _, layer in adapted(trainable.model)]
+            found = of_trees(trainable.model)
+            found.sum().backward()
+            gradients = [weight.grad for weight in trainable.parameters().values()]
+        return held, [found.detach(), *gradients]
+
+    base = bench.base(start.directory)
+    for name, layer in base.named_modules():
+        if name.endswith("v_proj"):
+            layer.weight.data *= 1.001
+    before = {name: weight.clone() for name, weight in base.named_parameters()}
+    held, found = trained()
+    assert set(held) == {torch.float32, torch.bfloat16}  # what would lose by it stays as it is
+    assert {name: weight.dtype for name, weight in base.named_parameters()} == dict.fromkeys(before, torch.float32)
+    assert all(torch.equal(weight, before[name]) for name, weight in base.named_parameters())
+    monkeypatch.setattr("prefloop.policy.precision._is_rounded", lambda _weight: False)
+    held, expected = trained()
+    assert set(held) == {torch.float32}
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
+
+
+def adapted(model: Any) -> list[tuple[str, Any]]:
+    return [(name, module) for name, module in model.named_modules() if hasattr(module, "lora_A")]

@@ -65,7 +65,7 @@ def test_only_linear_layers_are_in_4_bits_and_the_head_is_not() -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_an_adapter_is_trained_on_a_base_in_4_bits_and_starts_at_its_reference(precision: str, tmp_path: Path) -> None:
-    source = resolve_model("builtin:smollm2-135m-instruct")
+    source = resolve_model("builtin:tiny")
     bench = Workbench(source, ChatCodec.load(source.directory, {}), torch.device("cuda"))
     start = PolicyFiles("start", source.directory)
     with bench.for_scoring(start, precision, "nf4") as model, torch.no_grad():

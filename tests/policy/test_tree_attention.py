@@ -227,5 +227,6 @@ def test_on_a_gpu_blocks_give_the_numbers_and_gradients_of_rows(
     given = [one.detach().to("cuda", dtype).requires_grad_() for one in exact]
     found = _by_blocks(*given, rule(layer, of, "cuda"))
     torch.testing.assert_close(found.double().cpu(), expected, rtol=0, atol=within)
+    largest = max(float(precise.abs().max()) for precise in gradients)  # those of a softmax over one score are 0
     for own, precise in zip(torch.autograd.grad(found, given, weights.to("cuda", dtype)), gradients, strict=True):
-        assert float((own.double().cpu() - precise).abs().max()) < within * float(precise.abs().max()) * 3
+        assert float((own.double().cpu() - precise).abs().max()) < within * largest * 3

@@ -148,11 +148,12 @@ def alone(model: Any, row: TokenRow) -> tuple[Tensor, Tensor, Tensor]:
         st.tuples(st.integers(0, 2), st.integers(0, 40), st.lists(st.integers(0, 1), max_size=30)),
         min_size=1,
         max_size=7,
-    )
+    ),
+    st.sampled_from([None, 1, 300]),
 )
-def test_every_row_is_a_path_and_no_token_is_added(parts: list[tuple[int, int, list[int]]]) -> None:
+def test_every_row_is_a_path_and_no_token_is_added(parts: list[tuple[int, int, list[int]]], behind: int | None) -> None:
     rows = [(*ids(stem, 41)[: 1 + length], *rest) for stem, length, rest in parts]
-    forest = Forest.of(rows)
+    forest = Forest.of(rows, behind)
     tokens, positions = torch.tensor(forest.ids), forest.positions()
     for number, row in enumerate(rows):
         places = forest.places(number)
@@ -179,9 +180,26 @@ def test_what_is_worth_sharing_is_shared_at_every_level() -> None:
     assert len(Forest.of([(*system[1:], 5), (*system[1:], 6)])) == 2 * WORTH_SHARING
 
 
+def test_a_segment_that_much_stands_behind_stands_there_again() -> None:
+    system, questions = ids(1, 20), [ids(number, 150) for number in range(2, 11)]
+    rows = [(*system, *question, answer) for question in questions for answer in (1, 2)]
+    assert len(Forest.of(rows)) == 20 + 9 * 152
+    times = {
+        1: 3,
+        320: 3,
+        456: 3,
+        609: 2,
+        1216: 2,
+        1217: 1,
+    }  # 152 tokens a question, and at least 16 x 20
+    for behind, expected in times.items():
+        assert len(Forest.of(rows, behind)) == 20 * expected + 9 * 152, behind
+
+
+@pytest.mark.parametrize("behind", [None, 1])
 @pytest.mark.parametrize("window", [None, 7])
-def test_the_mask_is_that_of_each_row_alone(window: int | None) -> None:
-    forest = Forest.of([(*row.prompt_ids, *row.answer_ids) for row in ROWS])
+def test_the_mask_is_that_of_each_row_alone(window: int | None, behind: int | None) -> None:
+    forest = Forest.of([(*row.prompt_ids, *row.answer_ids) for row in ROWS], behind)
     everything = torch.arange(len(forest))
     dense = forest.sees(everything, everything, window)
     seen = torch.zeros_like(dense)

@@ -5,7 +5,7 @@ from math import fsum
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from prefloop.objectives import sequential_kl
 from prefloop.policy import LiveReference, RowScores, TokenRow, response_logps, score_rows
@@ -63,6 +63,20 @@ def test_entropy_and_collision_probability_and_kl_are_those_of_enumeration() -> 
     assert float(ref_logps.exp() @ seq_kl.detach()) == pytest.approx(kl, abs=1e-14)
     first = policy.table()[0].softmax(0).detach()
     assert found["token_log_sum_sq"][0, 0].detach().exp().item() == pytest.approx(float((first**2).sum()), abs=1e-14)
+
+
+def test_hidden_states_tell_beginnings_apart_so_that_a_head_is_a_table() -> None:
+    """Before each token the beginning's own number, behind an answer the answer's; padding on the left changes none."""
+    answers = ((2, EOS), (3, 2, EOS))
+    policy, _ = random_policy(answers, 4)
+    values = nn.Linear(len(policy.states), 1, bias=False, dtype=torch.float64)
+    values.weight.data = torch.arange(len(policy.states)).double()[None]
+    found = scores_of_rows(policy, list(map(row, answers)), {"token_values"}, heads={"token_values": values})
+    of = policy.states
+    assert found["token_values"].tolist() == [[of[()], of[2,], 0], [of[()], of[3,], of[3, 2]]]
+    behind = scores_of_rows(policy, list(map(row, answers)), {"rewards"}, heads={"rewards": values})
+    assert behind["rewards"].tolist() == [of[answer] for answer in answers]
+    assert len({*of.values()}) == len(of) == 6
 
 
 def test_what_may_not_follow_has_no_probability_and_no_part_in_entropy_or_kl() -> None:

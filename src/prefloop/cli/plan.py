@@ -88,7 +88,7 @@ def _amount(name: str, at_most: Any, expected: Any, actual: Any) -> str:
     """`7,106` when it is done; `~7,106` where something was measured before; `≤18,432` where nothing was."""
     if name in actual:
         return f"{actual[name]:,}"
-    if name in BOUNDS and name in expected:
+    if name in expected and (name in BOUNDS or expected[name] != at_most.get(name)):
         return f"~{expected[name]:,}"
     if name not in at_most:
         return ""

@@ -390,6 +390,8 @@ class LlmStepsJudge(LlmJudge):
     last_step_at_once."""
     steps: Literal["labels", "lines"] = "labels"
     """What a step is: what stands behind a label, `Step 1:`, at the beginning of a line; or a line (GSM8K)."""
+    expected_steps: Annotated[int, Field(ge=1)] = 6
+    """Steps that a solution is expected to have, for `plan` alone, until some were counted."""
 
     @property
     def takes(self) -> tuple[Shown, ...]:

@@ -315,7 +315,7 @@ class SearchStep(ReadingStep):
 
 BUDGET = ("max_calls", "max_cost")
 """Fields that limit what a run's judges are asked."""
-PRICES = dict.fromkeys(("price", "price_in", "price_out", "expected_tokens"), True)
+PRICES = dict.fromkeys(("price", "price_in", "price_out", "expected_tokens", "expected_steps"), True)
 PLACE = dict.fromkeys(("url", "key", "concurrency", "timeout_s", "deadline_s"), True)
 NOT_TOLD = {"reads": True, "judge": {**PRICES, "server": PLACE}, **dict.fromkeys(BUDGET, True)}
 
@@ -653,11 +653,6 @@ class EvaluateStep(StepConfig):
 
     @model_validator(mode="after")
     def _can_compare(self) -> "EvaluateStep":
-        if self.compares and self.turns == 2:
-            raise ValueError(
-                "compares needs two answers to one question, and second turns follow different first answers: set "
-                "turns to 1, or name a judge of single answers"
-            )
         if self.compares and not self.judge.scores:
             raise ValueError(f"what judge {self.judge.type} says cannot be compared: set compares to false")
         return self

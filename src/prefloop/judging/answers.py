@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from math import floor
+from math import inf
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pydantic import JsonValue
 
@@ -21,9 +21,12 @@ FILE = "answers.sqlite"
 SCHEMA = """
 create table if not exists answers (
     key text primary key, judge text not null, step text not null, said text not null, raw text,
-    tokens_in integer not null, tokens_out integer not null, price real not null, answered real not null
+    tokens_in integer not null, tokens_out integer not null, price real not null, answered real not null,
+    calls integer not null default 1
 )
 """
+CALLS = "alter table answers add column calls integer not null default 1"
+"""For files of versions that counted answers."""
 AT_ONCE = 500
 """Keys that are looked up together: SQLite takes no more than a thousand."""
 
@@ -59,6 +62,8 @@ class Answers:
             connection.execute("pragma journal_mode = wal")
             connection.execute(f"pragma synchronous = {'full' if survives_power_loss else 'normal'}")
             connection.execute(SCHEMA)
+            if "calls" not in [column[1] for column in connection.execute("pragma table_info(answers)")]:
+                connection.execute(CALLS)
             yield cls(connection)
         except sqlite3.DatabaseError as error:
             raise DataError(f"{run / FILE}: not the answers of judges ({error}). Move it away.") from error
@@ -71,16 +76,17 @@ class Answers:
         for start in range(0, len(keys), AT_ONCE):
             some = keys[start : start + AT_ONCE]
             rows = self.connection.execute(
-                f"select key, said, raw, tokens_in, tokens_out from answers where key in ({','.join('?' * len(some))})",
+                "select key, said, raw, tokens_in, tokens_out, calls from answers where key in "
+                f"({','.join('?' * len(some))})",
                 some,
             )
-            found |= {row[0]: Verdict(tuple(json.loads(row[1])), row[2], row[3], row[4]) for row in rows}
+            found |= {key: Verdict(tuple(json.loads(said)), *rest) for key, said, *rest in rows}
         return found
 
     def keep(self, key: str, verdict: Verdict, *, judge: str, step: str, price: float) -> None:
         """Keeps an answer; it is on disk when this returns."""
         self.connection.execute(
-            "insert into answers values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "insert into answers values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 key,
                 judge,
@@ -91,17 +97,19 @@ class Answers:
                 verdict.tokens_out,
                 price,
                 time.time(),
+                verdict.calls,
             ),
         )
 
     def paid(self, keys: Iterable[str], place: str) -> tuple[int, float]:
-        """How many of some answers were given at a place, and what these cost, in US dollars."""
+        """How many calls were made at a place for some answers, and what these cost, in US dollars."""
         wanted = sorted(keys)
         count, cost = 0, 0.0
         for start in range(0, len(wanted), AT_ONCE):
             some = wanted[start : start + AT_ONCE]
             found = self.connection.execute(
-                f"select count(*), total(price) from answers where step = ? and key in ({','.join('?' * len(some))})",
+                "select coalesce(sum(calls), 0), total(price) from answers where step = ? and key in "
+                f"({','.join('?' * len(some))})",
                 (place, *some),
             ).fetchone()
             count, cost = count + found[0], cost + found[1]
@@ -109,8 +117,8 @@ class Answers:
 
     @property
     def calls(self) -> int:
-        """How many answers there are, whoever gave them."""
-        return self.connection.execute("select count(*) from answers").fetchone()[0]
+        """How many calls were made for the answers that are there, whoever gave them."""
+        return self.connection.execute("select coalesce(sum(calls), 0) from answers").fetchone()[0]
 
     @property
     def cost(self) -> float:
@@ -131,26 +139,28 @@ class Budget:
     max_cost: float | None = None
     """US dollars."""
 
-    def room(self, answers: Answers, price: float) -> int | None:
-        """Calls that still fit at a price each; None: as many as one likes."""
-        rooms: list[int] = []
-        if self.max_calls is not None:
-            rooms.append(self.max_calls - answers.calls)
-        if self.max_cost is not None and price > 0:
-            rooms.append(floor((self.max_cost - answers.cost) / price + 1e-9))  # 0.3 / 0.1 is 2.9999999999999996
-        return max(0, min(rooms)) if rooms else None
+
+class Taken(NamedTuple):
+    """What an answer takes."""
+
+    calls: int = 1
+    tokens_in: int = 0
+    tokens_out: int = 0
 
 
 @dataclass(frozen=True)
-class TokenPrice:
-    """What tokens cost, beside the call."""
+class Price:
+    """What a judge costs, in US dollars."""
 
-    token_in: float
-    """US dollars."""
-    token_out: float
-    """US dollars."""
-    most: Callable[[Ask], tuple[int, int]]
-    """Tokens that a call may read and write at most."""
+    call: float = 0.0
+    token_in: float = 0.0
+    token_out: float = 0.0
+    most: Callable[[Ask], Taken] = lambda _ask: Taken()
+    """What an ask may take."""
+
+    def of(self, taken: Taken) -> float:
+        """What so much costs."""
+        return taken.calls * self.call + taken.tokens_in * self.token_in + taken.tokens_out * self.token_out
 
 
 @dataclass
@@ -159,10 +169,8 @@ class Remembering(AsksAnother[KeptJudge]):
 
     answers: Answers
     step: str
-    price: float = 0.0
-    """Of one call, in US dollars."""
+    price: Price = Price()
     budget: Budget = Budget()
-    tokens: TokenPrice | None = None
     place: str = ""
     """Which step of which round asks: answers that were kept elsewhere, or before, were not paid here."""
     asked: set[str] = field(default_factory=set[str])
@@ -191,16 +199,14 @@ class Remembering(AsksAnother[KeptJudge]):
             within, left = left[:count], left[count:]
             for place, verdict in self.judged_by.judge([asks[asking[key][0]] for key in within]):
                 key = within[place]
-                self.answers.keep(
-                    key, verdict, judge=self.name, step=self.place or self.step, price=self._price_of(verdict)
-                )
+                cost = self.price.of(Taken(verdict.calls, verdict.tokens_in, verdict.tokens_out))
+                self.answers.keep(key, verdict, judge=self.name, step=self.place or self.step, price=cost)
                 for number in asking[key]:
                     yield number, verdict
 
     def require_room(self, asks: Sequence[Ask]) -> None:
         """So many calls fit into the budget (ResumableError where they do not)."""
-        room = self.budget.room(self.answers, self.price)
-        if room is not None and room < len(asks):
+        if self._fitting(asks) < len(asks):
             raise ResumableError(self._used_up(asks))
 
     def open(self, asks: Sequence[Ask]) -> dict[str, Ask]:
@@ -210,40 +216,29 @@ class Remembering(AsksAnother[KeptJudge]):
         return {key: ask for key, ask in found.items() if key not in known}
 
     def _fitting(self, asks: Sequence[Ask]) -> int:
-        """How many of the next calls fit into the budget, whatever each of them may cost."""
-        most = len(asks)
-        if self.budget.max_calls is not None:
-            most = min(most, self.budget.max_calls - self.answers.calls)
-        if self.budget.max_cost is None:
-            return max(most, 0)
-        left = self.budget.max_cost - self.answers.cost + 1e-9  # 0.3 - 0.2 is 0.09999999999999998
-        for count, ask in enumerate(asks[: max(most, 0)]):
-            left -= self._most_of(ask)
-            if left < 0:
+        """How many of the next asks fit into the budget, whatever each of them may take."""
+        if self.budget == Budget():
+            return len(asks)
+        max_calls, max_cost = (
+            inf if limit is None else limit for limit in (self.budget.max_calls, self.budget.max_cost)
+        )
+        calls, cost = max_calls - self.answers.calls, max_cost - self.answers.cost + 1e-9  # 0.3 - 0.2 is less than 0.1
+        for count, ask in enumerate(asks):
+            most = self.price.most(ask)
+            calls, cost = calls - most.calls, cost - self.price.of(most)
+            if min(calls, cost) < 0:
                 return count
-        return max(most, 0)
-
-    def _most_of(self, ask: Ask) -> float:
-        """US dollars that a call may cost."""
-        if self.tokens is None:
-            return self.price
-        tokens_in, tokens_out = self.tokens.most(ask)
-        return self.price + tokens_in * self.tokens.token_in + tokens_out * self.tokens.token_out
-
-    def _price_of(self, verdict: Verdict) -> float:
-        if self.tokens is None:
-            return self.price
-        return self.price + verdict.tokens_in * self.tokens.token_in + verdict.tokens_out * self.tokens.token_out
+        return len(asks)
 
     def _used_up(self, left: Sequence[Ask]) -> str:
-        calls, cost = self.answers.calls, self.answers.cost
         limits: list[str] = []
         if self.budget.max_calls is not None:
             limits.append(f"{self.step}.max_calls is {self.budget.max_calls}")
         if self.budget.max_cost is not None:
             limits.append(f"{self.step}.max_cost is ${self.budget.max_cost:g}")
-        most = f"{'' if self.tokens is None else 'at most '}${sum(map(self._most_of, left)):.2f}"
+        most = [self.price.most(ask) for ask in left]
         return (
-            f"{self.step}: {' and '.join(limits)}, and {calls} answers for ${cost:.2f} are there; {len(left)} more are "
-            f"needed now, for {most}. Raise the limit with --set and run the same command again."
+            f"{self.step}: {' and '.join(limits)}, and {self.answers.calls} calls for ${self.answers.cost:.2f} were "
+            f"made; {len(left)} more answers are needed now, at most {sum(one.calls for one in most)} calls for "
+            f"${sum(map(self.price.of, most)):.2f}. Raise the limit and run the same command again."
         )

@@ -43,6 +43,7 @@ class Apart(AsksAnother[Judge]):
                         "\n\n".join(raw) if raw else None,
                         sum(verdict.tokens_in for verdict in paid),
                         sum(verdict.tokens_out for verdict in paid),
+                        sum(verdict.calls for verdict in paid),
                     ),
                 )
 

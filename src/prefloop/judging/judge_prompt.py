@@ -14,7 +14,7 @@ from pydantic import ValidationError, model_validator
 from prefloop.config import Config, Shown
 from prefloop.errors import DataError, RecipeError, did_you_mean
 from prefloop.judging.protocol import Ask
-from prefloop.judging.verdicts import SCORE, SCORE_OF, VERDICT
+from prefloop.judging.verdicts import KEY, SCORE, SCORE_OF, VERDICT
 from prefloop.records import Message, digest
 
 Reads = Literal["score", "scores", "verdict", "choice", "expected_score"]
@@ -110,6 +110,13 @@ class JudgePrompt:
             return ["A", "B"]
         labels = labels_of(self.file.shows, len(ask.subjects))
         return labels if self.file.shows == "all" and self.file.reads == "expected_score" else [""]
+
+    def questions(self, answers: float) -> float:
+        """How many questions an ask is that shows so many answers."""
+        file = self.file
+        if file.shows == "one" and file.reads == "choice":
+            return 2.0
+        return answers if file.shows == "all" and file.reads == "expected_score" else 1.0
 
     def messages(self, ask: Ask, control: re.Pattern[str], label: str = "") -> tuple[Message, ...]:
         """The conversation with the judge that asks about an ask.
@@ -214,7 +221,7 @@ def disarmed(text: str, control: re.Pattern[str]) -> str:
     Control tokens, so that a tokenizer reads them as text; and what looks like a verdict, so that a judge who quotes it
     has not given it.
     """
-    for pattern in (control, VERDICT, SCORE, SCORE_OF):
+    for pattern in (control, VERDICT, SCORE, SCORE_OF, KEY):
         text = broken(text, pattern)
     return text
 

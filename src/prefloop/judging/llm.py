@@ -9,8 +9,9 @@ from typing import Literal
 from pydantic import JsonValue
 
 from prefloop.config import LlmJudge
+from prefloop.judging.answers import Taken
 from prefloop.judging.chat import CONTROL, Chat, Question, Said
-from prefloop.judging.judge_prompt import JudgePrompt, Reads
+from prefloop.judging.judge_prompt import JudgePrompt, Reads, broken
 from prefloop.judging.protocol import EMPTY, Ask, Verdict, settled_by_emptiness
 from prefloop.judging.verdicts import choice_in, number_in, score_in, scores_in, verdict_in
 from prefloop.pairing.combination import sigmoid
@@ -60,13 +61,15 @@ class Llm:
             "max_new_tokens": self.config.max_new_tokens,
         }
 
-    def most_tokens(self, ask: Ask) -> tuple[int, int]:
-        """Tokens that it may read and write about an ask, asked twice: no token says less than a byte."""
+    def most(self, ask: Ask) -> Taken:
+        """What an ask may take, each question put twice: no token says less than a byte."""
+        if self._settled(ask) is not None:
+            return Taken(0)
         labels = self.prompt.parts(ask)
         texts = [*self.prompt.messages(ask, CONTROL, labels[-1]), self.prompt.again(ask, CONTROL)]
         size = sum(len(message.content.encode()) + TURN_TOKENS for message in texts)
         times, written = len(labels), self.config.max_new_tokens
-        return times * (2 * size + written), times * 2 * written
+        return Taken(2 * times, times * (2 * size + written), times * 2 * written)
 
     def judge(self, asks: Sequence[Ask]) -> Iterator[tuple[int, Verdict]]:
         """What the model says; of an answer that says nothing, the lowest score without asking.
@@ -98,7 +101,7 @@ class Llm:
             number, label = parts[place]
             raw = f"{first.text}{AGAIN}{said.why or said.text}"
             tokens = first.tokens_in + said.tokens_in, first.tokens_out + said.tokens_out
-            read[number][label] = Verdict(self._read(said, asks[number], label), raw, *tokens)
+            read[number][label] = Verdict(self._read(said, asks[number], label), raw, *tokens, calls=2)
             yield from self._whole(number, asks[number], read)
 
     def _answers(self, questions: Sequence[Question]) -> Iterator[tuple[int, Said]]:
@@ -119,7 +122,7 @@ class Llm:
             else "\n".join(f"{label}: {one.raw}" for label, one in zip(labels, said, strict=True))
         )
         tokens = (sum(one.tokens_in for one in said), sum(one.tokens_out for one in said))
-        yield number, Verdict(self._shown(values, ask), raw, *tokens)
+        yield number, Verdict(self._shown(values, ask), raw, *tokens, calls=sum(one.calls for one in said))
 
     def _shown(self, values: Values, ask: Ask) -> Values:
         """Among several scores the lowest for an answer that says nothing; of two letters for right, what both say."""
@@ -135,7 +138,7 @@ class Llm:
         if self.kind == "preference":
             return settled_by_emptiness(ask)
         if not any(subject.text.strip() for subject in ask.subjects):
-            return Verdict((self.prompt.file.lowest or 0.0,) * len(ask.subjects), EMPTY)
+            return Verdict((self.prompt.file.lowest or 0.0,) * len(ask.subjects), EMPTY, calls=0)
         return None
 
     def _question(self, ask: Ask, label: str) -> Question:
@@ -143,7 +146,7 @@ class Llm:
         return Question(messages, self._seed(ask, *[label] * bool(label)), self.prompt.choices)
 
     def _again(self, ask: Ask, question: Question, said: Said) -> Question:
-        told = Message(role="assistant", content=said.text or "")
+        told = Message(role="assistant", content=broken(said.text or "", self.chat.control))
         messages = (*question.messages, told, self.prompt.again(ask, self.chat.control))
         return Question(messages, self._seed(ask, "again"), question.choices)
 

@@ -41,6 +41,7 @@ class LlmSteps:
                     tuple(value for verdict, _ in steps for value in verdict.values),
                     tokens_in=sum(verdict.tokens_in for verdict, _ in steps),
                     tokens_out=sum(verdict.tokens_out for verdict, _ in steps),
+                    calls=sum(verdict.calls for verdict, _ in steps),
                     spans=tuple(span for _, span in steps),
                 ),
             )

@@ -95,7 +95,7 @@ def make_judge(config: JudgeConfig, machine: JudgeMachine = ANYWHERE, shows: Sho
         shows: how many answers it is shown in one ask.
     """
     if isinstance(config, LlmJudge):
-        prompt = _prompt(config, shows)
+        prompt = prompt_of(config, shows)
         llm = Llm(config, prompt, _model_name(config, machine), lambda: _chat(config, machine))
         return LlmSteps(config, llm, machine.text_of) if isinstance(config, LlmStepsJudge) else llm
     if isinstance(config, RewardModelJudge):
@@ -114,7 +114,7 @@ LAST_STEP = "last_step_at_once"
 """Which shipped prompt asks about the steps of solutions."""
 
 
-def _prompt(config: LlmJudge, shows: Shown) -> JudgePrompt:
+def prompt_of(config: LlmJudge, shows: Shown) -> JudgePrompt:
     """What the judge is asked by (RecipeError where that is unfit)."""
     if not isinstance(config, LlmStepsJudge):
         return judge_prompt(config.prompt, shows)
@@ -167,7 +167,7 @@ def check_judge(config: JudgeConfig, shows: Shown = "one") -> None:
         case RewardServerJudge():
             authorization(config.server.key, "judge.server.key")
         case LlmJudge():
-            _prompt(config, shows)
+            prompt_of(config, shows)
             if config.model is not None:
                 check_model(config.model)
             if config.server is not None:
@@ -192,7 +192,7 @@ def read_from_outside(config: JudgeConfig, shows: Shown = "one") -> Mapping[str,
         case RewardModelJudge() | PairwiseModelJudge():
             return {"judge model": identity_of_reward_model(config.model)}
         case LlmJudge():
-            prompt = {"judge prompt": _prompt(config, shows).identity}
+            prompt = {"judge prompt": prompt_of(config, shows).identity}
             return prompt if config.model is None else {**prompt, "judge model": _identity(config.model)}
         case _:
             return {}

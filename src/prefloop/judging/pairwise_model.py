@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Literal
 
 from prefloop.config import PairwiseModelJudge
-from prefloop.judging.judge_prompt import broken
 from prefloop.judging.protocol import Ask, Verdict, settled_by_emptiness
 from prefloop.judging.reward_model import RewardModel, identity_of_reward_model
 from prefloop.pairing.combination import sigmoid
@@ -63,9 +62,8 @@ class PairwiseModel:
 
     def _shown(self, ask: Ask) -> Ask:
         """Both answers as one."""
-        control = self.classifier.files.codec.control_tokens
-        first, second = (broken(one.text, control) for one in ask.subjects)
-        text = side_by_side_text(first, second, self.config.form or FORM)
+        first, second = ask.subjects
+        text = side_by_side_text(first.text, second.text, self.config.form or FORM)
         return Ask(ask.prompt, (ask.subjects[0].model_copy(update={"text": text}),))
 
 

@@ -28,6 +28,8 @@ class Verdict:
     raw: str | None = None
     tokens_in: int = 0
     tokens_out: int = 0
+    calls: int = 1
+    """Questions that it took."""
     spans: tuple[Span, ...] = ()
     """The tokens that each value is about, where there is one a step."""
 
@@ -39,7 +41,7 @@ EMPTY = "an empty answer"
 def settled_by_emptiness(ask: Ask) -> Verdict | None:
     """The verdict on two answers, one of which says nothing; shown it, a judge would grade its question's form."""
     first, second = (not subject.text.strip() for subject in ask.subjects)
-    return Verdict((0.5 if first and second else float(second),), EMPTY) if first or second else None
+    return Verdict((0.5 if first and second else float(second),), EMPTY, calls=0) if first or second else None
 
 
 class Judge(Protocol):

@@ -28,7 +28,7 @@ def judgments(judge: Judge, asks: Sequence[Ask]) -> Iterator[Judgment]:
     same = {number for number, ask in enumerate(asks) if judge.kind == "preference" and _is_one_text(ask)}
     put = [number for number in range(len(asks)) if number not in same]
     verdicts = {put[place]: verdict for place, verdict in judge.judge([asks[number] for number in put])}
-    verdicts |= dict.fromkeys(same, Verdict((0.5,), SAME))
+    verdicts |= dict.fromkeys(same, Verdict((0.5,), SAME, calls=0))
     if len(verdicts) < len(asks):
         raise ResumableError(
             f"{judge.name}: {len(asks) - len(verdicts)} of {len(asks)} answers have no verdict. "
@@ -43,6 +43,7 @@ def judgments(judge: Judge, asks: Sequence[Ask]) -> Iterator[Judgment]:
             values=tuple(value if value is not None and isfinite(value) else None for value in verdict.values),
             repeat=ask.repeat,
             raw=verdict.raw,
+            calls=verdict.calls,
             tokens_in=verdict.tokens_in,
             tokens_out=verdict.tokens_out,
             spans=verdict.spans,

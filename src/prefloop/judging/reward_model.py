@@ -87,13 +87,7 @@ class RewardModel:
 
     def _conversations(self, asks: Sequence[Ask]) -> list[tuple[int, ...]]:
         """Prompts with their answers, by the template of the reward model, as token ids."""
-        codec = self.files.codec
-        texts = [
-            codec.rendered(ask.prompt, Message(role="assistant", content=subject.text))
-            for ask in asks
-            for subject in ask.subjects
-        ]
-        return codec.ids_of_rendered(texts)
+        return self.files.codec.conversation_ids([(ask.prompt, one.text) for ask in asks for one in ask.subjects])
 
 
 def reward_model_files(spec: str) -> RewardModelFiles:

@@ -11,7 +11,8 @@ from pydantic import JsonValue
 
 from prefloop.config import RewardServerJudge
 from prefloop.errors import ModelError
-from prefloop.judging.chat import Asking
+from prefloop.judging.chat import CONTROL, Asking
+from prefloop.judging.judge_prompt import broken
 from prefloop.judging.protocol import Ask, Verdict
 from prefloop.sampling import Patience, Pool, authorization
 from prefloop.sampling.endpoints import BadAnswerError
@@ -34,7 +35,7 @@ class RewardServer:
         return ":".join(["reward_server", self.config.server.model, self.config.endpoint, *centered])
 
     def seen(self, ask: Ask) -> JsonValue:
-        """The conversation with the answer."""
+        """The conversation with the answer, no control token of common models spelt out in it."""
         return self._messages(ask)
 
     def judge(self, asks: Sequence[Ask]) -> Iterator[tuple[int, Verdict]]:
@@ -69,8 +70,8 @@ class RewardServer:
 
     def _messages(self, ask: Ask) -> list[JsonValue]:
         (answer,) = ask.subjects
-        turns = [(message.role, message.content) for message in ask.prompt.messages]
-        return [{"role": role, "content": content} for role, content in [*turns, ("assistant", answer.text)]]
+        turns = [*((message.role, message.content) for message in ask.prompt.messages), ("assistant", answer.text)]
+        return [{"role": role, "content": broken(content, CONTROL)} for role, content in turns]
 
     def _body(self, ask: Ask) -> dict[str, Any]:
         return {

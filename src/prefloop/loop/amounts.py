@@ -8,6 +8,8 @@ from prefloop.config import (
     BufferStep,
     DataStep,
     JudgeStep,
+    LlmJudge,
+    LlmStepsJudge,
     MixStep,
     NextTurnStep,
     PairStep,
@@ -17,10 +19,11 @@ from prefloop.config import (
     SearchStep,
     TrainStep,
 )
-from prefloop.judging import most_calls
+from prefloop.judging import most_calls, prompt_of
 from prefloop.loop.artifact import Artifact
 from prefloop.loop.data_set import survey
 from prefloop.loop.prompt_set import prompts_at
+from prefloop.loop.steps.judge import shown
 from prefloop.loop.steps.mix import earlier_slot
 from prefloop.objectives import REPEATED_ROLES
 from prefloop.pairing import find_rule
@@ -66,6 +69,8 @@ class Ledger:
     """By step, as last measured; `any` is the last of all steps."""
     made_per_prompt: dict[str, float] = field(default_factory=dict[str, float])
     """By pair step: examples or derived prompts."""
+    calls_per_answer: dict[str, float] = field(default_factory=dict[str, float])
+    """By judge step."""
 
     def add(self, artifact: Artifact, journaled: Mapping[str, float] | None) -> StepAmounts:
         """What a step does, given all before it.
@@ -91,13 +96,15 @@ class Ledger:
             self.tokens_per_answer |= {artifact.step: mean, "any": mean}
         if artifact.step_type == "pair" and journaled.get("groups"):
             self.made_per_prompt[artifact.step] = sum(actual.values()) / journaled["groups"]
+        answers = _read(artifact, self.expected, "responses", "answers")
+        if artifact.step_type == "judge" and answers:
+            self.calls_per_answer[artifact.step] = actual["judge_calls"] / answers
 
     def _amounts(self, artifact: Artifact, known: Mapping[str, Counts], *, measured: bool = False) -> Counts:
         """Bounds, or with `measured` expectations, from the amounts of what the step reads."""
 
         def read(slot: str, what: str) -> int | None:
-            found = [known[one.identity].get(what) for one in artifact.inputs.get(slot, ()) if one.identity in known]
-            return sum(number for number in found if number is not None) if any(n is not None for n in found) else None
+            return _read(artifact, known, slot, what)
 
         settings = self.recipe.step(artifact.step, artifact.place.round or 0)
         amounts: dict[str, int | None] = {}
@@ -116,7 +123,8 @@ class Ledger:
                     "tokens": _times(answers, mean if measured else settings.max_new_tokens),
                 }
             case JudgeStep():
-                amounts = {"judge_calls": _judge_calls(settings, read)}
+                calls = self.calls_per_answer.get(artifact.step) if measured else None
+                amounts = {"judge_calls": _judge_calls(settings, read, calls, measured=measured)}
             case NextTurnStep() | SearchStep():
                 amounts = _derived(settings, read, measured=measured)
             case PairStep():
@@ -178,7 +186,25 @@ def _gathered(settings: MixStep | BufferStep, read: Callable[[str, str], int | N
     return sum(read(slot, "pairs") or 0 for slot in slots) or None
 
 
-def _judge_calls(settings: JudgeStep, read: Callable[[str, str], int | None]) -> int | None:
+def _judge_calls(
+    settings: JudgeStep, read: Callable[[str, str], int | None], per_answer: float | None, *, measured: bool
+) -> int | None:
+    """Asks of the design; of a language model its questions, which a server may be asked twice at most."""
+    judge, asks, answers = settings.judge, _asks(settings, read), read("responses", "answers")
+    if asks is None or answers is None or not isinstance(judge, LlmJudge):
+        return asks
+    if per_answer is not None:
+        return _times(answers, per_answer)
+    prompt = prompt_of(judge, shown(settings))
+    if isinstance(judge, LlmStepsJudge):
+        tokens = _times(read("responses", "tokens"), settings.design.repeats)
+        asks = asks * judge.expected_steps if measured else tokens  # no step is less than a token
+    each = answers / max(read("prompts", "prompts") or 0, 1)
+    twice = not measured and (judge.server is not None or not prompt.choices)
+    return _times(asks, prompt.questions(each) * (2 if twice else 1))
+
+
+def _asks(settings: JudgeStep, read: Callable[[str, str], int | None]) -> int | None:
     """Asks of the design at most; of a judge that is asked one by one instead, one an answer."""
     answers, opponents = read("responses", "answers"), read("opponents", "answers") or 0
     if answers is None:
@@ -190,6 +216,12 @@ def _judge_calls(settings: JudgeStep, read: Callable[[str, str], int | None]) ->
     if design.shows == "one":
         return answers * design.repeats
     return None if prompts is None else most_calls(design, prompts=prompts, answers=answers, opponents=opponents)
+
+
+def _read(artifact: Artifact, known: Mapping[str, Counts], slot: str, what: str) -> int | None:
+    """How much of something a step reads in a slot, as far as it is known."""
+    found = [known[one.identity].get(what) for one in artifact.inputs.get(slot, ()) if one.identity in known]
+    return sum(number for number in found if number is not None) if any(n is not None for n in found) else None
 
 
 def _times(number: int | None, factor: float | None) -> int | None:

@@ -28,6 +28,7 @@ from prefloop.policy.memory import (
     optimizer_state,
     quantized_weights,
     repeated_keys,
+    rounded_weights,
     weights,
 )
 from prefloop.sampling import PASSED_AT_ONCE, columns_of
@@ -163,12 +164,9 @@ def training_need(
         precision: of the layers. Activations in bfloat16 are counted as float32: an upper bound.
         recompute: layers are computed again going backward.
     """
-    copies = 1 if live in {"none", "same base", "adapter on the same base"} else 2
     parts = (
         program,
-        quantized_weights(facts)
-        if facts.in_4_bits
-        else weights(facts, copies, "the one that is trained, and the reference, which stays loaded"),
+        _trained_on(facts, precision, 2 if live == "other weights" else 1),
         *((adapter(facts),) if facts.lora else ()),
         *((replace(adapter(facts), name="adapter of the reference"),) if live == "adapter on the same base" else ()),
         *((bfloat16_copies(facts),) if precision == "bfloat16" else ()),
@@ -180,6 +178,14 @@ def training_need(
     )
     need = _need("training", parts, f"{batch}, layers computed again" if recompute else str(batch))
     return replace(need, recompute=recompute)
+
+
+def _trained_on(facts: ModelFacts, precision: Precision, copies: int) -> Part:
+    if facts.in_4_bits:
+        return quantized_weights(facts)
+    if precision == "bfloat16" and copies == 1:
+        return rounded_weights(facts)
+    return weights(facts, copies, "the one that is trained, and the reference, which stays loaded")
 
 
 def policies(facts: ModelFacts, *, description_bytes: int, count: int) -> Part:

@@ -19,7 +19,7 @@ from prefloop.policy.passed_tokens import passed_tokens
 from prefloop.policy.precision import rounding_noise, widest
 from prefloop.policy.source import ModelDescription, ModelSource, check_model, describe_model, resolve_model
 from prefloop.policy.template import ChatCodec
-from prefloop.policy.tree_scores import TreeScores, takes_trees
+from prefloop.policy.tree_scores import TreeScores, forest_of, takes_trees
 from prefloop.policy.trees import Forest
 from prefloop.policy.weight_layout import lay_out
 from prefloop.policy.workbench import PolicyFiles, Trainable, Workbench, return_freed_memory
@@ -52,6 +52,7 @@ __all__ = [
     "closed_up",
     "describe_model",
     "encoded",
+    "forest_of",
     "grows_answers",
     "lay_out",
     "model_facts",

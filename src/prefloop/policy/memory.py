@@ -64,6 +64,8 @@ class ModelFacts:
     """Ranks of a block's adapters, added up; 0 without LoRA."""
     in_4_bits: int
     """Weights that training holds in 4 bits."""
+    in_bfloat16: int
+    """Weights that training in bfloat16 holds so, since they are frozen and the model's files have them so."""
     adapter_options: int
     """Values a token that a block's adapters keep besides: of dropout what is left of each input, and a truth value of
     each (a quarter of a number); of DoRA both parts of each output."""
@@ -146,7 +148,8 @@ def model_facts(directory: Path, lora: LoraConfig | None) -> ModelFacts:
     num_weights = num_trained = sum(parameter.numel() for parameter in model.parameters())
     text = config.get_text_config()
     ranks, options = 0, 0.0
-    in_4_bits = _in_4_bits(model) if lora is not None and lora.quantize else 0
+    quantized = lora is not None and bool(lora.quantize)
+    frozen = 0 if lora is None else _of_linear_layers(model)
     if lora is not None:
         adapted = get_peft_model(model.requires_grad_(False), adapter_config(lora), low_cpu_mem_usage=True)
         num_trained = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
@@ -168,7 +171,8 @@ def model_facts(directory: Path, lora: LoraConfig | None) -> ModelFacts:
         intermediate=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
         vocab=text.vocab_size,
         adapter_width=ranks // text.num_hidden_layers,
-        in_4_bits=in_4_bits,
+        in_4_bits=frozen if quantized else 0,
+        in_bfloat16=frozen if text.dtype == torch.bfloat16 and not quantized else 0,
         adapter_options=int(options / text.num_hidden_layers),
         shares_beginnings=can_have_gaps(DynamicCache(config=config)),
         trees=may_take_trees(model),
@@ -176,7 +180,7 @@ def model_facts(directory: Path, lora: LoraConfig | None) -> ModelFacts:
     )
 
 
-def _in_4_bits(model: PreTrainedModel) -> int:
+def _of_linear_layers(model: PreTrainedModel) -> int:
     """Weights of all linear layers but the head."""
     head = model.get_output_embeddings()
     layers = (module for module in model.modules() if isinstance(module, nn.Linear) and module is not head)
@@ -193,6 +197,16 @@ def quantized_weights(facts: ModelFacts) -> Part:
     )
 
 
+def rounded_weights(facts: ModelFacts) -> Part:
+    """The model's weights with those that are frozen and bfloat16 in the model's files held so."""
+    rest = facts.num_weights - facts.in_bfloat16
+    return Part(
+        "weights",
+        FLOAT * rest + 2 * facts.in_bfloat16,
+        f"{rest:,} weights x {FLOAT} bytes + {facts.in_bfloat16:,} weights x 2 bytes",
+    )
+
+
 def weights(facts: ModelFacts, copies: int, why: str) -> Part:
     """Copies of the model's weights that are loaded at the same time."""
     times = f" x {copies} copies ({why})" if copies > 1 else ""
@@ -205,8 +219,9 @@ def adapter(facts: ModelFacts) -> Part:
 
 
 def bfloat16_copies(facts: ModelFacts) -> Part:
-    """The weights in bfloat16, as the layers read them: autograd keeps them until gradients are taken."""
-    return Part("bfloat16 copies", 2 * facts.num_weights, f"{facts.num_weights:,} weights x 2 bytes")
+    """Weights as the layers read them, where they are not held so: autograd keeps them until gradients are taken."""
+    copied = facts.num_weights - facts.in_bfloat16
+    return Part("bfloat16 copies", 2 * copied, f"{copied:,} weights x 2 bytes")
 
 
 def gradients(facts: ModelFacts) -> Part:

@@ -25,7 +25,7 @@ def widest(device: torch.device) -> torch.dtype:
 def layers_in(model: PreTrainedModel, precision: Precision) -> Generator[None]:
     """A model's layers compute in a precision while this lasts.
 
-    Its weights stay what they are, and so does the head: it reads the last hidden states in float32. bfloat16 is
+    Its weights keep their values, and the head stays as it is: it reads the last hidden states in float32. bfloat16 is
     autocast's, so that norms, softmax and the stream between the layers stay float32. On a GPU the head multiplies in
     TF32, with three more bits than bfloat16 (plain float32 takes longer for the head than bfloat16 for all layers).
     """
@@ -45,10 +45,40 @@ def layers_in(model: PreTrainedModel, precision: Precision) -> Generator[None]:
     before = products.fp32_precision
     products.fp32_precision = "tf32"
     try:
-        with replaced_forward(body, mixed):
+        with replaced_forward(body, mixed), _frozen_in_bfloat16(body):
             yield
     finally:
         products.fp32_precision = before
+
+
+@contextmanager
+def _frozen_in_bfloat16(body: nn.Module) -> Generator[None]:
+    """Frozen linear layers are held in bfloat16 while this lasts, if that is what their weights were rounded to before.
+
+    So published checkpoints are. autocast would make the same numbers again in every pass, and autograd would keep them
+    beside the float32 weights until gradients are taken.
+    """
+    frozen = [
+        layer
+        for layer in body.modules()
+        if isinstance(layer, nn.Linear) and not layer.weight.requires_grad and _is_rounded(layer.weight)
+    ]
+    _hold(frozen, torch.bfloat16)
+    try:
+        yield
+    finally:
+        _hold(frozen, torch.float32)
+
+
+def _is_rounded(weight: Tensor) -> bool:
+    """Whether float32 weights lose nothing in bfloat16."""
+    return weight.dtype == torch.float32 and torch.equal(weight.bfloat16().float(), weight)
+
+
+def _hold(layers: Sequence[nn.Linear], dtype: torch.dtype) -> None:
+    with torch.inference_mode(mode=False), torch.no_grad():
+        for layer in layers:
+            layer.weight.data = layer.weight.to(dtype)
 
 
 @contextmanager

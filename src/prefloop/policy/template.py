@@ -5,6 +5,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ _QUESTION, _ANSWER = "Hi", "Hello"
 _NEUTRAL = ("\n", ".", "0")
 """What stands before an answer while it is tokenised, where a tokenizer treats the beginning of a text specially; the
 first that does not merge with it."""
+_SPELT = "\ufdd0"
+"""Stands inside control tokens that somebody spelt out, while a template is filled; no text of Unicode contains it."""
 _AT_BOUNDARY = 64
 """Characters behind a prompt that could merge with its end."""
 
@@ -125,7 +128,7 @@ class ChatCodec:
         """Finds the model's control tokens in a text."""
         written = {*self.tokenizer.all_special_tokens, *self.control_ids.values()}
         return re.compile(
-            "|".join(re.escape(token) for token in sorted(written, key=lambda token: (-len(token), token)))
+            "|".join(re.escape(token) for token in sorted(written, key=lambda token: (-len(token), token))) or "(?!)"
         )
 
     def prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:
@@ -164,6 +167,20 @@ class ChatCodec:
         """Rendered conversations as token ids; BOS and other control tokens are those that the template wrote."""
         return self._encoded(texts, split_special_tokens=False)
 
+    def conversation_ids(self, conversations: Sequence[tuple[Prompt, str]]) -> list[tuple[int, ...]]:
+        """Prompts with an answer each as the template writes them, as token ids.
+
+        A control token that is spelt out in a message stays text, as in `written`: nobody ends their turn by it.
+
+        Raises:
+            DataError: the template refuses a conversation, or would drop a part of it unsaid.
+        """
+        texts = [
+            self.rendered(self._marked(prompt), Message(role="assistant", content=self._mark(answer)))
+            for prompt, answer in conversations
+        ]
+        return [tuple(chain(*ids)) for ids in self._ids_of([self._told_apart(text) for text in texts])]
+
     def keeps_prompts(self, prompts: Sequence[str], answered: Sequence[str]) -> list[bool]:
         """Whether rendered conversations with an answer begin with the token ids of their rendered prompts.
 
@@ -194,17 +211,7 @@ class ChatCodec:
         that no space comes before it that nobody wrote; a control token spelt out in an answer stays text.
         """
         pieces = [self._pieces(thinking, text) for thinking, text in answers]
-        spoken = [piece.text for of_answer in pieces for piece in of_answer if piece.is_spoken]
-        control = dict.fromkeys(piece.text for of_answer in pieces for piece in of_answer if not piece.is_spoken)
-        ids_of_spoken = iter(self._in_the_middle(spoken))
-        ids_of_control = dict(zip(control, self.ids_of_rendered(list(control)), strict=True))
-        return [
-            _joined(
-                of_answer,
-                [next(ids_of_spoken) if piece.is_spoken else ids_of_control[piece.text] for piece in of_answer],
-            )
-            for of_answer in pieces
-        ]
+        return [_joined(of_answer, ids) for of_answer, ids in zip(pieces, self._ids_of(pieces), strict=True)]
 
     def text_of(self, token_ids: Sequence[int]) -> str:
         """What tokens say, EOS and other control tokens left out, and the space with which the template begins."""
@@ -282,6 +289,37 @@ class ChatCodec:
         if lead and not lead.isspace():
             return [_Piece(lead, is_spoken=False, is_template=True), _Piece(text)]
         return [_Piece(lead + text)]
+
+    def _ids_of(self, texts: Sequence[Sequence["_Piece"]]) -> list[list[tuple[int, ...]]]:
+        """Token ids of every piece of some texts."""
+        spoken = [piece.text for pieces in texts for piece in pieces if piece.is_spoken]
+        control = dict.fromkeys(piece.text for pieces in texts for piece in pieces if not piece.is_spoken)
+        ids_of_spoken = iter(self._in_the_middle(spoken))
+        ids_of_control = dict(zip(control, self.ids_of_rendered(list(control)), strict=True))
+        return [
+            [next(ids_of_spoken) if piece.is_spoken else ids_of_control[piece.text] for piece in pieces]
+            for pieces in texts
+        ]
+
+    def _mark(self, text: str) -> str:
+        return self.control_tokens.sub(lambda found: _SPELT.join(found[0]), text)
+
+    def _marked(self, prompt: Prompt) -> Prompt:
+        """The prompt with marks in the control tokens that its messages spell out."""
+        if not any(self.control_tokens.search(message.content) for message in prompt.messages):
+            return prompt
+        messages = tuple(one.model_copy(update={"content": self._mark(one.content)}) for one in prompt.messages)
+        return prompt.model_copy(update={"messages": messages})
+
+    def _told_apart(self, rendered: str) -> list["_Piece"]:
+        """A rendered conversation; what stands between two control tokens is a piece of its own where it has marks."""
+        if _SPELT not in rendered:
+            return [_Piece(rendered, is_spoken=False)]
+        parts = re.split(f"({self.control_tokens.pattern})", rendered)
+        return [
+            _Piece("".join(some).replace(_SPELT, ""), is_spoken=spelt)
+            for spelt, some in groupby(parts, lambda part: _SPELT in part)
+        ]
 
     def _in_the_middle(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         """Texts as tokens, without a space before them that nobody wrote."""

@@ -26,6 +26,9 @@ PIECE = 128
 """Tokens of a segment that attend at once there, so that their scores stay few however long it is."""
 BLOCK = 128
 """Tokens a side of FlexAttention's blocks. Sequences are padded to whole ones; shorter ones have another kernel."""
+BEHIND = 2048
+"""Tokens behind a segment there, from which on it is copied (`Forest.of`): going backward one program gathers what all
+of them say of a block of keys, and the layer ends when the last program does."""
 KERNELS = 64
 """That a process may compile."""
 NARROWEST = 16

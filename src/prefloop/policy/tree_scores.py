@@ -22,7 +22,7 @@ from prefloop.policy.head import (
     trained_weights,
 )
 from prefloop.policy.live import LiveReference
-from prefloop.policy.tree_attention import tree_attention
+from prefloop.policy.tree_attention import BEHIND, BY_BLOCKS, tree_attention
 from prefloop.policy.trees import WORTH_SHARING, Forest
 
 WITHIN = 1e-3
@@ -44,7 +44,7 @@ class TreeScores:
     def of(cls, model: PreTrainedModel | PeftModel, rows: Sequence[TokenRow]) -> "TreeScores":
         """Rows through the model's layers; gradient flows where it is enabled."""
         causal: PreTrainedModel = model.get_base_model() if isinstance(model, PeftModel) else model  # pyright: ignore[reportAssignmentType]
-        forest = Forest.of([(*row.prompt_ids, *row.answer_ids) for row in rows])
+        forest = forest_of(rows, by_blocks=causal.device.type in BY_BLOCKS)
         return cls(causal, rows, forest, forest_states(causal, forest))
 
     def token_logps(self) -> Float[Tensor, "rows tokens"]:
@@ -121,6 +121,16 @@ class TreeScores:
         weights = trained_weights(self.model.get_output_embeddings())
         vocab = self.model.config.get_text_config().vocab_size
         return {"at_once": tokens_at_once(vocab, on_cuda=self.model.device.type == "cuda"), "weights": weights}
+
+
+def forest_of(rows: Sequence[TokenRow], *, by_blocks: bool) -> Forest:
+    """The forest in which rows pass.
+
+    Args:
+        rows: that pass together.
+        by_blocks: FlexAttention attends, block by block.
+    """
+    return Forest.of([(*row.prompt_ids, *row.answer_ids) for row in rows], BEHIND if by_blocks else None)
 
 
 def forest_states(

@@ -15,6 +15,8 @@ from torch import Tensor
 
 WORTH_SHARING = 16
 """Tokens that sharing a beginning must save: below, a segment of its own costs more than it saves."""
+OF_COPIES = 16
+"""Tokens that are behind a copy of a segment at least, for each token of it: copies add a sixteenth at most."""
 
 
 class Standing(NamedTuple):
@@ -85,9 +87,15 @@ class Forest:
     """Of each row the segments that it passes through."""
 
     @classmethod
-    def of(cls, rows: Sequence[tuple[int, ...]]) -> "Forest":
-        """The forest of some rows, none of which is empty."""
-        grown = _Growth(rows)
+    def of(cls, rows: Sequence[tuple[int, ...]], behind: int | None = None) -> "Forest":
+        """The forest of some rows.
+
+        Args:
+            rows: none of them empty.
+            behind: tokens behind one segment from which on it stands there again for further rows, since a kernel that
+                gathers for each of a segment's tokens what all behind it say would wait for these alone.
+        """
+        grown = _Growth(rows, behind)
         grown.grow(sorted(range(len(rows)), key=rows.__getitem__), 0, ())
         return cls(tuple(grown.ids), tuple(grown.segments), tuple(grown.paths))
 
@@ -136,8 +144,9 @@ class Forest:
 class _Growth:
     """A forest that is being made, depth first."""
 
-    def __init__(self, rows: Sequence[tuple[int, ...]]) -> None:
+    def __init__(self, rows: Sequence[tuple[int, ...]], behind: int | None) -> None:
         self.rows = rows
+        self.behind = behind
         self.ids: list[int] = []
         self.segments: list[Segment] = []
         self.paths: list[tuple[int, ...]] = [()] * len(rows)
@@ -147,16 +156,22 @@ class _Growth:
         first, last = self.rows[rows[0]], self.rows[rows[-1]]
         shortest = min(len(first), len(last))
         fork = next((place for place in range(depth, shortest) if first[place] != last[place]), shortest)
-        alike = first[depth:] == last[depth:]
-        if alike or (len(rows) - 1) * (fork - depth) >= WORTH_SHARING:
-            ancestors = self._segment(first[depth:fork], depth, ancestors)
-            depth = fork
+        shared, alike = first[depth:fork], first[depth:] == last[depth:]
+        worth_sharing = alike or (len(rows) - 1) * len(shared) >= WORTH_SHARING
+        path = self._segment(shared, depth, ancestors) if worth_sharing else ancestors
         if alike:
             for row in rows:
-                self.paths[row] = ancestors
+                self.paths[row] = path
             return
+        begun = len(self.ids)
         for group in self._forks(rows, fork):
-            self.grow(group, depth, ancestors)
+            if worth_sharing and self._is_full(len(self.ids) - begun, shared):
+                path, begun = self._segment(shared, depth, ancestors), len(self.ids) + len(shared)
+            self.grow(group, fork if worth_sharing else depth, path)
+
+    def _is_full(self, behind: int, shared: Sequence[int]) -> bool:
+        """Whether enough tokens stand behind a segment for a copy of it to be worth its own."""
+        return self.behind is not None and behind >= max(self.behind, OF_COPIES * len(shared))
 
     def _segment(self, ids: Sequence[int], depth: int, ancestors: tuple[int, ...]) -> tuple[int, ...]:
         """A new segment; returns the path to its end."""

@@ -156,6 +156,8 @@ class Judgment(Record):
     spans: tuple[Span, ...] = ()
     repeat: int = 0
     raw: str | None = None
+    calls: int = 1
+    """Questions that it took: a letter, a digit of each answer, what was asked again."""
     tokens_in: int = 0
     tokens_out: int = 0
 

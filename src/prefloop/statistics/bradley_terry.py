@@ -12,7 +12,7 @@ from scipy.special import ndtri
 
 from prefloop.statistics.arrays import Floats, Labels, Numbers, Truths
 from prefloop.statistics.bootstrap import bca_bounds
-from prefloop.statistics.logistic import sigmoid, softplus
+from prefloop.statistics.logistic import sigmoid
 
 SEPARATED_RIDGE = 1e-3
 """Penalty, 0.5 * ridge * sum of squared ratings, where some ratings have no finite maximum of the likelihood, and in
@@ -126,7 +126,7 @@ def bradley_terry(battles: Battles, *, ridge: float = 0.0, style_ridge: float = 
     penalty = np.concatenate([np.full(battles.models, ridge), np.full(battles.features.shape[1], style_ridge)])
     up, down = (total[None] for total in cells.totals(battles.weights))
     found, converged = _newton(cells, up, down, penalty, np.zeros(penalty.size))
-    runs_away = not converged[0] or bool(np.any(np.abs(cells.design @ found[0]) > _SURE))
+    runs_away = not converged[0] or bool(np.any(np.abs(cells.log_odds(found)) > _SURE))
     if runs_away and ridge == 0:
         return bradley_terry(battles, ridge=SEPARATED_RIDGE, style_ridge=max(style_ridge, SEPARATED_RIDGE))
     return BradleyTerry(found[0, : battles.models], found[0, battles.models :], ridge, bool(converged[0]))
@@ -144,15 +144,17 @@ def influences(battles: Battles, fit: BradleyTerry, *, clustered: bool) -> Float
         One line a cluster; by row, the line of a row of weight n is sqrt(n) times that of a unit, so that products over
         lines are those over units.
     """
-    cells = _Cells.of(battles, graph_of(battles), every_row=True)
-    beta = np.concatenate([fit.ratings, fit.style])
-    prob = sigmoid(cells.design @ beta)
+    rows = np.arange(battles.first.size)
+    design = np.hstack([np.zeros((rows.size, battles.models)), battles.features])
+    design[rows, battles.first], design[rows, battles.second] = 1.0, -1.0
+    prob = sigmoid(design @ np.concatenate([fit.ratings, fit.style]))
     penalty = np.concatenate([np.full(fit.ratings.size, fit.ridge), np.zeros(fit.style.size)])
-    hessian = (cells.design * (battles.weights * prob * (1.0 - prob))[:, None]).T @ cells.design
+    hessian = (design * (battles.weights * prob * (1.0 - prob))[:, None]).T @ design
     # a feature that does not vary has no curvature, and no influence
-    inverse = np.linalg.pinv(hessian + np.diag(penalty) + cells.gauge, hermitian=True)
+    gauge = _Cells.of(battles, graph_of(battles)).gauge
+    inverse = np.linalg.pinv(hessian + np.diag(penalty) + gauge, hermitian=True)
     shares = battles.weights if clustered else np.sqrt(battles.weights)
-    scores = (shares * (battles.outcomes - prob))[:, None] * cells.design
+    scores = (shares * (battles.outcomes - prob))[:, None] * design
     if clustered:
         names, number = np.unique(battles.clusters, return_inverse=True)
         by_cluster = np.zeros((names.size, scores.shape[1]))
@@ -193,7 +195,7 @@ def resampled(
     found: list[Floats] = []
     for up, down in cells.resamples(battles, generator, clustered=clustered, draws=draws):
         fitted, _ = _newton(cells, up, down, penalty, start, within=_RESAMPLED_TOLERANCE)
-        present = (up + down) @ np.abs(cells.design[:, : battles.models]) > 0
+        present = cells.by_pair(up + down) @ np.abs(cells.pairs) > 0
         fitted[:, : battles.models][~present] = np.nan
         found.append(fitted)
     return np.concatenate(found)
@@ -264,9 +266,18 @@ def standardised(
 
 @dataclass(frozen=True)
 class _Cells:
-    """Rows that have one design line, taken together: where there are no features, as many as there are pairs."""
+    """Rows that have one design line, taken together: where there are no features, as many as there are pairs.
 
-    design: Float64[Floats, "cells parameters"]
+    Cells of one pair of models stand side by side, so that sums over a pair are sums over a stretch.
+    """
+
+    pairs: Float64[Floats, "pairs models"]
+    """1 at the first model of each pair, -1 at its second."""
+    begins: Int[Numbers, " pairs"]
+    """Its first cell."""
+    sizes: Int[Numbers, " pairs"]
+    """How many it has."""
+    features: Float64[Floats, "cells columns"]
     gauge: Float64[Floats, "parameters parameters"]
     """What is added to the Hessian so that it can be inverted: it acts on the sums of components, which stay 0."""
     number: Int[Numbers, " rows"]
@@ -275,25 +286,54 @@ class _Cells:
     """How much of a row is a win of its cell's first."""
 
     @staticmethod
-    def of(battles: Battles, graph: Graph, *, every_row: bool = False) -> "_Cells":
-        first, second, up, features = battles.first, battles.second, battles.outcomes, battles.features
-        number = np.arange(first.size)
-        if features.shape[1] == 0 and not every_row:
-            up = np.where(first < second, up, 1.0 - up)
-            first, second = np.minimum(first, second), np.maximum(first, second)
-            pairs, number = np.unique(first * battles.models + second, return_inverse=True)
-            first, second, features = pairs // battles.models, pairs % battles.models, np.zeros((pairs.size, 0))
-        rows = np.arange(first.size)
-        design = np.zeros((first.size, battles.models))
-        design[rows, first], design[rows, second] = 1.0, -1.0
-        same = graph.components[:, None] == graph.components
-        gauge = np.zeros((battles.models + features.shape[1],) * 2)
-        gauge[: battles.models, : battles.models] = same
-        return _Cells(np.hstack([design, features]), gauge, np.asarray(number, np.int64), up)
+    def of(battles: Battles, graph: Graph) -> "_Cells":
+        turned = battles.first > battles.second
+        first, second = np.minimum(battles.first, battles.second), np.maximum(battles.first, battles.second)
+        names, pair, sizes = np.unique(first * battles.models + second, return_inverse=True, return_counts=True)
+        columns = battles.features.shape[1]
+        number, features = pair, np.zeros((names.size, 0))
+        if columns:
+            order = np.argsort(pair, kind="stable")
+            number = np.argsort(order)
+            features = np.where(turned[:, None], -battles.features, battles.features)[order]
+        else:
+            sizes = np.ones(names.size, np.int64)
+        pairs = np.zeros((names.size, battles.models))
+        lines = np.arange(names.size)
+        pairs[lines, names // battles.models], pairs[lines, names % battles.models] = 1.0, -1.0
+        gauge = np.zeros((battles.models + columns,) * 2)
+        gauge[: battles.models, : battles.models] = graph.components[:, None] == graph.components
+        up = np.where(turned, 1.0 - battles.outcomes, battles.outcomes)
+        begins = np.cumsum(sizes) - sizes
+        return _Cells(pairs, begins, sizes, features, gauge, np.asarray(number, np.int64), up)
+
+    def log_odds(self, at: Float64[Floats, "batch parameters"]) -> Float64[Floats, "batch cells"]:
+        """Of a win of each cell's first."""
+        models = self.pairs.shape[1]
+        of_pairs = at[:, :models] @ self.pairs.T
+        return np.repeat(of_pairs, self.sizes, axis=1) + at[:, models:] @ self.features.T
+
+    def by_parameter(self, values: Float64[Floats, "batch cells"]) -> Float64[Floats, "batch parameters"]:
+        """What each cell says, added up for ratings and style: the transpose of `log_odds`."""
+        return np.hstack([self.by_pair(values) @ self.pairs, values @ self.features])
+
+    def by_pair(self, values: Float64[Floats, "batch cells"]) -> Float64[Floats, "batch pairs"]:
+        """Sums over the cells of each pair."""
+        return np.add.reduceat(values, self.begins, axis=1)
+
+    def curvature(self, values: Float64[Floats, "batch cells"]) -> Float64[Floats, "batch parameters parameters"]:
+        """Sum over the cells of value * (line of the design) (line of the design)^T."""
+        weighted = [values * column for column in self.features.T]
+        ratings = np.swapaxes(self.by_pair(values)[:, :, None] * self.pairs, 1, 2) @ self.pairs
+        if not weighted:
+            return ratings
+        across = np.stack([self.by_pair(one) @ self.pairs for one in weighted], 2)
+        style = np.stack([one @ self.features for one in weighted], 1)
+        return np.block([[ratings, across], [np.swapaxes(across, 1, 2), style]])
 
     def totals(self, weights: Float64[Floats, " rows"]) -> tuple[Floats, Floats]:
         """Wins and losses of each cell's first, by cell."""
-        size = self.design.shape[0]
+        size = int(self.sizes.sum())
         won, lost = weights * self.up, weights * (1.0 - self.up)
         both = [np.bincount(self.number, weights=part, minlength=size) for part in (won, lost)]
         return np.asarray(both[0], np.float64), np.asarray(both[1], np.float64)
@@ -302,7 +342,7 @@ class _Cells:
         self, battles: Battles, generator: np.random.Generator, *, clustered: bool, draws: int
     ) -> Iterator[tuple[Floats, Floats]]:
         """Wins and losses by cell, of as many resamples at a time as memory is to hold."""
-        size = self.design.shape[0]
+        size = int(self.sizes.sum())
         names, cluster = np.unique(battles.clusters, return_inverse=True)
         units, shares = round(battles.weights.sum()), battles.weights / battles.weights.sum()
         if clustered:
@@ -323,6 +363,28 @@ class _Cells:
             yield np.array([up for up, _ in both]), np.array([down for _, down in both])
 
 
+@dataclass(frozen=True)
+class _Likelihood:
+    """Minus the log-likelihood of some wins and losses, with its penalty, and how sure the cells are."""
+
+    values: Float64[Floats, " batch"]
+    probs: Float64[Floats, "batch cells"]
+
+    @staticmethod
+    def of(
+        cells: _Cells,
+        up: Float64[Floats, "batch cells"],
+        total: Float64[Floats, "batch cells"],
+        penalty: Float64[Floats, " parameters"],
+        at: Float64[Floats, "batch parameters"],
+    ) -> "_Likelihood":
+        log_odds = cells.log_odds(at)
+        rest = np.exp(-np.abs(log_odds))
+        softplus = np.maximum(log_odds, 0.0) + np.log1p(rest)
+        values = (total * softplus - up * log_odds).sum(-1) + 0.5 * (penalty * at**2).sum(-1)
+        return _Likelihood(values, np.where(log_odds > 0, 1.0, rest) / (1.0 + rest))
+
+
 def _newton(
     cells: _Cells,
     up: Float64[Floats, "batch cells"],
@@ -333,31 +395,27 @@ def _newton(
     within: float = _TOLERANCE,
 ) -> tuple[Float64[Floats, "batch parameters"], Truths]:
     """Minimisers, and whether the gradient vanishes at them, relative to the number of battles."""
-    design, total = cells.design, up + down
+    total = up + down
     found = np.tile(start, (up.shape[0], 1))
     tolerance = within * np.maximum(total.sum(-1), 1.0)
-    lift = cells.gauge * np.maximum(total.sum(-1), 1.0)[:, None, None] / design.shape[1] + np.diag(penalty)
+    lift = cells.gauge * np.maximum(total.sum(-1), 1.0)[:, None, None] / start.size + np.diag(penalty)
     converged = np.zeros(up.shape[0], dtype=np.bool_)
-
-    def objective(at: Float64[Floats, "batch parameters"]) -> Float64[Floats, " batch"]:
-        eta = at @ design.T
-        return (total * softplus(eta) - up * eta).sum(-1) + 0.5 * (penalty * at**2).sum(-1)
-
+    here = _Likelihood.of(cells, up, total, penalty, found)
     for _ in range(_MOST_STEPS):
-        prob = sigmoid(found @ design.T)
-        gradient = (total * prob - up) @ design + penalty * found
+        gradient = cells.by_parameter(total * here.probs - up) + penalty * found
         converged = np.abs(gradient).max(-1) <= tolerance
         if bool(np.all(converged)):
             break
-        scaled = (total * prob * (1.0 - prob))[:, :, None] * design
-        hessian = np.swapaxes(scaled, -1, -2) @ design
+        hessian = cells.curvature(total * here.probs * (1.0 - here.probs))
         noise = 1e-13 * np.trace(hessian, axis1=-2, axis2=-1)[:, None, None] * np.eye(start.size)
         step = cast("Floats", np.linalg.solve(hessian + lift + noise, gradient[..., None]))[..., 0]
-        current, rate = objective(found), np.ones((up.shape[0], 1))
+        rate = np.ones((up.shape[0], 1))
+        there = _Likelihood.of(cells, up, total, penalty, found - step)
         for _ in range(30):
-            worse = objective(found - rate * step) > current + 1e-12 * np.abs(current)
+            worse = there.values > here.values + 1e-12 * np.abs(here.values)
             if not bool(np.any(worse)):
                 break
             rate[worse] /= 2.0
-        found = found - rate * step
+            there = _Likelihood.of(cells, up, total, penalty, found - rate * step)
+        found, here = found - rate * step, there
     return found, converged

@@ -12,13 +12,13 @@ from transformers import PreTrainedModel
 
 from prefloop.policy import (
     BatchShape,
-    Forest,
     LiveReference,
     ModelFacts,
     RowScores,
     TokenRow,
     TreeScores,
     batches_within,
+    forest_of,
     prompt_logps,
     shared_length,
 )
@@ -178,7 +178,7 @@ def size_of_trees(rows: Sequence[TokenRow]) -> int:
 
 def shape_of_trees(rows: Sequence[TokenRow], facts: ModelFacts) -> BatchShape:
     """The forest of some answers."""
-    forest = Forest.of([(*row.prompt_ids, *row.answer_ids) for row in rows])
+    forest = forest_of(rows, by_blocks=facts.on_cuda)
     return BatchShape.of_forest(forest, answers=sum(len(row.answer_ids) for row in rows), facts=facts)
 
 

@@ -1,7 +1,6 @@
 """An exact train step: the objective's expected loss over a population, minimised over all policies of a table."""
 
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +11,10 @@ from torch import Tensor, nn
 from prefloop.config import GeometricMixture
 from prefloop.objectives import Objective, find_objective
 from prefloop.policy import LiveReference
-from prefloop.training import LossOfPlan, TokenExample, data_columns, frozen_scores
+from prefloop.training import LossOfPlan, TokenExample, data_columns
 from prefloop.training.answers import Together
-from prefloop.training.columns import column
-from prefloop.training.layout import ROWS, scores_of_rows
-from prefloop.training.loss import Scores, functionals_of
+from prefloop.training.layout import scores_of_rows
+from prefloop.training.loss import Scores, functionals_of, outputs_of
 from prefloop.training.mixtures import mixed
 from prefloop.worlds.minimise import minimise
 from prefloop.worlds.table import TabularPolicy
@@ -60,13 +58,16 @@ class PopulationLoss(nn.Module):
         self.functionals = functionals_of(objective, "policy")
         live = references[objective.live] if objective.live is not None else None
         self.live = [LiveReference(live)] if isinstance(live, TabularPolicy) else []
-        self.loss = LossOfPlan(
-            objective,
-            hyper,
-            data_columns(examples, objective, soft_labels=soft_labels),
-            {name: _says(objective, name, reference, examples) for name, reference in references.items()},
-            soft_labels,
+        data = data_columns(examples, objective, soft_labels=soft_labels)
+        self.heads = nn.ModuleDict(
+            {name: _head(len(policy.states), count) for name, count in outputs_of(self.functionals, data).items()}
         )
+        """What the policy says beside its tokens, by functional: a table too, as its hidden states are."""
+        frozen = {
+            name: self._frozen(functionals_of(objective, name.partition(".")[0]), one)
+            for name, one in references.items()
+        }
+        self.loss = LossOfPlan(objective, hyper, data, frozen, soft_labels)
         self.masses = torch.tensor([example.weight for example in examples], dtype=torch.float64)
 
     def forward(self) -> Float[Tensor, ""]:
@@ -75,31 +76,53 @@ class PopulationLoss(nn.Module):
 
     def losses(self) -> Float[Tensor, " examples"]:
         """The loss of each example."""
-        live = self.live[0] if self.live else None
-        of_rows = scores_of_rows(self.policy, self.rows, self.functionals, live=live)
-        scores = self.together.by_role({name: values[self.row_of] for name, values in of_rows.items()})
+        scores = self._said(self.policy, self.functionals, self.live[0] if self.live else None)
         indices = self.together.indices
         return self.loss(indices, scores, self.loss.of_step(indices, 0))
 
     def at(self, free: Float[Tensor, " free"]) -> Float[Tensor, ""]:
-        """The expected loss of another policy, by its free logits."""
-        return torch.func.functional_call(self, {"policy.free": free}, ())
+        """The expected loss elsewhere: by the policy's free logits, and behind them the weights of its heads."""
+        return torch.func.functional_call(self, self._parts(free), ())
 
     def minimum(self) -> TabularPolicy:
-        """The policy of least expected loss (NoMinimumError where there is none)."""
-        return self.policy.with_logits(minimise(self.at, self.policy.free.detach()))
+        """The policy of least expected loss (NoMinimumError where there is none); the heads stay as they are there."""
+        start = torch.cat([one.detach().flatten() for one in self._trained().values()])
+        found = self._parts(minimise(self.at, start))
+        for name, head in self.heads.named_parameters():
+            head.data = found.get(f"heads.{name}", head.data)
+        return self.policy.with_logits(found.get("policy.free", self.policy.free))
+
+    def _said(
+        self, policy: TabularPolicy, functionals: Collection[str], live: LiveReference | None = None
+    ) -> dict[str, Tensor]:
+        """What a policy says of all examples; gradient flows."""
+        of_rows = scores_of_rows(policy, self.rows, functionals, live=live, heads=self._linear())
+        return self.together.by_role({name: values[self.row_of] for name, values in of_rows.items()})
+
+    def _frozen(self, functionals: Collection[str], reference: Reference) -> Scores:
+        """What a reference says of all examples, or a mixture of several."""
+        if isinstance(reference, Mixed):
+            return mixed([self._frozen(functionals, one) for one in reference.policies], reference.mixture)
+        with torch.no_grad():
+            return self._said(reference, set(functionals) - {"seq_kl"})
+
+    def _trained(self) -> dict[str, nn.Parameter]:
+        return {name: one for name, one in self.named_parameters() if one.requires_grad}
+
+    def _parts(self, free: Float[Tensor, " free"]) -> dict[str, Tensor]:
+        trained = self._trained()
+        cut = free.split([one.numel() for one in trained.values()])
+        return {name: part.view_as(one) for (name, one), part in zip(trained.items(), cut, strict=True)}
+
+    def _linear(self) -> dict[str, nn.Linear]:
+        return {name: head for name, head in self.heads.items() if isinstance(head, nn.Linear)}
 
 
-def _says(objective: Objective, name: str, reference: Reference, examples: Sequence[TokenExample]) -> Scores:
-    """What a frozen policy, or a mixture of several, says of all examples."""
-    if isinstance(reference, Mixed):
-        return mixed([_says(objective, name, one, examples) for one in reference.policies], reference.mixture)
-    wanted = functionals_of(objective, name.partition(".")[0]) - {"seq_kl"}
-    ((indices, found),) = frozen_scores(
-        reference, examples, objective.roles, [range(len(examples))], sys.maxsize, wanted, ROWS
-    )
-    places = sorted(range(len(indices)), key=indices.__getitem__)
-    return {key: column([values[place] for place in places]) for key, values in found.items()}
+def _head(states: int, outputs: int) -> nn.Linear:
+    """A head that says 0 of everything."""
+    head = nn.Linear(states, outputs, bias=False, dtype=torch.float64)
+    nn.init.zeros_(head.weight)
+    return head
 
 
 def population_loss(

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
@@ -39,6 +40,9 @@ class TabularPolicy(PreTrainedModel):
         super().__init__(TableConfig())
         self.answers = tuple(answers)
         self.contexts = _contexts(answers)
+        whole = enumerate(self.answers, start=len(self.contexts))
+        self.states = {**self.contexts, **{answer: number for number, answer in whole}}
+        """Every beginning and every answer, with the component of a hidden state that is 1 behind it, and no other."""
         allowed = torch.zeros(len(self.contexts), vocab, dtype=torch.bool)
         mass = torch.full((len(self.contexts), vocab), IMPOSSIBLE, dtype=torch.float64)
         for answer, logp in zip(answers, logps.double().log_softmax(0), strict=True):
@@ -58,25 +62,34 @@ class TabularPolicy(PreTrainedModel):
         attention_mask: Tensor | None = None,
         logits_to_keep: int = 0,
         past_key_values: object = None,
+        output_hidden_states: bool = False,
         **_: Any,
     ) -> CausalLMOutput:
-        """Logits behind each of the last tokens; `attention_mask` says which tokens are padding, on the left."""
+        """Logits behind each of the last tokens; `attention_mask` says which tokens are padding, on the left.
+
+        Hidden states are of these tokens too, and tell every beginning from every other: a head on them is a table.
+        """
         assert past_key_values is None, "a table reads a whole beginning, not what is new of it"
         real = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         first = input_ids.shape[1] - (logits_to_keep or input_ids.shape[1])
-        lines = [
-            [self._context(ids, seen, end) for end in range(first + 1, len(ids) + 1)]
-            for ids, seen in zip(input_ids.tolist(), real.tolist(), strict=True)
-        ]
-        return CausalLMOutput(logits=self.table()[torch.tensor(lines)])  # pyright: ignore[reportArgumentType]
+        read = torch.tensor(
+            [
+                [self._state(ids, seen, end) for end in range(first + 1, len(ids) + 1)]
+                for ids, seen in zip(input_ids.tolist(), real.tolist(), strict=True)
+            ]
+        )
+        states = (one_hot(read, len(self.states)).double(),) if output_hidden_states else None
+        # behind an answer's end nobody reads what might follow
+        logits = self.table()[read.where(read < len(self.contexts), 0)]
+        return CausalLMOutput(logits=logits, hidden_states=states)  # pyright: ignore[reportArgumentType]
 
     def table(self) -> Float[Tensor, "contexts vocab"]:
         """Logits of the next token behind every beginning; gradient flows."""
         return self.fixed.index_put(tuple(self.places.T), self.free)
 
-    def _context(self, ids: Sequence[int], seen: Sequence[int], end: int) -> int:
+    def _state(self, ids: Sequence[int], seen: Sequence[int], end: int) -> int:
         tokens = tuple(token for token, is_real in zip(ids[:end], seen[:end], strict=True) if is_real)
-        return self.contexts.get(tokens[1:], 0)  # behind padding or an answer's end nobody reads it
+        return self.states.get(tokens[1:], 0)  # of padding, which nobody reads
 
     def with_logits(self, free: Float[Tensor, " free"]) -> "TabularPolicy":
         """Another policy over the same answers, by its free logits."""

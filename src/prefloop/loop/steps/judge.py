@@ -38,9 +38,9 @@ from prefloop.judging import (
     LlmSteps,
     PairwiseModel,
     Plan,
+    Price,
     Remembering,
     RewardModel,
-    TokenPrice,
     Totals,
     Verdict,
     added,
@@ -83,32 +83,36 @@ def make_judgments(work: Work) -> Mapping[str, float]:
     count = invalid = 0
     spent: Counter[str] = Counter()
     found: Totals = {}
-    with _asked_here(work, settings) as tallies:
-        judges = [_as_designed(tally, settings, work.resources.bench.codec.text_of) for tally in tallies]
+    with _asked_here(work, settings) as asked_here:
+        judges = [_as_designed(judge, settings, work.resources.bench.codec.text_of) for judge in asked_here]
         for shard in range(work.num_shards("responses")):
             by_judge = [list(_said(judge, _plan(work, settings, shard))) for judge in judges]
             said = [one for of_judge in by_judge for one in of_judge]
             write_records(work.out / shard_name(shard), said)
             count += len(said)
             invalid += sum(value is None for judgment in said for value in judgment.values)
-            spent.update(tokens_in=sum(one.tokens_in for one in said), tokens_out=sum(one.tokens_out for one in said))
+            spent.update(
+                calls=sum(one.calls for one in said),
+                tokens_in=sum(one.tokens_in for one in said),
+                tokens_out=sum(one.tokens_out for one in said),
+            )
             shown_to_it = list(_judged(work, settings, shard))
             for of_judge in by_judge:
                 found = added(found, totals(of_judge, shown_to_it))
             if len(by_judge) > 1:
                 found = added(found, disagreement(by_judge, shown_to_it))
-        paid: Counter[str] = Counter()
-        for tally in tallies:
-            paid.update(tally.paid())
-    tokens = {name: number for name, number in spent.items() if number}
-    return {
-        "judgments": count,
-        "invalid": invalid,
-        "calls": sum(tally.calls for tally in tallies),
-        **tokens,
-        **paid,
-        **figures(found),
-    }
+        paid = _paid(asked_here, spent["calls"])
+    used = {name: number for name, number in spent.items() if number or name == "calls"}
+    return {"judgments": count, "invalid": invalid, **used, **paid, **figures(found)}
+
+
+def _paid(judges: Iterable[Judge], calls: int) -> dict[str, float]:
+    """Of the calls that a step's answers took, those that were made before, and US dollars for the others."""
+    for judge in judges:
+        if isinstance(judge, Remembering):
+            made, price = judge.answers.paid(judge.asked, judge.place)
+            return {"cache_hits": calls - made, "price": price}
+    return {}
 
 
 def _judged(work: Work, settings: JudgeStep, shard: int) -> Iterator[Response]:
@@ -116,26 +120,6 @@ def _judged(work: Work, settings: JudgeStep, shard: int) -> Iterator[Response]:
     yield from work.records("responses", Response, shard)
     if isinstance(settings.design, AgainstDesign):
         yield from work.records("opponents", Response, shard)
-
-
-@dataclass
-class Tally(AsksAnother[Judge]):
-    """A judge whose calls are counted, those included that were answered before."""
-
-    calls: int = 0
-
-    def judge(self, asks: Sequence[Ask]) -> Iterator[tuple[int, Verdict]]:
-        """What the judge says."""
-        self.calls += len(asks)
-        return self.judged_by.judge(asks)
-
-    def paid(self) -> dict[str, float]:
-        """Of answers that are kept, those that were there already, and US dollars for the others."""
-        if not isinstance(self.judged_by, Remembering):
-            return {}
-        answers = self.judged_by
-        given, price = answers.answers.paid(answers.asked, answers.place)
-        return {"cache_hits": self.calls - given, "price": price}
 
 
 @dataclass
@@ -161,13 +145,13 @@ class InWaves(AsksAnother[Judge]):
                     os.fsync(written.fileno())
                 aside.rename(kept)
             for place, said in enumerate(read_records(kept, Judgment)):
-                yield done + place, Verdict(said.values, said.raw, said.tokens_in, said.tokens_out)
+                yield done + place, Verdict(said.values, said.raw, said.tokens_in, said.tokens_out, said.calls)
             done += len(some)
             self.work.report("answers judged", done, len(asks))
 
 
 @contextmanager
-def _asked_here(work: Work, settings: JudgeStep) -> Generator[list[Tally]]:
+def _asked_here(work: Work, settings: JudgeStep) -> Generator[list[Judge]]:
     """Rules are simply asked; models in waves that survive a crash; whoever is outside once, and no more than allowed.
 
     It is one judge; of a train step that trained several reward models, each of them.
@@ -176,28 +160,28 @@ def _asked_here(work: Work, settings: JudgeStep) -> Generator[list[Tally]]:
     """
     if trained_judge(settings.judge, work.recipe) is not None:
         models = _trained(work, settings)
-        yield [Tally(InWaves(model, work, WAVE, member)) for member, model in enumerate(models)]
+        yield [InWaves(model, work, WAVE, member) for member, model in enumerate(models)]
         return
     judge = make_judge(settings.judge, _machine(work, settings), shown(settings))
     if isinstance(judge, LlmSteps):
         judge = judge.last_step  # what is counted, paid and kept is an answer about a step
     if isinstance(judge, RewardModel | PairwiseModel | Likelihood):
-        yield [Tally(InWaves(judge, work, WAVE))]
+        yield [InWaves(judge, work, WAVE)]
     elif isinstance(judge, Llm) and not settings.judge.kept:
-        yield [Tally(InWaves(judge, work, WAVE_OF_A_LANGUAGE_MODEL))]
+        yield [InWaves(judge, work, WAVE_OF_A_LANGUAGE_MODEL)]
     elif settings.judge.kept:
-        price, tokens = _price(settings, judge)
         lasting = settings.judge.price_of_a_call > 0 or isinstance(judge, Human)
         with Answers.of_run(work.run, survives_power_loss=lasting) as answers:
             budget = Budget(settings.max_calls, settings.max_cost)
+            price = price_of(settings.judge, judge)
             remembering = Remembering(
-                cast("KeptJudge", judge), answers, work.artifact.step, price, budget, tokens, work.artifact.path
+                cast("KeptJudge", judge), answers, work.artifact.step, price, budget, work.artifact.path
             )
             if isinstance(judge, Human):
                 _wait_for_people(work, settings, judge, remembering)
-            yield [Tally(remembering)]
+            yield [remembering]
     else:
-        yield [Tally(judge)]
+        yield [judge]
 
 
 def trained_judge(judge: JudgeConfig, recipe: Recipe) -> str | None:
@@ -236,13 +220,12 @@ def _said(judge: Judge, plan: Plan) -> Iterable[Judgment]:
     return asked(plan, lambda asks: list(judgments(judge, asks)))
 
 
-def _price(settings: JudgeStep, judge: Judge) -> tuple[float, TokenPrice | None]:
+def price_of(config: JudgeConfig, judge: Judge) -> Price:
     """US dollars of a call, and of its tokens where these are paid."""
-    config = settings.judge
     if not isinstance(config, LlmJudge):
-        return config.price_of_a_call, None
+        return Price(config.price_of_a_call)
     assert isinstance(judge, Llm)
-    return config.price, TokenPrice(config.price_in / 1e6, config.price_out / 1e6, judge.most_tokens)
+    return Price(config.price, config.price_in / 1e6, config.price_out / 1e6, judge.most)
 
 
 def shown(settings: JudgeStep) -> Shown:
@@ -269,7 +252,7 @@ def _wait_for_people(work: Work, settings: JudgeStep, judge: Human, remembering:
         (work.run / OPEN).unlink(missing_ok=True)
         return
     remembering.require_room(list(waiting.values()))
-    judge.write_open(work.run, waiting, work.artifact.path, remembering.price)
+    judge.write_open(work.run, waiting, work.artifact.path, remembering.price.call)
     raise ResumableError(
         f"{work.artifact.path}: {len(waiting)} answers wait for a person in {work.run / OPEN}. Fill in `values`, read "
         f"them with `prefloop judge {work.run} --answers FILE`, and run the same command again."

@@ -8,13 +8,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from prefloop.pairing.combination import Combine, combined
+from prefloop.pairing.combination import Combine, combined, sigmoid
+from prefloop.records import Judgment, Response
+from prefloop.training import TokenExample
 from prefloop.worlds.bandit import Bandit, apart
 from prefloop.worlds.claims.registry import beyond, claim, unless
 from prefloop.worlds.judges import bradley_terry
 from prefloop.worlds.population import Judging, examples_of, groups
 from prefloop.worlds.stage import Played, PolicyNamed, World, play, probs
-from prefloop.worlds.table import TabularPolicy, arms
+from prefloop.worlds.table import TabularPolicy, Tokens, arms
 
 
 def _loop(world: World, rounds: int, objective: str, reference: str = "round_start") -> Played:
@@ -70,6 +72,47 @@ def a_charge_undoes_the_payment() -> float:
     charged = world.paired(world.judges.scoring(paid), "length_corrected", count=3, alpha=PAID_BY_TOKEN)
     weights = [{tuple(one.rows.items()): one.weight for one in made} for made in (fair, charged)]
     return max(abs(mass - weights[1].get(pair, inf)) for pair, mass in weights[0].items())
+
+
+# ------------------------------------------------------------------------------------------------------------ position
+
+
+@claim(
+    "preferred", source="arXiv:2402.04792 section 4, worked out for a judge that likes a place", systems=("oaif_llm",)
+)
+def both_orders_have_no_place() -> float:
+    """A judge that likes what stands first by b nats: in the mean of both orders the better answer wins, for any b.
+
+    Its pairs are those of the reward, each as sure as (sigmoid(gap + b) + sigmoid(gap - b)) / 2; where both orders must
+    agree, only those with a gap above b are left.
+    """
+    world, liking = Bandit.of(4, seed=57), 0.9
+
+    def in_both_orders(responses: Sequence[Response]) -> Iterator[tuple[float, tuple[Judgment, ...]]]:
+        first, second = world.reward[world.judges.numbers(responses)].tolist()
+        ids = tuple(one.response_id for one in responses)
+        orders = ((ids, first - second), (ids[::-1], second - first))
+        yield (
+            1.0,
+            tuple(
+                Judgment(judge="likes-first", kind="preference", subjects=shown, values=(sigmoid(gap + liking),))
+                for shown, gap in orders
+            ),
+        )
+
+    def masses(made: Sequence[TokenExample]) -> dict[tuple[Tokens, Tokens], float]:
+        return {(one.rows["chosen"].answer_ids, one.rows["rejected"].answer_ids): one.weight for one in made}
+
+    reward = dict(zip(world.answers, world.reward.tolist(), strict=True))
+    fair = masses(world.paired(world.judges.scoring(world.reward), "iid"))
+    mean, agreed = (world.paired(in_both_orders, "preferred", orders=orders) for orders in ("mean", "agree"))
+    wrong = [abs(masses(mean).get(pair, inf) - mass) for pair, mass in fair.items()]
+    for one in mean:
+        gap = reward[one.rows["chosen"].answer_ids] - reward[one.rows["rejected"].answer_ids]
+        sure = (sigmoid(gap + liking) + sigmoid(gap - liking)) / 2
+        wrong.append(abs(one.numbers["prob_chosen_wins"] - sure))
+    clear = {(better, worse) for better, worse in fair if reward[better] - reward[worse] > liking}
+    return max(wrong) + unless(masses(agreed).keys() == clear and 0 < len(clear) < len(fair))
 
 
 # ----------------------------------------------------------------------------------------------------- self-preference
@@ -231,7 +274,7 @@ def _curves(shared: bool) -> Iterator[tuple[str, list[float]]]:
         yield combine, _optimised(world, _combined(proxies, combine))
 
 
-@claim("rm_ensembles", source="arXiv:2310.02743")
+@claim("rm_ensembles", source="arXiv:2310.02743", systems=("reward_ensemble",))
 def one_proxy_is_over_optimised() -> float:
     """Errors of their own: under one proxy the true reward rises and falls; the worst case and UWO rise every round."""
     curves = dict(_curves(shared=False))
@@ -244,7 +287,7 @@ def one_proxy_is_over_optimised() -> float:
     return beyond(max(excess))
 
 
-@claim("rm_ensembles", source="arXiv:2310.02743")
+@claim("rm_ensembles", source="arXiv:2310.02743", systems=("reward_ensemble",))
 def shared_errors_are_not_helped() -> float:
     """Errors that all proxies share: every combination ends where the single proxy does, round by round."""
     curves = dict(_curves(shared=True))
@@ -253,7 +296,7 @@ def shared_errors_are_not_helped() -> float:
     )
 
 
-@claim("rm_ensembles", source="arXiv:2310.02743, combined for each side")
+@claim("rm_ensembles", source="arXiv:2310.02743, combined for each side", systems=("reward_ensemble",))
 def a_disputed_answer_is_not_rejected() -> float:
     """With the mean on the rejected side, the answer that one proxy overrates is not rejected for being disputed."""
     world, proxies = _proxies(shared=False)

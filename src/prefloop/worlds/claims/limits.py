@@ -36,7 +36,11 @@ def _ordered(world: Bandit, loss: PopulationLoss, nats: float) -> float:
     return float(loss.at(nats * places).detach())
 
 
-@claim("dpo", source="arXiv:2310.12036 section 4.2", systems=("dpo", "loop", "dno", "dno_lookahead"))
+@claim(
+    "dpo",
+    source="arXiv:2310.12036 section 4.2",
+    systems=("dpo", "dpo_avoid_topics", "loop", "dno", "dno_lookahead", "dno_llm"),
+)
 def sure_labels_have_no_end() -> float:
     """Best against worst without noise: the loss goes to 0 only where the policy is no distribution any more."""
     world = Bandit.of(3, seed=60)

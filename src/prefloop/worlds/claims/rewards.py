@@ -1,21 +1,24 @@
 """Where pairs labelled by a reward lead: each objective's own closed form."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from math import log
 
 import torch
 from torch import Tensor
 
+from prefloop.pairing import find_rule
 from prefloop.pairing.combination import sigmoid
+from prefloop.records import Example
 from prefloop.training import TokenExample
 from prefloop.worlds.bandit import Bandit, apart, normalised_by
 from prefloop.worlds.claims.registry import claim, unless
 from prefloop.worlds.games import tilted
 from prefloop.worlds.judges import flipped
-from prefloop.worlds.population import every_pair
+from prefloop.worlds.population import as_tokens, every_pair, groups
 from prefloop.worlds.solve import population_loss
 from prefloop.worlds.stage import World, play
-from prefloop.worlds.table import TabularPolicy, language
+from prefloop.worlds.table import IMPOSSIBLE, TabularPolicy, Tokens, language
 
 DPO = "arXiv:2305.18290 equation 4"
 
@@ -55,7 +58,7 @@ def _loop_of_dpo(world: Bandit, reference: str, rounds: int) -> tuple[float, ...
     )
 
 
-@claim("iterative dpo", source="arXiv:2402.04792", systems=("oaif", "rlhf_workflow"))
+@claim("iterative dpo", source="arXiv:2402.04792", systems=("oaif", "oaif_llm", "rlhf_workflow"))
 def fixed_reference() -> float:
     """Rounds against the initial model do not move ref * exp(r / beta)."""
     return max(_loop_of_dpo(Bandit.of(4, seed=2), "initial", rounds=3))
@@ -338,3 +341,51 @@ def three_remedies_at_once() -> float:
     plain = population_loss("odpo", examples, world.policy, beta=beta, alpha=offset).minimum().logps().detach()
     untilted = (found + alpha * world.lengths / beta).log_softmax(0)
     return float((untilted - plain).abs().max())
+
+
+@claim("spo", source="arXiv:2409.17791, worked out")
+def degrees_are_told_by_a_table_of_their_own() -> float:
+    """The head ends at the shares of grades behind each version, the policy at ref * exp(r / beta), for any gamma.
+
+    The loss is then DPO's and gamma times the entropy of the grade given the version. Two answers, of which the second
+    is the first without a key phrase: all but the first text are versions of both, of other grades.
+    """
+    texts = ("red, green, blue, grey", ", green, blue, grey", ", , blue, grey", ", , , grey")
+    world, beta, gamma, first_wins = Bandit.of(4, seed=27), 0.5, 0.3, 0.7
+    answers: dict[str, Tokens] = dict(zip(texts, world.answers, strict=True))
+    examples = _with_versions(world, answers, first_wins)
+    shares = torch.zeros(4, 4, dtype=torch.float64)
+    shares[range(4), range(4)] = first_wins / 4
+    shares[(1, 2, 3), (0, 1, 2)] = (1 - first_wins) / 3
+    plain = population_loss("dpo", examples, world.policy, beta=beta)
+    loss = population_loss("spo", examples, world.policy, beta=beta, gamma=gamma)
+    head = loss.heads["head_logits"].get_parameter("weight")
+    of_answers = [world.policy.states[answer] for answer in world.answers]
+    with torch.no_grad():
+        head[:, of_answers] = (shares / shares.sum(1, keepdim=True)).log().clamp(min=IMPOSSIBLE).T
+    (force,) = torch.autograd.grad(loss(), head)
+    head.requires_grad_(False)
+    found, of_pairs = loss.minimum(), plain.minimum()
+    entropy = -torch.special.xlogy(shares, shares / shares.sum(1, keepdim=True)).sum()
+    wrong = float((loss.at(found.free) - plain.at(of_pairs.free)).detach() - gamma * entropy)
+    expected = torch.tensor([log(first_wins / (1 - first_wins)) / beta, 0, 0, 0], dtype=torch.float64)
+    ahead = (found.logps() - world.ref).detach()
+    return max(float(force.abs().max()), abs(wrong), abs(float(ahead[0] - ahead[1] - expected[0])))
+
+
+def _with_versions(world: Bandit, answers: Mapping[str, Tokens], first_wins: float) -> list[TokenExample]:
+    """The first two of some texts as a given pair, labelled either way, with what rule `degraded` adds to it."""
+    pair = [world.drawn(1, logps, "given")[0] for logps in torch.eye(4).double().log().unbind()[:2]]
+    prefers = torch.full((4, 4), 0.5, dtype=torch.float64)
+    prefers[0, 1], prefers[1, 0] = first_wins, 1 - first_wins
+    text_of = {answer: text for text, answer in answers.items()}
+    rule, made = find_rule("degraded", "rule"), list[Example]()
+    for one in groups(pair, world.judges.labelling(prefers, given=True)):
+        responses = tuple(
+            said.model_copy(update={"text": text_of[said.token_ids or ()]}) for said in one.group.responses
+        )
+        for example in rule.apply(replace(one.group, responses=responses), rule.checked({}, "rule")):
+            assert isinstance(example, Example)
+            members = tuple(member.model_copy(update={"token_ids": answers[member.text]}) for member in example.members)
+            made.append(example.model_copy(update={"members": members, "weight": one.mass}))
+    return as_tokens(made)

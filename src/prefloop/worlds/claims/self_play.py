@@ -13,7 +13,7 @@ from prefloop.worlds.bandit import Bandit, apart
 from prefloop.worlds.claims.registry import claim
 from prefloop.worlds.games import prompted_optimum, self_play_optimum
 from prefloop.worlds.judges import Judges, nobody
-from prefloop.worlds.population import Drawn, Judging, every_pair, examples_of, groups, single_answers
+from prefloop.worlds.population import Judging, examples_of, groups, single_answers
 from prefloop.worlds.solve import population_loss
 from prefloop.worlds.stage import World, play
 from prefloop.worlds.table import TabularPolicy, arms
@@ -261,41 +261,3 @@ def without_its_goal_a_pair_cancels() -> float:
     examples = examples_of(groups(world.drawn(2, step="given"), judging), "goal_labelled")
     found = population_loss("dpo", examples, world.policy, beta=0.5).minimum()
     return apart(found, world.ref)
-
-
-# ------------------------------------------------------------------------------------------------------- a tree's node
-
-
-@claim("mcts_dpo", source="arXiv:2405.00451, worked out", systems=("mcts_dpo",))
-def visits_are_the_target() -> float:
-    """All pairs of a node's steps, behind a common beginning, end at ref * N^(1 / beta) there and nowhere else."""
-    beginning, visits = (2, 3), torch.tensor([17.0, 8.0, 4.0, 1.0], dtype=torch.float64)
-    steps = tuple((*beginning, 4 + number, 1) for number in range(4))
-    world = Bandit.of((*steps, (5, 1), (2, 4, 1)), seed=46)
-    masses = torch.ones(4, 4, dtype=torch.float64).triu(1)
-    examples = every_pair(steps, masses, {"visits": visits})
-    loss = population_loss("mcts_dpo", examples, world.policy, beta=0.5)
-    found, ref = loss.minimum().logps().detach(), world.ref
-    expected = (ref[:4] + visits.log() / 0.5).log_softmax(0) + ref[:4].logsumexp(0)
-    return max(float((found[:4] - expected).abs().max()), float((found[4:] - ref[4:]).abs().max()))
-
-
-@claim("mcts_dpo", source="arXiv:2405.00451, worked out", systems=("mcts_dpo",))
-def two_siblings() -> float:
-    """Rule siblings at a node of two steps ends there too: the margin is log(N / N') / beta."""
-    world = Bandit.of(2, seed=47)
-    visits = torch.tensor([5.0, 12.0], dtype=torch.float64)
-
-    def searched(responses: Sequence[Response]) -> Iterator[tuple[float, tuple[Judgment, ...]]]:
-        yield (
-            1.0,
-            tuple(
-                Judgment(judge="search", kind="score", aspect="visits", subjects=(one.response_id,), values=(count,))
-                for one, count in zip(responses, visits[world.judges.numbers(responses)].tolist(), strict=True)
-            ),
-        )
-
-    both = [Drawn("search", (answer,), torch.ones(1, dtype=torch.float64)) for answer in world.answers]
-    examples = examples_of(groups(both, searched), "siblings")
-    found = population_loss("mcts_dpo", examples, world.policy, beta=0.5).minimum()
-    return apart(found, world.tilted(visits.log() / 0.5))
