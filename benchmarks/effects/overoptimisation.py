@@ -1,14 +1,12 @@
 """Over-optimisation through the loop: learnt proxies of a gold judge, one alone or four of them together.
 
-    python benchmarks/effects/overoptimisation.py OUT [--first-seed 1] [--seeds 15] [--loops 5] [--tastes] [--tables]
+    python benchmarks/effects/overoptimisation.py OUT [--first-seed 1] [--seeds 15] [--loops 5] [--tables]
 
 The gold judge is `vader`. A proxy is a reward model (LoRA) of `builtin:tiny` that has learnt 48 comparisons, one in
 four of them turned round (Coste et al., arXiv:2310.02743, label noise of 25 %). Four proxies have comparisons of their
 own, so that their errors are their own; four others have the first one's, and err alike but for head and order. Two
 ways of optimising against what they say: the best of n of the start model's answers, and two rounds of iterative DPO.
-With `--tastes` it is not chance that turns comparisons round, but what each of four annotators likes to read
-(`annotators.py`); the proxies with errors of their own learn from one of them each, those with shared errors from the
-same one. What is there is not made again; a killed call goes on. `--tables` only prints what is there.
+What is there is not made again; a killed call goes on. `--tables` only prints what is there.
 """
 
 import argparse
@@ -59,13 +57,7 @@ def judge_steps(steps: Sequence[str]) -> Iterator[str]:
         yield f"{step}={{type: judge, reads: [samples], judge: {{type: reward_model, model: {model}}}}}"
 
 
-def by_taste(seed: int) -> Iterator[str]:
-    """Settings that have the proxies learn from annotators, another first for every seed."""
-    for number in range(len(OWN)):
-        yield f"labels{number}.judge.function=annotators:taste{(seed + number) % len(OWN)}"
-
-
-def run_loop(out: Path, seed: int, arm: str, more: Sequence[str]) -> None:
+def run_loop(out: Path, seed: int, arm: str) -> None:
     """Two rounds of one arm of one seed, unless they are there."""
     name = arm.replace(", ", "-").replace(" ", "-")
     done = out / "points" / f"{name}-{seed}.json"
@@ -73,22 +65,18 @@ def run_loop(out: Path, seed: int, arm: str, more: Sequence[str]) -> None:
         return
     steps, rule = ARMS[arm]
     read = ", ".join(("prompts", "samples", *steps))
-    block = (f"block=[{read}, pairs, policy]", f"pairs={rule}, reads: [{read}]}}")
-    own = (f"seed={seed}", *block, *judge_steps(steps), *more)
+    own = (f"seed={seed}", f"block=[{read}, pairs, policy]", f"pairs={rule}, reads: [{read}]}}", *judge_steps(steps))
     run, first = out / f"{name}-{seed}", out / f"one-proxy-{seed}"
     loaded = load_recipe(str(RECIPE), own)
     run_recipe(loaded, run, Progress(), reuse=first if run != first and first.exists() else None)
-    rounds = [run / f"round-0{turn}" for turn in range(loaded.recipe.rounds)]
-    places = [run / "setup" / "evaluation-initial", *(one / "evaluation-samples" for one in rounds)]
+    places = [run / "setup" / "evaluation-initial", *(run / f"round-0{turn}" / "evaluation-samples" for turn in (0, 1))]
     judged = [
         places[0].with_name("evaluation-initial-judgments"),
         *(one.with_name("evaluation-judgments") for one in places[1:]),
     ]
     gold = [float(np.mean([one.values[0] for one in read_folder(place, Judgment)])) for place in judged]
     tokens = [float(np.mean([one.num_tokens for one in read_folder(place, Response)])) for place in places]
-    summaries = [json.loads((one / "summary.json").read_text(encoding="utf-8")) for one in rounds]
-    kl = [0.0, *(one["evaluation"]["kl"]["value"] for one in summaries)]
-    write(done, {"seed": seed, "arm": arm, "gold": gold, "kl": kl, "tokens": tokens})
+    write(done, {"seed": seed, "arm": arm, "gold": gold, "tokens": tokens})
 
 
 def run_best_of_n(out: Path, seed: int) -> None:
@@ -157,24 +145,20 @@ def tables(out: Path) -> Iterator[str]:
     """Gold scores by arm: of two rounds, and of the best of n."""
     points = [json.loads(file.read_text(encoding="utf-8")) for file in sorted((out / "points").glob("*.json"))]
     loops: dict[str, dict[int, list[float]]] = {arm: {} for arm in ARMS}
-    kl: dict[str, list[list[float]]] = {arm: [] for arm in ARMS}
     for one in points:
         if "arm" in one:
             loops[one["arm"]][one["seed"]] = one["gold"]
-            kl[one["arm"]].append(one["kl"])
     alone = loops["one proxy"]
     yield f"Two rounds of DPO, seeds {', '.join(map(str, sorted(alone)))}: gold score of an answer, mean over seeds."
     yield ""
-    yield "| pairs by | before | round 1 | round 2 | round 2 less 1 | round 2 less one proxy's | KL of both, in nats |"
-    yield "|---|---|---|---|---|---|---|"
+    yield "| pairs by | before | round 1 | round 2 | round 2 less 1 | round 2 less one proxy's |"
+    yield "|---|---|---|---|---|---|"
     for arm, by in loops.items():
         seeds = sorted(by)
         if seeds:
             less = [by[seed][2] - alone[seed][2] for seed in seeds if seed in alone]
             cells = [said([by[seed][turn] for seed in seeds]) for turn in range(3)]
-            cells += [said([by[seed][2] - by[seed][1] for seed in seeds]), said(less)]
-            far = ", ".join(f"{float(np.mean(one)):.1f}" for one in list(zip(*kl[arm], strict=True))[1:])
-            yield f"| {arm} | {' | '.join(cells)} | {far} |"
+            yield f"| {arm} | {' | '.join(cells)} | {said([by[s][2] - by[s][1] for s in seeds])} | {said(less)} |"
     best = {one["seed"]: one["gold"] for one in points if "best_of" in one}
     if best:
         yield ""
@@ -198,19 +182,14 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=1)
     parser.add_argument("--seeds", type=int, default=15, help="of best of n")
     parser.add_argument("--loops", type=int, default=5, help="how many of them also run the loop")
-    parser.add_argument("--tastes", action="store_true", help="annotators instead of chance; no best of n")
-    parser.add_argument("--arms", nargs="*", default=list(ARMS))
-    parser.add_argument("--set", dest="settings", action="append", default=[], help="of the recipe")
     parser.add_argument("--tables", action="store_true")
     told = parser.parse_args()
     told.out.mkdir(parents=True, exist_ok=True)
     if not told.tables:
         for seed in range(told.first_seed, told.first_seed + told.seeds):
-            tastes = by_taste(seed) if told.tastes else ()
-            for arm in told.arms if seed < told.first_seed + told.loops else ():
-                run_loop(told.out, seed, arm, [*tastes, *told.settings])
-            if not told.tastes:
-                run_best_of_n(told.out, seed)
+            for arm in ARMS if seed < told.first_seed + told.loops else ():
+                run_loop(told.out, seed, arm)
+            run_best_of_n(told.out, seed)
     sys.stdout.write("\n".join(tables(told.out)) + "\n")
 
 
