@@ -1,11 +1,13 @@
 """Speed of a reward model as judge: trees, rows of similar length, and padded batches of eight in the data's order.
 
     python benchmarks/reward_speed.py hh_harmless_test.jsonl.gz [--responses 200] [--per-prompt 2] [--threads 2]
+        [--without-rows]
 
 SmolLM2-135M with a random head, which costs what a trained one does, in float32. Prompts are drawn by lot among those
 that fit 1,024 tokens with their answers. With more answers a prompt than the data set has, those of others stand in,
 so that lengths stay real. All arms get the same token ids of the same conversations and must agree; batches of
-eight are what a loop over a data loader with a padding collator does. The times are the best of `--repeats`.
+eight are what a loop over a data loader with a padding collator does. The times are the best of `--repeats`; with one
+thread they are processor time, which other programs change little.
 """
 
 import argparse
@@ -23,7 +25,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 
 from prefloop.data import Reading, find_source
 from prefloop.judging.sequence_scores import SequenceScorer, scores_of_rows
-from prefloop.policy import ChatCodec, resolve_model
+from prefloop.policy import ChatCodec, Forest, resolve_model
 from prefloop.records import Message
 
 MODEL = "builtin:smollm2-135m-instruct"
@@ -40,7 +42,8 @@ def main() -> None:
     parser.add_argument("--per-prompt", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--tokens-per-batch", type=int, default=2048)
-    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=2, help="0: count tokens, time nothing")
+    parser.add_argument("--without-rows", action="store_true", help="only trees and batches of eight")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     directory = resolve_model(MODEL).directory
@@ -56,24 +59,45 @@ def main() -> None:
         "rows of similar length": lambda: dict(rows.scores(sequences)),
         "padded batches of 8": lambda: in_data_order(model, sequences),
     }
+    if options.without_rows:
+        del arms["rows of similar length"]
+    sys.stdout.write(f"{len(sequences)} conversations of {sum(map(len, sequences)) / len(sequences):.0f} tokens\n")
+    passing = {
+        "trees": sum(len(Forest.of([sequences[n] for n in batch])) for batch in trees._batches(sequences)),  # pyright: ignore[reportPrivateUsage]
+        "rows of similar length": sum(padded(sequences, batch) for batch in rows._batches(sequences)),  # pyright: ignore[reportPrivateUsage]
+        "padded batches of 8": sum(padded(sequences, batch) for batch in in_eights(len(sequences))),
+    }
+    if not options.repeats:
+        sys.stdout.write(f"tokens that pass: {passing}\n")
+        return
     for score in (lambda: list(trees.scores(sequences[:HF_BATCH])), lambda: in_data_order(model, sequences[:HF_BATCH])):
         score()  # warms up
+    clock = time.process_time if options.threads == 1 else time.perf_counter
     best: dict[str, float] = {}
     found: dict[str, dict[int, float]] = {}
     for _ in range(options.repeats):
         for arm, score in arms.items():
-            started = time.perf_counter()
+            started = clock()
             found[arm] = score()
-            best[arm] = min(best.get(arm, float("inf")), time.perf_counter() - started)
+            best[arm] = min(best.get(arm, float("inf")), clock() - started)
     expected = found["padded batches of 8"]
     apart = {arm: max(abs(one - expected[number]) for number, one in scores.items()) for arm, scores in found.items()}
-    tokens = sum(map(len, sequences))
-    sys.stdout.write(f"{len(sequences)} conversations of {tokens / len(sequences):.0f} tokens\n")
     for arm, seconds in best.items():
         times = best["padded batches of 8"] / seconds
         sys.stdout.write(
-            f"| {arm} | {len(sequences) / seconds:.2f} answers/s | {times:.2f} times | apart by {apart[arm]:.1e} |\n"
+            f"| {arm} | {passing[arm]:,} tokens | {len(sequences) / seconds:.2f} answers/s | {times:.2f} times | "
+            f"apart by {apart[arm]:.1e} |\n"
         )
+
+
+def in_eights(count: int) -> list[range]:
+    """Numbers in their order, eight by eight."""
+    return [range(start, min(start + HF_BATCH, count)) for start in range(0, count, HF_BATCH)]
+
+
+def padded(sequences: Sequence[Ids], batch: Sequence[int]) -> int:
+    """Tokens of a batch with its padding."""
+    return len(batch) * max(len(sequences[number]) for number in batch)
 
 
 def conversations(options: argparse.Namespace, codec: ChatCodec) -> list[Ids]:
@@ -116,9 +140,9 @@ def reward_model(directory: Path) -> PreTrainedModel:
 def in_data_order(model: PreTrainedModel, sequences: Sequence[Ids]) -> dict[int, float]:
     """Batches of eight as they come, padded to their longest."""
     found: list[float] = []
-    for start in range(0, len(sequences), HF_BATCH):
+    for batch in in_eights(len(sequences)):
         with torch.inference_mode():
-            found += scores_of_rows(model, sequences[start : start + HF_BATCH]).tolist()
+            found += scores_of_rows(model, [sequences[number] for number in batch]).tolist()
     return dict(enumerate(found))
 
 

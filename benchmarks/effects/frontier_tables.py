@@ -173,6 +173,7 @@ def _update_lines(found: Sequence[Found]) -> Iterator[str]:
     groups: dict[tuple[str, str], list[Found]] = defaultdict(list)
     for one in found:
         groups[one["method"], one["setting"]].append(one)
+    by_seed: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
     yield "| 20 % new pairs | reward | KL, nats | seconds of the update, without new answers and their judge | seeds |"
     yield "|---|---|---|---|---|"
     for method, name in (("dpo", "DPO, continued"), ("ppo", "reward model fitted again, PPO again")):
@@ -184,7 +185,12 @@ def _update_lines(found: Sequence[Found]) -> Iterator[str]:
             cells = [written([point[key] for point in last]) for key in ("reward", "kl")]
             steps = ("policy", "policy-tokens", *(ONLY_PPO if method == "ppo" else ()))
             spent = [sum(one["seconds"].get(step, 0.0) for step in steps) for one in group]
+            by_seed[method, setting] = dict(zip((one["seed"] for one in group), spent, strict=True))
             yield f"| {name}: {setting} | {' | '.join(cells)} | {written(spent, 0)} | {len(group)} |"
+    dpo, ppo = by_seed["dpo", "after"], by_seed["ppo", "after"]
+    ratios = [f"{ppo[seed] / dpo[seed]:.0f}" for seed in sorted({*dpo} & {*ppo})]
+    yield ""
+    yield f"Seconds of PPO's update over those of DPO's, seed by seed: {', '.join(ratios)}."
     yield ""
 
 
@@ -193,15 +199,21 @@ def _reference_lines(found: Sequence[Found]) -> Iterator[str]:
     for one in found:
         groups[one["method"], one["setting"]].append(one)
     betas = sorted({setting for _, setting in groups}, key=lambda name: float(name.removeprefix("beta")))
-    yield f"| reference, three rounds | {' | '.join(betas)} |"
-    yield "|---" * (len(betas) + 1) + "|"
+    seeds = sorted({one["seed"] for one in found})
+    yield f"Seeds: {', '.join(map(str, seeds))}. Reward at KL to the initial model."
+    yield ""
+    yield f"| reference | round | {' | '.join(betas)} |"
+    yield "|---" * (len(betas) + 2) + "|"
     for reference in ("initial", "previous", "better", "none"):
-        cells: list[str] = []
-        for beta in betas:
-            last = [one["points"][-1] for one in groups[reference, beta]]
-            text = [written([point[key] for point in last], digits) for key, digits in (("reward", 3), ("kl", 2))]
-            cells.append(f"{text[0]} at {text[1]} nats" if last else "")
-        yield f"| {reference} | {' | '.join(cells)} |"
+        for number in range(max(len(one["points"]) for one in found)):
+            cells: list[str] = []
+            for beta in betas:
+                of_round = [one["points"][number] for one in groups[reference, beta]]
+                text = [
+                    written([point[key] for point in of_round], digits) for key, digits in (("reward", 3), ("kl", 1))
+                ]
+                cells.append(f"{text[0]} at {text[1]}" if of_round else "")
+            yield f"| {reference} | {number + 1} | {' | '.join(cells)} |"
     yield ""
 
 

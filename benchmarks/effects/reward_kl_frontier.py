@@ -174,11 +174,17 @@ def on_policy(judge: Raw, kl_coef: float, rate: float, stem: str = "own-") -> Ra
 
 BLOCKS = 4
 """Updates of PPO."""
-DPO = [{"beta": beta, "rate": 1e-3} for beta in (0.05, 1.0, 0.2)]
-PPO = [{"kl_coef": kl, "rate": rate} for kl, rate in ((0.05, 2e-4), (0.05, 4e-4), (0.2, 8e-4))]
-PREFERRED = [{"rate": rate} for rate in (1e-3, 3e-3, 6e-3)]
-UNLIKELIHOOD = [{"alpha": alpha, "rate": rate} for alpha, rate in ((0.5, 1e-3), (1.0, 1e-3), (1.0, 2e-3))]
-"""Three trials each."""
+DPO = [{"beta": beta, "rate": 1e-3} for beta in (0.05, 1.0, 0.2, 0.5, 0.1, 0.02)]
+PPO = [
+    {"kl_coef": kl, "rate": rate}
+    for kl, rate in ((0.05, 2e-4), (0.05, 4e-4), (0.2, 8e-4), (0.05, 6e-4), (0.01, 4e-4), (0.2, 4e-4))
+]
+PREFERRED = [{"rate": rate} for rate in (1e-3, 3e-3, 6e-3, 2e-3, 4e-3, 1e-2)]
+UNLIKELIHOOD = [
+    {"alpha": alpha, "rate": rate}
+    for alpha, rate in ((0.5, 1e-3), (1.0, 1e-3), (1.0, 2e-3), (0.25, 1e-3), (0.5, 2e-3), (0.25, 2e-3))
+]
+"""Six trials each, in the order in which they are made."""
 
 
 def said(setting: Mapping[str, float]) -> str:
@@ -187,7 +193,7 @@ def said(setting: Mapping[str, float]) -> str:
 
 
 def frontier(seed: int) -> Iterator[Trial]:
-    """Three trials of each method."""
+    """Six trials of each method."""
     pairs = judged(PROMPTS)
     rewarded = {**pairs, "reward_model": reward_model(["pairs"])}
     initial = {"ref": "initial"}
@@ -225,7 +231,7 @@ def best_of(rewarded: Raw) -> Raw:
 def updates(seed: int) -> Iterator[Trial]:
     """Policies of both pipelines, then 20 % new pairs: round 0 is before, round 1 after.
 
-    Both were fixed before they were run, at the middle of their trials' settings.
+    Both settings were fixed before they were run, within the range of the trials.
     """
     old, new = judged(PROMPTS), judged(NEW, "new-")
     dpo = {"name": "dpo", "beta": 0.1}
@@ -240,7 +246,7 @@ def updates(seed: int) -> Iterator[Trial]:
         "before": {**old, "reward_model": reward_model(["pairs"])},
         "after": {**whole, "reward_model": reward_model(["all-pairs"])},
     }.items():
-        ppo = on_policy(PROXY, 0.05, 1e-3)
+        ppo = on_policy(PROXY, 0.05, 4e-4)
         yield Trial("updates", "ppo", setting, seed, recipe(seed, setup, ppo, blocks=BLOCKS))
 
 
@@ -280,7 +286,7 @@ def run_trial(trial: Trial, out: Path) -> str:
     torch.set_num_threads(1)
     folder = Path("runs") / trial.name
     folder.parent.mkdir(exist_ok=True)
-    file = folder.with_suffix(".yaml")
+    file = folder.with_name(f"{trial.name}.yaml")
     file.write_text(json.dumps(trial.recipe), encoding="utf-8")
     progress = Progress()
     progress.console.file = Path(os.devnull).open("w")  # noqa: SIM115

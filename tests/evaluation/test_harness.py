@@ -1,15 +1,21 @@
 """lm-evaluation-harness on a local task: its accuracy is our own log-likelihoods' choice, and losses are flagged."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from prefloop.cli.evaluate import write_plot
 from prefloop.cli.evaluate_harness import lm_eval_command
 from prefloop.errors import DataError
 from prefloop.evaluation.harness import HarnessSettings, before_after, run_harness
+from prefloop.policy import TokenRow, resolve_model, score_rows
+from prefloop.policy.exported_policy import export_policy, whole_policy
 
 TASK = """task: sums
 dataset_path: json
@@ -61,11 +67,6 @@ def test_results_that_were_made_in_another_way_are_not_compared(change: dict[str
 @pytest.mark.filterwarnings("ignore")
 def test_its_accuracy_is_that_of_our_own_log_likelihoods(tmp_path: Path) -> None:
     pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed: pip install 'prefloop[harness]'")
-    import torch  # noqa: PLC0415
-    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
-
-    from prefloop.policy import TokenRow, resolve_model, score_rows  # noqa: PLC0415
-
     (tmp_path / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in ITEMS))
     (tmp_path / "sums.yaml").write_text(TASK.replace("FILE", str(tmp_path / "items.jsonl")))
     found = run_harness("builtin:tiny", HarnessSettings(("sums",), tmp_path))
@@ -98,6 +99,49 @@ def test_its_accuracy_is_that_of_our_own_log_likelihoods(tmp_path: Path) -> None
     assert limited["samples"]["sums"]["effective"] == 5
     with pytest.raises(DataError, match="no task is called 'summs'"):
         run_harness("builtin:tiny", HarnessSettings(("summs",), tmp_path))
+
+
+def adapted(directory: Path) -> Path:
+    """An adapter of builtin:tiny that moves every logit, as a run writes one: its base is named as recipes name it."""
+    base = AutoModelForCausalLM.from_pretrained(resolve_model("builtin:tiny").directory, dtype=torch.float32)
+    config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+    torch.manual_seed(0)
+    model = get_peft_model(base, config)
+    model.peft_config["default"].base_model_name_or_path = "builtin:tiny"
+    model.save_pretrained(str(directory), save_embedding_layers=False)
+    return directory
+
+
+def test_an_adapter_is_evaluated_merged_into_the_base_that_it_names(tmp_path: Path) -> None:
+    base, whole = whole_policy("builtin:tiny"), whole_policy(str(adapted(tmp_path / "adapter")))
+    unmerged = AutoModelForCausalLM.from_pretrained(base.directory, dtype=torch.float32).eval()
+    with_adapter = PeftModel.from_pretrained(unmerged, str(tmp_path / "adapter")).eval()
+    ids = torch.arange(3, 11)[None]
+    with torch.no_grad():
+        found, expected, without = (one(ids).logits for one in (whole.model, with_adapter, base.model))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    assert (found - without).abs().max().item() > 0.1
+    assert whole.directory == base.directory  # the adapter brings no tokenizer
+    assert not hasattr(whole.model, "peft_config")
+
+
+@pytest.mark.peer
+@pytest.mark.filterwarnings("ignore")
+def test_the_harness_takes_the_directory_of_an_adapter(tmp_path: Path) -> None:
+    """The same results as of the whole model that the adapter is exported as, and others than of its base."""
+    pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed: pip install 'prefloop[harness]'")
+    (tmp_path / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in ITEMS))
+    task = TASK.replace("metric: acc", "metric: acc_norm")
+    (tmp_path / "sums.yaml").write_text(task.replace("FILE", str(tmp_path / "items.jsonl")))
+    adapter = adapted(tmp_path / "adapter")
+    export_policy(adapter, tmp_path / "whole", merged=True)
+    shutil.copytree(resolve_model("builtin:tiny").directory, tmp_path / "tokenizer")
+    for file in (tmp_path / "tokenizer").glob("*token*"):
+        shutil.copy(file, tmp_path / "whole")
+    settings = HarnessSettings(("sums",), tmp_path)
+    names = (str(adapter), str(tmp_path / "whole"), "builtin:tiny")
+    of_adapter, of_whole, of_base = (run_harness(name, settings)["results"]["sums"] for name in names)
+    assert of_adapter == of_whole != of_base
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,8 @@ def command(*words: str) -> tuple[int, str]:
     return result.exit_code, " ".join((result.stdout + str(result.exception or "")).split())
 
 
-def test_the_command_says_what_the_errors_mean(tmp_path: Path) -> None:
+def test_the_command_says_what_the_errors_mean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     file = str(llmbar(tmp_path, *(("a b", "a", 1) for _ in range(30)), *(("a", "a b", 1) for _ in range(3))))
     code, said = command(file, "--against", "labels", "--judge", "longer", "--json", str(tmp_path / "out.json"))
     assert code == 0
@@ -132,12 +133,38 @@ def test_the_command_says_what_the_errors_mean(tmp_path: Path) -> None:
     assert "it never says the same in both orders" in said
 
 
+def test_what_is_outside_the_program_is_asked_within_a_limit_and_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five pairs in both orders: four calls under the limit, then the six others, then none."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    Path("judges_of_mine.py").write_text(
+        "def first(*asked):\n    with open('calls', 'a') as calls:\n        print(*asked, file=calls)\n    return 1.0\n"
+    )
+    file = str(llmbar(tmp_path, *((f"a {n}", f"b {n}", 1) for n in range(5))))
+    judge = "{type: python, compares: true, function: 'judges_of_mine:first', price: 0.5}"
+    asked = (file, "--against", "labels", "--judge", judge)
+
+    _, said = command(*asked, "--max-calls", "4")
+    assert "judge: judge.max_calls is 4, and 4 calls for $2.00 were made; 6 more answers are needed now" in said
+    assert len(Path("calls").read_text().splitlines()) == 4
+    assert "judge.max_cost is $2.4" in command(*asked, "--max-cost", "2.4")[1]
+    for _ in range(2):
+        assert command(*asked)[0] == 0
+        assert len(set(Path("calls").read_text().splitlines())) == len(Path("calls").read_text().splitlines()) == 10
+    assert command(*asked, "--run", "elsewhere")[0] == 0
+    assert len(Path("calls").read_text().splitlines()) == 20
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         ((), "needs either --answers FILE, for a run, or --against labels and --judge, for a labelled set"),
         (("--against", "labels"), "needs either --answers FILE"),
         (("--answers", "x", "--count", "3"), "needs either --answers FILE"),
+        (("--answers", "x", "--max-calls", "3"), "needs either --answers FILE"),
+        (("--against", "labels", "--judge", "longer", "--max-calls", "3"), "judge longer costs nothing: remove max_"),
         (
             ("--against", "labels", "--judge", "vadr"),
             "--judge vadr: Input tag 'vadr' found using 'type' does",

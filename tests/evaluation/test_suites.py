@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -30,7 +31,7 @@ from prefloop.evaluation.arena_hard import markdown_metadata, read_battles
 from prefloop.evaluation.scoreboard import together
 from prefloop.pairing import pair_messages, preference_messages, verdict_messages
 from prefloop.policy import ChatCodec, PolicyFiles, Workbench, resolve_model
-from prefloop.records import Judgment, Message, Prompt, Response
+from prefloop.records import Judgment, Message, Prompt, Response, read_records
 from prefloop.testing import CompletionsServer
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -427,10 +428,35 @@ def test_verdicts_become_our_preference_whoever_was_shown_first() -> None:
     assert comparisons(ours, [said(mine, theirs, None)]) == {}
 
 
-@pytest.mark.parametrize("change", [{"turns": 2}, {"table": "ratings"}])
-def test_second_turns_and_ratings_are_not_compared(change: dict[str, Any]) -> None:
-    with pytest.raises(RecipeError, match="here: compares needs two answers to one question: "):
-        suite_with(read_suite("everyday"), {"compares": True, **change}, "here")
+def test_ratings_are_not_compared() -> None:
+    with pytest.raises(RecipeError, match="here: compares is of two answers, and the table is of ratings of one: "):
+        suite_with(read_suite("everyday"), {"compares": True, "table": "ratings"}, "here")
+
+
+def test_both_turns_are_compared_the_second_by_what_came_of_the_first_question(tmp_path: Path) -> None:
+    """A judge of two who likes the longer text: of first answers the longer one wins, of second ones the longer
+    conversation, by hand from the answers; twice as many meetings as questions."""
+    rows = [
+        {**TWO, "question_id": 1 + n, "turns": [f"How are you, {n}?", "And then?"], "reference": []} for n in range(6)
+    ]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    suite = tmp_path / "two.yaml"
+    suite.write_text("prompts: q.jsonl\nturns: 2\ncompares: true\nmax_new_tokens: 24\n")
+    judge = "{type: python, compares: true, function: 'prefloop.testing.judges:longer'}"
+    found = evaluate_run_command(options(tmp_path / "run", str(suite), judge=judge, against=("base=builtin:tiny",)))
+    sides = [tmp_path / "run/answers.jsonl", tmp_path / "run/opponents/base/answers.jsonl"]
+    lengths: list[dict[tuple[str, int], int]] = []
+    for file in sides:
+        by_root: dict[str, list[str]] = {}
+        for one in read_records(file, Response):
+            by_root.setdefault(one.root_id, []).append(one.text)
+        lengths.append({(root, 1): len(texts[0]) for root, texts in by_root.items()})
+        lengths[-1] |= {(root, 2): sum(map(len, texts)) for root, texts in by_root.items()}
+    won = [np.sign(lengths[0][key] - lengths[1][key]) / 2 + 0.5 for key in lengths[0]]
+    duel = found["against"]["base"]["judge"]
+    assert (duel["n"], duel["unjudged"]) == (12, 0)
+    assert duel["win_rate"] == pytest.approx(100 * np.mean(won))
+    assert 0 < duel["n_wins"] < 12
 
 
 def test_the_best_of_several_is_the_judges_choice_and_the_truth_says_what_it_was_worth() -> None:

@@ -104,7 +104,7 @@ def test_calls_stop_before_the_one_that_would_exceed_the_limit(tmp_path: Path) -
         said(judge, tmp_path, "a", "ccc", "dddd", "eeeee", budget=budget)
     assert str(raised.value) == (
         "judgments: judgments.max_calls is 3, and 3 calls for $0.00 were made; 2 more answers are needed now, at most "
-        "2 calls for $0.00. Raise the limit with --set and run the same command again."
+        "2 calls for $0.00. Raise the limit and run the same command again."
     )
     assert raised.value.exit_code == 75
     assert judge.asked == ["bb", "a", "ccc"]

@@ -11,12 +11,13 @@ import pytest
 from pydantic import TypeAdapter
 
 from prefloop.config import DesignConfig, PythonJudge, VaderJudge
+from prefloop.data import next_turn
 from prefloop.errors import DataError
 from prefloop.judging import Apart, Ask, Judge, Kind, Verdict, asked, judgments, make_judge, most_calls, plan_of
 from prefloop.judging.record import SAME
 from prefloop.pairing import preferred, tournament, win_rates
 from prefloop.pairing.combination import win_matrix
-from prefloop.records import Example, Group, Judgment, Message, Prompt, Response
+from prefloop.records import Example, Group, Judgment, Message, NextTurn, Prompt, Response
 
 from .conftest import PROMPT, answer
 
@@ -65,6 +66,44 @@ def test_all_pairs_ask_about_every_two_answers_of_a_prompt_in_both_orders() -> N
     assert judge.waves == [["ab", "ba", "ac", "ca", "bc", "cb", "de", "ed"]]
     assert [one.values for one in said] == [(0.0,), (1.0,)] * 4
     assert said[1].subjects == ("How was it?1", "How was it?0")
+
+
+@dataclass
+class Reader(Asked):
+    """Writes down what it is shown."""
+
+    shown: list[tuple[tuple[str, ...], tuple[str, ...]]] = field(default_factory=list[Any])
+
+    def judge(self, asks: Sequence[Ask]) -> Iterator[tuple[int, Verdict]]:
+        for number, ask in enumerate(asks):
+            question = tuple(one.content for one in ask.prompt.messages)
+            self.shown.append((question, tuple(one.text for one in ask.subjects)))
+            yield number, Verdict((1.0,))
+
+
+def test_second_answers_meet_as_conversations_that_began_with_one_question() -> None:
+    """What was asked second stands behind different answers, so that the first question is what both have in common."""
+    first = PROMPT.model_copy(update={"later": (NextTurn(content="And then?"),)})
+    prompts, seconds = [], []
+    for side, (early, late) in {
+        "ours": ("Good.", "Home."),
+        "theirs": ("Bad.", "Away."),
+        "silent": ("So.", " "),
+    }.items():
+        asked_next = next_turn(first, answer(early, first))
+        assert asked_next is not None
+        prompts.append(asked_next)
+        seconds.append(answer(late, asked_next, name=side).model_copy(update={"root_id": first.prompt_id}))
+    design: Any = TypeAdapter[Any](DesignConfig).validate_python({"type": "against", "opponents": "theirs"})
+    judge = Reader()
+    plan = plan_of(design, prompts, seconds[:1], seconds[1:], (0,))
+    said = asked(plan, lambda asks: list(judgments(judge, asks)))
+    own = "Assistant:\nGood.\n\nUser:\nAnd then?\n\nAssistant:\nHome."
+    other = own.replace("Good", "Bad").replace("Home", "Away")
+    question = tuple(one.content for one in PROMPT.messages)
+    assert judge.shown[:2] == [(question, (own, other)), (question, (other, own))]
+    assert judge.shown[2] == (question, (own, ""))
+    assert [one.subjects for one in said[:2]] == [("ours", "theirs"), ("theirs", "ours")]
 
 
 def test_one_order_is_drawn_by_the_seed_and_recorded() -> None:

@@ -92,6 +92,29 @@ def test_a_judge_of_two_meets_initial_previous_and_pool(small_run: Callable[...,
     assert not board(run)["against"]["previous"].keys() - {"judge"}
 
 
+def test_rounds_are_compared_in_both_turns(small_run: Callable[..., RunResult], tmp_path: Path) -> None:
+    """The second by all that came of the first question, of the round's policy and of each opponent, in both orders."""
+    rows = [{"question_id": n, "category": "c", "turns": [f"How are you, {n}?", "And then?"]} for n in range(4)]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "two.yaml").write_text("prompts: q.jsonl\nturns: 2\nmax_new_tokens: 16\n")
+    said = ("evaluation.count=4", f"evaluation.judge={LONGER}", f"evaluation.suite={tmp_path / 'two.yaml'}", "rounds=2")
+    run = small_run(*said).run
+    ours = [read_folder(run / f"round-01/evaluation-samples{turn}", Response) for turn in ("", "-2")]
+    first, second = ({one.root_id: one.text for one in turn} for turn in ours)
+    for opponent, folder in (("initial", run / "setup"), ("previous", run / "round-00")):
+        name = "evaluation-initial" if opponent == "initial" else "evaluation-samples"
+        theirs = [
+            {one.root_id: one.text for one in read_folder(folder / f"{name}{turn}", Response)} for turn in ("", "-2")
+        ]
+        gaps = [len(first[root]) - len(theirs[0][root]) for root in first]
+        gaps += [gap + len(second[root]) - len(theirs[1][root]) for gap, root in zip(gaps, first, strict=True)]
+        found = board(run, 1)["against"][opponent]["judge"]
+        assert (found["n"], found["n_wins"], found["n_wins_base"]) == (
+            8,
+            *(sum(s * g > 0 for g in gaps) for s in (1, -1)),
+        )
+
+
 def test_rounds_are_points_of_a_frontier(small_run: Callable[..., RunResult]) -> None:
     """KL and reward of each round as its evaluation has them; initial answers give best-of-n."""
     run = small_run("evaluation.num_samples=2", "evaluation.judge={type: vader, length_bias: 0.02}").run
@@ -138,7 +161,6 @@ def test_a_judge_of_single_answers_may_be_asked_to_compare_and_keeps_its_truth(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        (["evaluation.turns=2", "evaluation.compares=true"], "compares needs two answers to one question"),
         (
             ["evaluation.compares=true", "evaluation.judge=arithmetic_steps"],
             "cannot be compared: set compares to false",

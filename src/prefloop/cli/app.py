@@ -84,16 +84,22 @@ def judge(
     judge: Annotated[str | None, typer.Option(help="The judge that is measured, as a recipe has it.")] = None,
     count: Annotated[int | None, typer.Option(help="Pairs at most, drawn by the seed. Default: all.", min=1)] = None,
     seed: Annotated[int, typer.Option(help="Of the draw and of the bootstrap.")] = 0,
+    kept: Annotated[
+        Path | None, typer.Option("--run", help="Where a judge's paid answers are kept. Default: runs/labels.")
+    ] = None,
+    max_calls: Annotated[int | None, typer.Option(help="Calls that the judge may have got there.", min=0)] = None,
+    max_cost: Annotated[float | None, typer.Option(help="US dollars that they may have cost.", min=0)] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Read people's answers to the open asks of a run, or measure a judge against labels."""
     from prefloop.cli.judge import against_command, judge_command
+    from prefloop.judging import Budget
 
     with human_text(json_file):
-        if answers is not None and against is None and judge is None and count is None:
+        if answers is not None and {against, judge, count, kept, max_calls, max_cost} == {None}:
             result = judge_command(folder, answers)
         elif answers is None and against is not None and judge is not None:
-            result = against_command(folder, judge, count=count, seed=seed)
+            result = against_command(folder, judge, Budget(max_calls, max_cost), kept, count=count, seed=seed)
         else:
             raise RecipeError(
                 "prefloop judge needs either --answers FILE, for a run, or --against labels and --judge, for a "

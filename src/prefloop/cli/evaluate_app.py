@@ -87,7 +87,7 @@ def evaluate_run(  # noqa: PLR0913, PLR0917  an option each
     epilog="Example: prefloop evaluate lm-eval --model runs/a/export --task my_task --folder tasks --json a.json",
 )
 def evaluate_lm_eval(
-    model: Annotated[str, typer.Option(help="A model directory, builtin:NAME or org/name@revision.")],
+    model: Annotated[str, typer.Option(help="A model's or an adapter's directory, builtin:NAME or org/name@revision.")],
     task: Annotated[
         list[str], typer.Option(help="A task of the harness or of --folder, open_llm_v1 or open_llm_v2 (network).")
     ],

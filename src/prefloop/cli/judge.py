@@ -1,8 +1,10 @@
 """`prefloop judge`: people's answers to what a run waits for, and judges against labels."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import ValidationError
 from rich.table import Table
@@ -12,9 +14,21 @@ from prefloop.cli.evaluate import number
 from prefloop.config import JudgeStep, judge_of
 from prefloop.errors import RecipeError
 from prefloop.evaluation.labelled import against_labels, labelled_pairs
-from prefloop.judging import Apart, check_judge, fetch_judge, make_judge, read_answers
+from prefloop.judging import (
+    Answers,
+    Apart,
+    Budget,
+    Judge,
+    KeptJudge,
+    Remembering,
+    check_judge,
+    fetch_judge,
+    make_judge,
+    read_answers,
+)
 from prefloop.loop.journal import Journal
 from prefloop.loop.stage import locked
+from prefloop.loop.steps.judge import price_of
 
 
 def judge_command(run: Path, answers: Path) -> dict[str, Any]:
@@ -30,22 +44,25 @@ def judge_command(run: Path, answers: Path) -> dict[str, Any]:
     return asdict(result)
 
 
-def against_command(file: Path, judge: str, *, count: int | None, seed: int) -> dict[str, Any]:
+def against_command(
+    file: Path, judge: str, budget: Budget, run: Path | None, *, count: int | None, seed: int
+) -> dict[str, Any]:
     """Judges the pairs of a labelled set in both orders and says how often the judge is right.
 
     Raises:
         RecipeError: the judge cannot be asked about two answers.
         DataError: the file cannot be used.
+        ResumableError: the next call would exceed the budget; what was answered is kept.
     """
-    settings = _settings(judge)
+    settings = _settings(judge, budget)
     shows = "two" if "two" in settings.judge.takes else "one"
     if settings.judge.policies or settings.judge.type == "human":
         raise RecipeError(f"--judge {judge}: judges within a run only. Name one that needs none.")
     fetch_judge(settings.judge)
     check_judge(settings.judge, shows)
     pairs = labelled_pairs(file, count, seed)
-    asked = make_judge(settings.judge, shows=shows)
-    result = against_labels(asked if shows == "two" else Apart(asked, compares=True), pairs, seed=seed)
+    with _asked_once(settings, make_judge(settings.judge, shows=shows), run) as asked:
+        result = against_labels(asked if shows == "two" else Apart(asked, compares=True), pairs, seed=seed)
     table = Table(
         "subset", "pairs", "order 1-2", "order 2-1", "both", "kappa", "first", "longer", "kept", "wrong", box=None
     )
@@ -62,9 +79,23 @@ def against_command(file: Path, judge: str, *, count: int | None, seed: int) -> 
     return result
 
 
-def _settings(judge: str) -> JudgeStep:
+@contextmanager
+def _asked_once(settings: JudgeStep, judge: Judge, run: Path | None) -> Generator[Judge]:
+    """What is outside the program is asked within the budget, and nothing that a folder has an answer to."""
+    if not settings.judge.kept:
+        yield judge
+        return
+    folder = run if run is not None else Path("runs") / "labels"
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder), Answers.of_run(folder) as answers:
+        budget = Budget(settings.max_calls, settings.max_cost)
+        yield Remembering(cast("KeptJudge", judge), answers, "judge", price_of(settings.judge, judge), budget)
+
+
+def _settings(judge: str, budget: Budget) -> JudgeStep:
+    asked = {"judge": judge_of(judge), "design": {"type": "all_pairs"}, **asdict(budget)}
     try:
-        return JudgeStep.model_validate({"type": "judge", "judge": judge_of(judge), "design": {"type": "all_pairs"}})
+        return JudgeStep.model_validate({"type": "judge", **asked})
     except ValidationError as error:
         why = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise RecipeError(

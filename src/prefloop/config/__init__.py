@@ -76,6 +76,7 @@ from prefloop.config.steps import (
     as_known_now,
 )
 from prefloop.config.suite import (
+    ANSWERS_OF_TURNS,
     COMPARED,
     TURN_2,
     answers_of_suite,
@@ -87,6 +88,7 @@ from prefloop.config.suite import (
 from prefloop.config.suite_file import JudgeForm, SuiteFile, of_step, read_suite, shipped_suites, suite_with
 
 __all__ = [
+    "ANSWERS_OF_TURNS",
     "COMPARED",
     "STEP_CLASSES",
     "TURN_2",

@@ -618,7 +618,7 @@ class EvaluateStep(StepConfig):
     """Default: the judge of the loop."""
     compares: bool = False
     """The judge is shown two answers at a time, ours and an opponent's, in both orders, instead of each alone. Judges
-    that can do nothing else are asked so without being told. For suites of one turn."""
+    that can do nothing else are asked so without being told. Of second turns both conversations are shown."""
     max_calls: Annotated[int, Field(ge=0)] | None = None
     """As in a judge step. Default: that of the loop's, where its judge is the loop's as well."""
     max_cost: Annotated[float, Field(ge=0)] | None = None
@@ -653,11 +653,6 @@ class EvaluateStep(StepConfig):
 
     @model_validator(mode="after")
     def _can_compare(self) -> "EvaluateStep":
-        if self.compares and self.turns == 2:
-            raise ValueError(
-                "compares needs two answers to one question, and second turns follow different first answers: set "
-                "turns to 1, or name a judge of single answers"
-            )
         if self.compares and not self.judge.scores:
             raise ValueError(f"what judge {self.judge.type} says cannot be compared: set compares to false")
         return self

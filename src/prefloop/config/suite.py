@@ -14,6 +14,9 @@ from prefloop.errors import RecipeError
 TURN_2 = "-turn-2"
 """Ending of the step that asks the second questions; `-2` is that of their answers."""
 
+ANSWERS_OF_TURNS = ("", "-2")
+"""Endings of the steps with answers, by turn."""
+
 COMPARED = "-compared"
 """Ending of the step in which a judge compares our answers with an opponent's."""
 
@@ -90,7 +93,7 @@ def pool_of_suite(settings: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def comparisons_of_suite(settings: dict[str, Any], answers: str, opponents: Mapping[str, str]) -> dict[str, Any]:
-    """The steps in which a judge of two meets our answers with those of each opponent, both orders.
+    """The steps in which a judge of two meets our answers with those of each opponent, both orders, turn by turn.
 
     Args:
         settings: of the evaluation.
@@ -98,15 +101,21 @@ def comparisons_of_suite(settings: dict[str, Any], answers: str, opponents: Mapp
         opponents: by the name of the step that is made, the one with the opponent's answers.
     """
     return {
-        step: {
+        compared_in(step, turn): {
             "type": "judge",
             "judge": settings["judge"],
-            "reads": [answers],
-            "design": {"type": "against", "opponents": theirs},
+            "reads": [f"{answers}{turn}"],
+            "design": {"type": "against", "opponents": f"{theirs}{turn}"},
             **_budget(settings),
         }
         for step, theirs in opponents.items()
+        for turn in ANSWERS_OF_TURNS[: settings.get("turns", 1)]
     }
+
+
+def compared_in(step: str, turn: str) -> str:
+    """The step with the comparisons of a turn, by that of the first."""
+    return f"{step.removesuffix(COMPARED)}{turn}{COMPARED}"
 
 
 def _budget(settings: dict[str, Any]) -> dict[str, Any]:

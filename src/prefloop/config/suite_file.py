@@ -51,7 +51,7 @@ class SuiteFile(Config):
     """Who judges, by `type`, as in a recipe."""
     compares: bool = False
     """The judge is asked about two answers at a time, ours and an opponent's, in both orders, instead of about each
-    alone. For suites of one turn; not for ratings."""
+    alone; of second turns about both conversations from the first question on. Not for ratings."""
     judge_form: JudgeForm | None = None
     """What a language model is asked that judges outside of the program: `judge_requests.jsonl` holds it."""
     table: Table = "win_rates"
@@ -60,9 +60,8 @@ class SuiteFile(Config):
 
     @model_validator(mode="after")
     def _can_compare(self) -> "SuiteFile":
-        if self.compares and (self.turns == 2 or self.table == "ratings"):
-            found = "turns is 2, and second turns follow different first answers" * (self.turns == 2)
-            raise ValueError(f"compares needs two answers to one question: {found or 'the table is of ratings'}")
+        if self.compares and self.table == "ratings":
+            raise ValueError("compares is of two answers, and the table is of ratings of one: take another table")
         require_choice(self.best_of or 1, self.turns or 1, self.num_beams or 1, compares=self.compares)
         return self
 

@@ -6,11 +6,10 @@ from math import hypot, isfinite
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from prefloop.errors import DataError, ModelError
-from prefloop.policy import resolve_model
+from prefloop.policy.exported_policy import whole_policy
 
 GROUPS: Mapping[str, tuple[str, ...]] = {"open_llm_v1": ("openllm",), "open_llm_v2": ("leaderboard",)}
 """The Open LLM Leaderboard's groups. Their data comes from the Hugging Face Hub: they need a network or its cache."""
@@ -43,11 +42,15 @@ class HarnessSettings:
 def run_harness(model: str, settings: HarnessSettings) -> dict[str, Any]:
     """Evaluates a model on tasks of the harness.
 
+    Args:
+        model: as recipes name models, or the directory of an adapter, which is merged in memory.
+        settings: which tasks, and how they are asked.
+
     Returns:
         `results` by task and metric, and what they depend on: a result without it is comparable with nothing.
 
     Raises:
-        ModelError: the harness is not installed.
+        ModelError: the harness is not installed, or the model cannot be had.
         DataError: a task is not known.
     """
     try:
@@ -66,11 +69,10 @@ def run_harness(model: str, settings: HarnessSettings) -> dict[str, Any]:
             f"lm-eval: no task is called {unknown[0]!r}. Name one of the harness's, {', '.join(GROUPS)}, or a folder "
             "with task files: --folder."
         )
-    directory = resolve_model(model).directory
-    tokenizer = AutoTokenizer.from_pretrained(directory)
-    loaded = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+    policy = whole_policy(model)
+    tokenizer = AutoTokenizer.from_pretrained(policy.directory)
     found = lm_eval.simple_evaluate(
-        model=HFLM(pretrained=loaded, tokenizer=tokenizer, batch_size=settings.batch_size),
+        model=HFLM(pretrained=policy.model, tokenizer=tokenizer, batch_size=settings.batch_size),
         tasks=tasks,
         task_manager=manager,
         num_fewshot=settings.num_fewshot,

@@ -240,5 +240,5 @@ class Remembering(AsksAnother[KeptJudge]):
         return (
             f"{self.step}: {' and '.join(limits)}, and {self.answers.calls} calls for ${self.answers.cost:.2f} were "
             f"made; {len(left)} more answers are needed now, at most {sum(one.calls for one in most)} calls for "
-            f"${sum(map(self.price.of, most)):.2f}. Raise the limit with --set and run the same command again."
+            f"${sum(map(self.price.of, most)):.2f}. Raise the limit and run the same command again."
         )

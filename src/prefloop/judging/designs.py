@@ -19,12 +19,13 @@ from prefloop.config import (
     JointDesign,
     TournamentDesign,
 )
+from prefloop.data.next_turn import TURN
 from prefloop.errors import DataError
 from prefloop.judging.protocol import Ask
 from prefloop.judging.record import ask_each
 from prefloop.pairing.combination import win_matrix
 from prefloop.pairing.tournament import bracket
-from prefloop.records import Group, Judgment, Prompt, Response, seed_for
+from prefloop.records import Group, Judgment, Message, Prompt, Response, seed_for
 
 Plan = Generator[list[Ask], Sequence[Judgment], None]
 Two = tuple[Response, Response]
@@ -62,6 +63,8 @@ def plan_of(
     """
     if isinstance(design, EachDesign):
         return _each(design, list(prompts), list(responses))
+    if isinstance(design, AgainstDesign):
+        prompts, responses, opponents = _from_the_first_question(list(prompts), list(responses), list(opponents))
     groups = answered(prompts, responses, opponents, seed)
     match design:
         case JointDesign():
@@ -125,6 +128,41 @@ def answered(
         for prompt in {prompt.prompt_id: prompt for prompt in prompts}.values()
         if prompt.prompt_id in ours
     ]
+
+
+def whole_conversation(asked: Prompt, answer: Response) -> Response:
+    """An answer to a later question as an answer to the first one: all that was said since, in one text.
+
+    Nothing where the answer says nothing, so that it loses as any empty answer does.
+    """
+    said = [*asked.messages[-_since_the_first(asked) :], Message(role="assistant", content=answer.text)]
+    text = "\n\n".join(f"{one.role.capitalize()}:\n{one.content}" for one in said) if answer.text.strip() else ""
+    return answer.model_copy(update={"prompt_id": asked.root_id, "text": text, "token_ids": None})
+
+
+def _since_the_first(asked: Prompt) -> int:
+    """Messages that follow the first question of a suite: an answer and a question for every turn from the second."""
+    return 2 * (int((asked.labels or {}).get(TURN, "1")) - 1)
+
+
+def _from_the_first_question(
+    prompts: Sequence[Prompt], *of_sides: Sequence[Response]
+) -> tuple[list[Prompt], list[Response], list[Response]]:
+    """Prompts, answers and their opponents, those to second questions as whole conversations.
+
+    What two policies were asked second is the same question behind different answers: it is no common prompt.
+    """
+    later = {one.prompt_id: one for one in prompts if _since_the_first(one)}
+    firsts = [one for one in prompts if one.prompt_id not in later]
+    firsts += [
+        one.model_copy(update={"prompt_id": one.root_id, "messages": one.messages[: -_since_the_first(one)]})
+        for one in later.values()
+    ]
+    ours, theirs = (
+        [whole_conversation(later[one.prompt_id], one) if one.prompt_id in later else one for one in side]
+        for side in of_sides
+    )
+    return firsts, ours, theirs
 
 
 def together(plans: Sequence[Plan]) -> Plan:

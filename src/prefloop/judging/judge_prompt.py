@@ -14,7 +14,7 @@ from pydantic import ValidationError, model_validator
 from prefloop.config import Config, Shown
 from prefloop.errors import DataError, RecipeError, did_you_mean
 from prefloop.judging.protocol import Ask
-from prefloop.judging.verdicts import SCORE, SCORE_OF, VERDICT
+from prefloop.judging.verdicts import KEY, SCORE, SCORE_OF, VERDICT
 from prefloop.records import Message, digest
 
 Reads = Literal["score", "scores", "verdict", "choice", "expected_score"]
@@ -221,7 +221,7 @@ def disarmed(text: str, control: re.Pattern[str]) -> str:
     Control tokens, so that a tokenizer reads them as text; and what looks like a verdict, so that a judge who quotes it
     has not given it.
     """
-    for pattern in (control, VERDICT, SCORE, SCORE_OF):
+    for pattern in (control, VERDICT, SCORE, SCORE_OF, KEY):
         text = broken(text, pattern)
     return text
 

@@ -25,6 +25,8 @@ VERDICT = re.compile(r"\[\[\s*([ABC])\s*\]\]")
 LETTER = re.compile(r"(?:[^\w\u200b]|_)*([AB])(?:[^\w\u200b]|_)*")  # a space without width marks a quotation
 DIGITS = re.compile(r"(?:[^\w\u200b+-]|_)*(\d+)(?:[^\w\u200b]|_)*")
 OBJECT = re.compile(r"\{[^{}]*\}")
+KEY = re.compile(r"\"(?=[^\"{}]*(?:\d|\\u)[^\"{}]*\"\s*:)")
+"""Where a key of an object begins that may be an answer's label."""
 
 
 def score_in(text: str, lowest: float, highest: float) -> float | None:

@@ -59,7 +59,7 @@ def is_optional(name: str, slot: str, settings: StepConfig) -> bool:
         case EvaluateStep():
             return slot.endswith((*OF_EVALUATION, "judgments" if settings.compares else "compared"))
         case JudgeStep():  # before the first accepted round there is none to be compared with
-            return slot == "opponents" and name.endswith(f"-previous{COMPARED}")
+            return slot == "opponents" and name.endswith((f"-previous{COMPARED}", f"-previous-2{COMPARED}"))
         case MixStep():
             return slot in map(earlier_slot, range(len(settings.reads)))
         case PairStep():

@@ -75,8 +75,7 @@ def _with_findable_base(directory: Path, source: ModelSource) -> Exported:
 
 def _merged(directory: Path, source: ModelSource) -> Exported:
     """The adapter in a directory becomes a whole model: float32, as it was trained."""
-    base: Any = AutoModelForCausalLM.from_pretrained(source.directory, dtype=torch.float32, local_files_only=True)
-    model: Any = PeftModel.from_pretrained(base, str(directory)).merge_and_unload()
+    model = _with_adapter(source, directory)
     for file in (*directory.glob("adapter_*"), *directory.glob("README.md")):
         file.unlink()
     generation = directory / "generation_config.json"
@@ -85,3 +84,36 @@ def _merged(directory: Path, source: ModelSource) -> Exported:
     if kept is not None:
         generation.write_bytes(kept)
     return Exported("merged", None)
+
+
+@dataclass(frozen=True)
+class WholePolicy:
+    """A policy in memory, for tools that take a model of transformers."""
+
+    model: Any
+    """In float32, an adapter merged into its base."""
+    directory: Path
+    """Where its tokenizer and chat template are."""
+
+
+def whole_policy(spec: str) -> WholePolicy:
+    """A model as recipes name it, or an adapter's directory, whole.
+
+    Raises:
+        ModelError: it, or the base of the adapter, cannot be had.
+    """
+    directory = Path(spec).expanduser()
+    if not (directory / ADAPTER_CONFIG).is_file():
+        source = resolve_model(spec)
+        return WholePolicy(_base(source), source.directory)
+    source = resolve_model(_base_of(directory))
+    has_tokenizer = (directory / "tokenizer_config.json").is_file()
+    return WholePolicy(_with_adapter(source, directory), directory if has_tokenizer else source.directory)
+
+
+def _base(source: ModelSource) -> Any:
+    return AutoModelForCausalLM.from_pretrained(source.directory, dtype=torch.float32, local_files_only=True).eval()
+
+
+def _with_adapter(source: ModelSource, adapter: Path) -> Any:
+    return PeftModel.from_pretrained(_base(source), str(adapter)).merge_and_unload().eval()

@@ -1,7 +1,6 @@
 """An exact train step: the objective's expected loss over a population, minimised over all policies of a table."""
 
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +11,9 @@ from torch import Tensor, nn
 from prefloop.config import GeometricMixture
 from prefloop.objectives import Objective, find_objective
 from prefloop.policy import LiveReference
-from prefloop.policy.model_heads import Heads
-from prefloop.training import LossOfPlan, TokenExample, data_columns, frozen_scores
+from prefloop.training import LossOfPlan, TokenExample, data_columns
 from prefloop.training.answers import Together
-from prefloop.training.columns import column
-from prefloop.training.layout import ROWS, scores_of_rows
+from prefloop.training.layout import scores_of_rows
 from prefloop.training.loss import Scores, functionals_of, outputs_of
 from prefloop.training.mixtures import mixed
 from prefloop.worlds.minimise import minimise
@@ -66,7 +63,10 @@ class PopulationLoss(nn.Module):
             {name: _head(len(policy.states), count) for name, count in outputs_of(self.functionals, data).items()}
         )
         """What the policy says beside its tokens, by functional: a table too, as its hidden states are."""
-        frozen = {name: _says(objective, name, one, examples, self._linear()) for name, one in references.items()}
+        frozen = {
+            name: self._frozen(functionals_of(objective, name.partition(".")[0]), one)
+            for name, one in references.items()
+        }
         self.loss = LossOfPlan(objective, hyper, data, frozen, soft_labels)
         self.masses = torch.tensor([example.weight for example in examples], dtype=torch.float64)
 
@@ -76,9 +76,7 @@ class PopulationLoss(nn.Module):
 
     def losses(self) -> Float[Tensor, " examples"]:
         """The loss of each example."""
-        live = self.live[0] if self.live else None
-        of_rows = scores_of_rows(self.policy, self.rows, self.functionals, live=live, heads=self._linear())
-        scores = self.together.by_role({name: values[self.row_of] for name, values in of_rows.items()})
+        scores = self._said(self.policy, self.functionals, self.live[0] if self.live else None)
         indices = self.together.indices
         return self.loss(indices, scores, self.loss.of_step(indices, 0))
 
@@ -93,6 +91,20 @@ class PopulationLoss(nn.Module):
         for name, head in self.heads.named_parameters():
             head.data = found.get(f"heads.{name}", head.data)
         return self.policy.with_logits(found.get("policy.free", self.policy.free))
+
+    def _said(
+        self, policy: TabularPolicy, functionals: Collection[str], live: LiveReference | None = None
+    ) -> dict[str, Tensor]:
+        """What a policy says of all examples; gradient flows."""
+        of_rows = scores_of_rows(policy, self.rows, functionals, live=live, heads=self._linear())
+        return self.together.by_role({name: values[self.row_of] for name, values in of_rows.items()})
+
+    def _frozen(self, functionals: Collection[str], reference: Reference) -> Scores:
+        """What a reference says of all examples, or a mixture of several."""
+        if isinstance(reference, Mixed):
+            return mixed([self._frozen(functionals, one) for one in reference.policies], reference.mixture)
+        with torch.no_grad():
+            return self._said(reference, set(functionals) - {"seq_kl"})
 
     def _trained(self) -> dict[str, nn.Parameter]:
         return {name: one for name, one in self.named_parameters() if one.requires_grad}
@@ -111,21 +123,6 @@ def _head(states: int, outputs: int) -> nn.Linear:
     head = nn.Linear(states, outputs, bias=False, dtype=torch.float64)
     nn.init.zeros_(head.weight)
     return head
-
-
-def _says(
-    objective: Objective, name: str, reference: Reference, examples: Sequence[TokenExample], heads: Heads
-) -> Scores:
-    """What a frozen policy, or a mixture of several, says of all examples."""
-    if isinstance(reference, Mixed):
-        each = [_says(objective, name, one, examples, heads) for one in reference.policies]
-        return mixed(each, reference.mixture)
-    wanted = functionals_of(objective, name.partition(".")[0]) - {"seq_kl"}
-    ((indices, found),) = frozen_scores(
-        reference, examples, objective.roles, [range(len(examples))], sys.maxsize, wanted, ROWS, heads
-    )
-    places = sorted(range(len(indices)), key=indices.__getitem__)
-    return {key: column([values[place] for place in places]) for key, values in found.items()}
 
 
 def population_loss(

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from statistics import fmean as mean
 
-from prefloop.config import COMPARED, TURN_2, EvaluateStep, StepConfig, in_pool
+from prefloop.config import ANSWERS_OF_TURNS, COMPARED, TURN_2, EvaluateStep, StepConfig, in_pool
 from prefloop.evaluation import Answers, best_of_each, comparisons, scoreboard, worth_of_choosing
 from prefloop.loop.artifact import Artifact, Inputs
 from prefloop.loop.scope import Scope
@@ -136,7 +136,12 @@ def _inputs(name: str, settings: StepConfig, scope: Scope) -> Inputs:
         for slot in (*answered, *(f"pool {opponent}" for opponent in settings.pool)):
             slots[slot] += scope.find(f"{steps[slot]}-2")
     met = ("initial", "previous", *(f"pool-{opponent}" for opponent in settings.pool)) if settings.compares else ()
-    slots["compared"] = tuple(made for opponent in met for made in scope.find(f"{name}-{opponent}{COMPARED}"))
+    slots["compared"] = tuple(
+        made
+        for opponent in met
+        for turn in ANSWERS_OF_TURNS[: settings.turns]
+        for made in scope.find(f"{name}-{opponent}{turn}{COMPARED}")
+    )
     (sampled,) = scope.find(steps["samples"])
     slots["policy"] = () if is_tempered(settings) else sampled.inputs["policy"]
     return {**slots, "policy_initial": (scope.initial,), "round_start": (scope.round_start,)}

@@ -173,7 +173,7 @@ def _asked_here(work: Work, settings: JudgeStep) -> Generator[list[Judge]]:
         lasting = settings.judge.price_of_a_call > 0 or isinstance(judge, Human)
         with Answers.of_run(work.run, survives_power_loss=lasting) as answers:
             budget = Budget(settings.max_calls, settings.max_cost)
-            price = _price(settings.judge, judge)
+            price = price_of(settings.judge, judge)
             remembering = Remembering(
                 cast("KeptJudge", judge), answers, work.artifact.step, price, budget, work.artifact.path
             )
@@ -220,7 +220,7 @@ def _said(judge: Judge, plan: Plan) -> Iterable[Judgment]:
     return asked(plan, lambda asks: list(judgments(judge, asks)))
 
 
-def _price(config: JudgeConfig, judge: Judge) -> Price:
+def price_of(config: JudgeConfig, judge: Judge) -> Price:
     """US dollars of a call, and of its tokens where these are paid."""
     if not isinstance(config, LlmJudge):
         return Price(config.price_of_a_call)

@@ -209,6 +209,24 @@ def win_rates_by_length() -> float:
     return apart(found, normalised_by(world.ref, world.prefers @ world.ref.exp() / 0.5, world.lengths))
 
 
+@claim("ld_dpo", source="arXiv:2409.06411, worked out")
+def tails_are_tilted_more() -> float:
+    """Long against short: the tails end at ref * exp(r / (a beta)), the first tokens at what of r that leaves.
+
+    Two long answers of one beginning against one short answer, labelled by Bradley and Terry: their margins are met
+    with a of what the tail moved, so that a weight of 1/2 makes it move twice as far.
+    """
+    world, weight, beta = Bandit.of(((2, 1), (3, 4, 5, 1), (3, 4, 6, 1)), seed=28), 0.5, 0.5
+    masses = world.prefers * torch.tensor([[0, 1, 1], [1, 0, 0], [1, 0, 0]], dtype=torch.float64)
+    loss = population_loss("ld_dpo", every_pair(world.answers, masses), world.policy, beta=beta, ld_alpha=weight)
+    tails = world.ref[1:].log_softmax(0)
+    tilted_tails = (tails + world.reward[1:] / (weight * beta)).log_softmax(0)
+    begins = torch.stack([world.ref[0], world.ref[1:].logsumexp(0)])
+    ahead = (world.reward[1] - world.reward[0]) / beta - weight * (tilted_tails - tails)[0]
+    begins = (begins + torch.stack([torch.zeros_like(ahead), ahead])).log_softmax(0)
+    return apart(loss.minimum(), torch.cat([begins[:1], begins[1] + tilted_tails]))
+
+
 @claim("davir_dpo", source="arXiv:2310.13008")
 def tilt_by_reference() -> float:
     """Log-ratios are r / beta times what the reference needs for the answer, up to one constant."""
