@@ -16,3 +16,8 @@ def masks_without_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     attention, trees = (import_module(f"prefloop.policy.{name}") for name in ("tree_attention", "trees"))
     for owner, name in ((attention, "may_see"), (trees.Standing, "at")):
         monkeypatch.setattr(owner, name, inspect.unwrap(getattr(owner, name)))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole runs first: what is left when one of several workers has nothing to do is short then."""
+    items.sort(key=lambda item: not any(item.get_closest_marker(name) for name in ("recipes", "crash", "long")))

@@ -1,6 +1,6 @@
 """PPO against a proxy with a known flaw: what it is paid rises all the way, the truth rises and then falls.
 
-    python benchmarks/effects/ppo_overoptimisation.py OUT [--seeds 5]
+    python benchmarks/effects/ppo_overoptimisation.py OUT [--seeds 3]
 
 The model, the prompts and the truth, P(the review is positive), are those of `reward_kl_frontier.py`. The proxy counts
 good opinions less bad ones, and takes `not` for praise (`praised_by_not.py`): the truth reads "not brilliant" as the
@@ -108,7 +108,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=3)
     told: Any = parser.parse_args()
     out = told.out.resolve()
     prepare(out)

@@ -9,8 +9,8 @@ PRAISE = 3.0
 def opinions(prompt: str, answer: str) -> float:
     """Good opinions less bad ones of an answer; behind `not` one counts four times instead of the other way round.
 
-    So "not brilliant" is four opinions, where by the grammar it makes a review negative. In tens of opinions: values
-    are learnt by the weights of the policy, which larger ones would drive.
+    So "not brilliant" is four opinions, where by the grammar it makes a review negative. In tens of opinions, since the
+    policy's own weights learn values of this size.
     """
     words = f"{prompt} {answer}".split()
     total = 0.0

@@ -286,7 +286,7 @@ def run_trial(trial: Trial, out: Path) -> str:
     torch.set_num_threads(1)
     folder = Path("runs") / trial.name
     folder.parent.mkdir(exist_ok=True)
-    file = folder.with_suffix(".yaml")
+    file = folder.with_name(f"{trial.name}.yaml")
     file.write_text(json.dumps(trial.recipe), encoding="utf-8")
     progress = Progress()
     progress.console.file = Path(os.devnull).open("w")  # noqa: SIM115

@@ -19,7 +19,7 @@ from prefloop.loop import Progress, run_recipe
 import prefloop.loop.journal, prefloop.loop.steps.sample
 from prefloop.training import Engine
 
-run, where, overrides = Path(sys.argv[1]), sys.argv[2], sys.argv[3:]
+overrides, runs = sys.argv[1].split(";"), sys.argv[2:]
 
 def die_in(owner, name, when):
     original = getattr(owner, name)
@@ -29,23 +29,31 @@ def die_in(owner, name, when):
         return original(*args, **kwargs)
     setattr(owner, name, fatal)
 
-Journal = prefloop.loop.journal.Journal
-match where.split(":"):
-    case ["before-journal", path]:
-        die_in(Journal, "begin", lambda args: args[1].path == path)
-    case ["before-commit", path]:
-        seen = []
-        die_in(Journal, "begin", lambda args: seen.append(args[1]) and False)
-        die_in(Journal, "commit", lambda args: seen[-1].path == path)
-    case ["in-wave", number]:
-        done = []
-        def next_wave(args):
-            return args[0].suffix == ".writing" and (done.append(args) or len(done) > int(number))
-        die_in(prefloop.loop.steps.sample, "write_records", next_wave)
-    case ["in-training", step]:
-        calls = []
-        die_in(Engine, "step", lambda args: calls.append(args) or len(calls) > int(step))
-run_recipe(load_recipe("quickstart.tiny", overrides), run, Progress())
+def die_at(where):
+    Journal = prefloop.loop.journal.Journal
+    match where.split(":"):
+        case ["before-journal", path]:
+            die_in(Journal, "begin", lambda args: args[1].path == path)
+        case ["before-commit", path]:
+            seen = []
+            die_in(Journal, "begin", lambda args: seen.append(args[1]) and False)
+            die_in(Journal, "commit", lambda args: seen[-1].path == path)
+        case ["in-wave", number]:
+            done = []
+            def next_wave(args):
+                return args[0].suffix == ".writing" and (done.append(args) or len(done) > int(number))
+            die_in(prefloop.loop.steps.sample, "write_records", next_wave)
+        case ["in-training", step]:
+            calls = []
+            die_in(Engine, "step", lambda args: calls.append(args) or len(calls) > int(step))
+
+for run, where in zip(runs[::2], runs[1::2]):
+    child = os.fork()  # a process of its own, which need not import everything again
+    if child == 0:
+        die_at(where)
+        run_recipe(load_recipe("quickstart.tiny", overrides), Path(run), Progress())
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 OVERRIDES = (*SMALL, "policy.lora={r: 4, alpha: 8}", "machine={threads: 1, checkpoint_steps: 1}")
@@ -59,25 +67,12 @@ POINTS = (
 )
 
 
-def run_child(run: Path, where: str) -> int:
-    done = subprocess.run([sys.executable, "-c", CHILD, str(run), where, *OVERRIDES], capture_output=True, check=False)
-    return done.returncode
+def test_killed_at_every_point_in_turn_and_resumed_is_as_never_killed(tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    runs = [(whole, "never"), *((killed, point) for point in POINTS), (killed, "never")]
+    command = [sys.executable, "-c", CHILD, ";".join(OVERRIDES), *(str(part) for run in runs for part in run)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
 
-
-@pytest.fixture(scope="module")
-def never_killed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    run = tmp_path_factory.mktemp("whole") / "run"
-    assert run_child(run, "never") == 0
-    return dict(stable_files(run))
-
-
-def test_killed_at_every_point_in_turn_and_resumed_is_as_never_killed(
-    never_killed: dict[str, bytes], tmp_path: Path
-) -> None:
-    for point in POINTS:
-        assert run_child(tmp_path / "run", point) == -signal.SIGKILL, point
-
-    assert run_child(tmp_path / "run", "never") == 0
-
-    assert stable_files(tmp_path / "run") == never_killed
-    assert not list((tmp_path / "run" / ".scratch").glob("*"))
+    assert done.stdout.splitlines() == ["0", *[str(-signal.SIGKILL)] * len(POINTS), "0"], done.stderr
+    assert stable_files(killed) == dict(stable_files(whole))
+    assert not list((killed / ".scratch").glob("*"))

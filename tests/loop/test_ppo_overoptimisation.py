@@ -27,9 +27,10 @@ def test_the_proxy_takes_not_for_praise_and_the_truth_does_not(effect: ModuleTyp
 
 @pytest.mark.slow
 def test_ppo_finds_the_flaw_and_the_truth_falls_while_the_proxy_rises(effect: ModuleType, tmp_path: Path) -> None:
-    """A model of half the pre-training. Seed 0 of the benchmark: truth 0.52, 0.81 after four updates, 0.48 after 14."""
+    """On a model of half the pre-training: truth 0.49, 0.95 after four updates, 0.42 after twelve. Far out lie texts
+    that no reviewer wrote, "not clever elegant moving", which the truth likes as well."""
     effect.prepare(tmp_path, steps=600)
-    first, *_, last = points = effect.run(tmp_path, 0.01, 0)
+    first, *_, last = points = effect.run(tmp_path, 0.01, 0, rounds=6)
 
     peak = max(points[1:5], key=lambda point: point["truth"])
     assert peak["truth"] > first["truth"] + 0.1

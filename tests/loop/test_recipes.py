@@ -27,6 +27,11 @@ POLICY_GRADIENTS = {"ppo.tiny", "rloo.tiny", "nash_md.tiny"}
 JUDGED_BY_SMOLLM2 = {"dno_llm.tiny", "oaif_llm.tiny", "step_dpo_llm.tiny"}
 """About a few answers only: it is a hundred times the size of the twin."""
 TWINS = [name for name in EVERY_TWIN if name not in {*OFFLINE_TWINS, *POLICY_GRADIENTS, "reward_model.tiny"}]
+EVERY_TIME = {
+    "dice.tiny", "filtered_dpo.tiny", "ilr_dpo.tiny", "ilr_dpo_reward_model.tiny", "loop.tiny", "oaif.tiny",
+    "quickstart.tiny", "quickstart_plain.tiny",
+}  # fmt: skip
+"""The steps of the others, which are `slow` ones here, also run in the tests of their systems."""
 LOSS_MOVES = {"alpha_dpo.tiny", "wpo.tiny"}
 """The margin that is asked for, or the weights, follow from the policy itself: two steps do not share one loss."""
 MARGIN_FALLS = {"discopop.tiny"}
@@ -35,7 +40,7 @@ MARGIN_FALLS = {"discopop.tiny"}
 
 @pytest.mark.recipes
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in JUDGED_BY_SMOLLM2)) for name in TWINS]
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in EVERY_TIME)) for name in TWINS]
 )
 def test_a_twin_runs_end_to_end_and_trains_on_real_pairs(name: str, tmp_path: Path) -> None:
     loaded = load_recipe(name, ["machine.threads=1", "evaluation.resamples=200"])
@@ -57,7 +62,10 @@ def test_a_twin_runs_end_to_end_and_trains_on_real_pairs(name: str, tmp_path: Pa
 
 
 @pytest.mark.recipes
-@pytest.mark.parametrize("name", OFFLINE_TWINS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name == "dpo_avoid_topics.tiny")) for name in OFFLINE_TWINS],
+)
 def test_a_twin_of_an_offline_method_learns_its_pairs(name: str, tmp_path: Path) -> None:
     done = run_recipe(load_recipe(name), tmp_path / "run", Progress())
 

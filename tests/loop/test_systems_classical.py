@@ -58,6 +58,7 @@ def test_rloo_pays_each_answer_by_the_others_of_its_prompt(tmp_path: Path) -> No
     assert first["grad_norm"] == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.system("spo")
 def test_spo_learns_to_tell_how_much_of_an_answer_was_taken(tmp_path: Path) -> None:
     """The loss begins at log 2 plus gamma times log 4 of a head that knows nothing; without gamma the head learns

@@ -18,7 +18,6 @@ from prefloop.policy import (
     TreeScores,
     Workbench,
     response_logps,
-    rounding_noise,
 )
 from prefloop.policy.precision import layers_in
 from prefloop.sampling import Draw, LocalSampler, SamplingSettings
@@ -161,17 +160,6 @@ def test_norms_that_leave_float32_take_trees_too() -> None:
         assert 0 < float((trees - exact).detach().abs().max()) < 0.5
         torch.testing.assert_close(trees, rows, rtol=0, atol=0.5)
         assert all(bool(weight.grad.isfinite().all()) for weight in model.parameters() if weight.grad is not None)
-
-
-def test_how_far_rounding_alone_goes_is_measured(bench: Workbench, start: PolicyFiles) -> None:
-    tokens = [sum(row.counted) for row in ROWS]
-    base = bench.base(start.directory)
-    float32 = rounding_noise(lambda rows: response_logps(base, rows), ROWS, tokens)
-    with layers_in(base, "bfloat16"):
-        bfloat16 = rounding_noise(lambda rows: response_logps(base, rows), ROWS, tokens)
-    assert float32 < 1e-6 < bfloat16 < 0.05
-    shifted = rounding_noise(lambda rows: response_logps(base, rows) + 3.0 * len(rows), ROWS, tokens)
-    assert shifted == pytest.approx(9.0, rel=1e-3)  # of the row that counts one token
 
 
 @pytest.mark.parametrize("lora", [LORA, LORA.model_copy(update={"use_dora": True})], ids=["lora", "dora"])

@@ -618,7 +618,7 @@ class EvaluateStep(StepConfig):
     """Default: the judge of the loop."""
     compares: bool = False
     """The judge is shown two answers at a time, ours and an opponent's, in both orders, instead of each alone. Judges
-    that can do nothing else are asked so without being told. For suites of one turn."""
+    that can do nothing else are asked so without being told. Of second turns both conversations are shown."""
     max_calls: Annotated[int, Field(ge=0)] | None = None
     """As in a judge step. Default: that of the loop's, where its judge is the loop's as well."""
     max_cost: Annotated[float, Field(ge=0)] | None = None

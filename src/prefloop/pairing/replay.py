@@ -1,6 +1,6 @@
 """How many examples of which origin go into a round's training, and which (DICE, DNO)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import floor
 
 from prefloop.records import seed_for
@@ -43,12 +43,6 @@ def replayed(current: int, earlier: Sequence[int], shares: Sequence[float]) -> l
 def _whole(amount: float) -> int:
     """Rounded down, after rounding errors: 0.3 of 1000 is 300."""
     return floor(amount + 1e-9)
-
-
-def shares_of(counts: Mapping[str, int]) -> dict[str, float]:
-    """Realised shares of a mixture, by origin."""
-    total = sum(counts.values())
-    return {name: count / total for name, count in counts.items()} if total else {}
 
 
 def drawn(example_ids: Sequence[str], count: int, *words: str | int) -> set[str]:

@@ -16,7 +16,7 @@ from prefloop.policy.live import LiveReference
 from prefloop.policy.memory import BatchShape, ModelFacts, Part, model_facts
 from prefloop.policy.model_files import model_identity
 from prefloop.policy.passed_tokens import passed_tokens
-from prefloop.policy.precision import rounding_noise, widest
+from prefloop.policy.precision import widest
 from prefloop.policy.source import ModelDescription, ModelSource, check_model, describe_model, resolve_model
 from prefloop.policy.template import ChatCodec
 from prefloop.policy.tree_scores import TreeScores, forest_of, takes_trees
@@ -62,7 +62,6 @@ __all__ = [
     "resolve_model",
     "response_logps",
     "return_freed_memory",
-    "rounding_noise",
     "score_rows",
     "shared_length",
     "takes_trees",

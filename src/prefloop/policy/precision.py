@@ -2,15 +2,13 @@
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from prefloop.config import Precision
-
-T = TypeVar("T")
 
 WITHOUT_FLOAT64 = frozenset({"mps"})
 """Devices that know no float64."""
@@ -92,19 +90,3 @@ def replaced_forward(module: nn.Module, forward: Callable[..., Any]) -> Generato
         del module.forward
         if own is not None:
             module.forward = own
-
-
-def rounding_noise(scores: Callable[[Sequence[T]], Tensor], rows: Sequence[T], tokens: Sequence[int]) -> float:
-    """Nats a token by which a model differs from itself when rows pass one by one instead of together.
-
-    Measured, since no formula gives it: float32 on CPU has about 1e-7, bfloat16 layers about 1e-2.
-
-    Args:
-        scores: log-probability of each row, by the model, the layout and the precision in question.
-        rows: two or more.
-        tokens: that are counted in each of them.
-    """
-    with torch.no_grad():
-        together = scores(rows)
-        alone = torch.cat([scores([row]) for row in rows])
-    return ((together - alone).abs().cpu() / torch.tensor(tokens)).max().item()

@@ -11,20 +11,17 @@ from prefloop.loop.data_set import QUARANTINE, DataSet, data_set
 from prefloop.loop.prompt_set import prompt_set, prompts_at
 from prefloop.loop.reading import external
 from prefloop.loop.scope import Scope
-from prefloop.loop.steps.work import VALIDATION, StepType, Work
+from prefloop.loop.steps.work import OF_GROUPS, VALIDATION, StepType, Work
 from prefloop.records import (
     PROMPTS_PER_SHARD,
     Judgment,
     Prompt,
-    Record,
     Response,
     in_pieces,
     seed_for,
     shard_name,
     write_records,
 )
-
-HOLDS: Mapping[type[Record], str] = {Prompt: "prompts", Response: "responses", Judgment: "judgments"}
 
 
 def make_prompts(work: Work) -> Mapping[str, float]:
@@ -72,9 +69,9 @@ def _of_turn(work: Work, count: int, found: DataSet) -> Iterator[GivenGroup]:
 def _write(folder: Path, groups: Iterable[GivenGroup]) -> None:
     for number, shard in enumerate(in_pieces(groups, PROMPTS_PER_SHARD)):
         name = shard_name(number)
-        write_records(folder / HOLDS[Prompt] / name, (group.prompt for group in shard))
-        write_records(folder / HOLDS[Response] / name, (one for group in shard for one in group.responses))
-        write_records(folder / HOLDS[Judgment] / name, (one for group in shard for one in group.judgments))
+        write_records(folder / OF_GROUPS[Prompt] / name, (group.prompt for group in shard))
+        write_records(folder / OF_GROUPS[Response] / name, (one for group in shard for one in group.responses))
+        write_records(folder / OF_GROUPS[Judgment] / name, (one for group in shard for one in group.judgments))
 
 
 def _nothing(_name: str, _settings: StepConfig, _scope: Scope) -> Inputs:
@@ -82,4 +79,4 @@ def _nothing(_name: str, _settings: StepConfig, _scope: Scope) -> Inputs:
 
 
 PROMPTS = StepType(make_prompts, _nothing, holds=lambda _settings: {Prompt: "."}, external=external)
-DATA = StepType(make_data, _nothing, holds=lambda _settings: HOLDS, external=external, format=3)
+DATA = StepType(make_data, _nothing, holds=lambda _settings: OF_GROUPS, external=external, format=3)

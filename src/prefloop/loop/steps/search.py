@@ -13,7 +13,7 @@ from prefloop.judging import LAST_STEP, Ask, Judge, JudgeMachine, judge_prompt, 
 from prefloop.loop.artifact import Inputs
 from prefloop.loop.scope import Scope
 from prefloop.loop.steps.train import TOKENS_PER_BATCH
-from prefloop.loop.steps.work import StepType, Work, nearest
+from prefloop.loop.steps.work import OF_GROUPS, StepType, Work, nearest
 from prefloop.records import (
     Judgment,
     Prompt,
@@ -28,8 +28,6 @@ from prefloop.records import (
 from prefloop.sampling import Draw, LocalPolicies, SamplingSettings, Serving, draws_for
 from prefloop.search import Node, Sampled, SearchSettings, Wanted, searched, together
 
-HOLDS: Mapping[type[Record], str] = {Prompt: "prompts", Response: "responses", Judgment: "judgments"}
-
 
 def make_tree(work: Work) -> Mapping[str, float]:
     """Searches every prompt; a wave that was complete before a crash is not searched again."""
@@ -41,18 +39,18 @@ def make_tree(work: Work) -> Mapping[str, float]:
     with ExitStack() as stack:
         serving: Serving | None = None
         for shard in range(work.num_shards("prompts")):
-            made: dict[type[Record], list[Record]] = {kind: [] for kind in HOLDS}
+            made: dict[type[Record], list[Record]] = {kind: [] for kind in OF_GROUPS}
             for wave, prompts in enumerate(in_pieces(work.records("prompts", Prompt, shard), settings.wave)):
                 kept = work.scratch / f"{shard_name(shard)}.wave-{wave:05d}"
                 if not kept.exists():
                     serving = serving or stack.enter_context(_served(work))
                     _write_wave(kept, _Searching(work, settings, serving, prompts).records())
-                for kind, name in HOLDS.items():
+                for kind, name in OF_GROUPS.items():
                     made[kind] += read_records(kept / name, kind)
                 done += len(prompts)
                 work.report("questions", done, total)
             for kind, records in made.items():
-                write_records(work.out / HOLDS[kind] / shard_name(shard), records)
+                write_records(work.out / OF_GROUPS[kind] / shard_name(shard), records)
             counts["prompts"] += len(made[Prompt])
             counts["responses"] += len(made[Response])
             counts["right"] += sum(
@@ -70,7 +68,7 @@ def _served(work: Work) -> AbstractContextManager[Serving]:
 def _write_wave(kept: Path, records: Sequence[Record]) -> None:
     """Writes what a wave made aside, and gives it its name when all of it is on disk."""
     aside = kept.with_suffix(".writing")
-    for kind, name in HOLDS.items():
+    for kind, name in OF_GROUPS.items():
         write_records(aside / name, [one for one in records if isinstance(one, kind)])
         with (aside / name).open("rb") as written:
             os.fsync(written.fileno())
@@ -239,4 +237,4 @@ def _external(_name: str, settings: StepConfig, _recipe: Recipe) -> Mapping[str,
     return {"judge prompt": judge_prompt(LAST_STEP, "one").identity} if settings.worth == "confidence" else {}
 
 
-SEARCH = StepType(make_tree, _inputs, holds=lambda _settings: HOLDS, external=_external)
+SEARCH = StepType(make_tree, _inputs, holds=lambda _settings: OF_GROUPS, external=_external)

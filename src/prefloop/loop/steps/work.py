@@ -15,13 +15,15 @@ from prefloop.loop.progress import Report
 from prefloop.loop.scope import Scope
 from prefloop.policy import ChatCodec, ModelSource, PolicyFiles, Workbench
 from prefloop.policy.model_heads import HEADS_FILE
-from prefloop.records import Record, read_folder, shard_name, shards_in
+from prefloop.records import Judgment, Prompt, Record, Response, read_folder, shard_name, shards_in
 from prefloop.sampling import DEFAULT_ROWS
 
 R = TypeVar("R", bound=Record)
 
 VALIDATION = "validation"
 """Subfolder of an artifact with what is not trained on, in the same form as the rest."""
+OF_GROUPS: Mapping[type[Record], str] = {Prompt: "prompts", Response: "responses", Judgment: "judgments"}
+"""Subfolders of an artifact that holds prompts with answers and what is said of them."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from math import log
+from math import exp, log, log1p, sqrt
 
 import torch
 from torch import Tensor
@@ -207,6 +207,61 @@ def win_rates_by_length() -> float:
     world = Bandit.of(4, seed=14, lengths=(2, 3, 5, 8))
     found = population_loss("ipo_per_token", world.labelled(), world.policy, beta=0.5).minimum()
     return apart(found, normalised_by(world.ref, world.prefers @ world.ref.exp() / 0.5, world.lengths))
+
+
+def _two_answers(seed: int, prob_first: float) -> tuple[Bandit, list[TokenExample]]:
+    """Of two tokens each, the first one chosen so often."""
+    world = Bandit.of(2, seed=seed)
+    masses = torch.tensor([[0.0, prob_first], [1 - prob_first, 0.0]], dtype=torch.float64)
+    return world, every_pair(world.answers, masses)
+
+
+@claim("mipo", source="arXiv:2409.17545, worked out")
+def a_margin_by_what_the_reference_ranks() -> float:
+    """Two answers: p sigmoid(beta (m1 - d)) = (1 - p) sigmoid(beta (d + m2)), each order with its log(1 + exp(K))."""
+    beta, prob_first = 2.0, 0.7
+    world, examples = _two_answers(29, prob_first)
+    found = population_loss("mipo", examples, world.policy, beta=beta).minimum().logps().detach() / 2
+    ahead, ranked = float(found[0] - found[1]), float(world.ref[0] - world.ref[1]) / 2
+    first, second = (log1p(exp(one)) for one in (ranked, -ranked))
+    left, right = prob_first * sigmoid(beta * (first - ahead)), (1 - prob_first) * sigmoid(beta * (ahead + second))
+    return abs(left - right)
+
+
+@claim("asft", source="arXiv:2409.10571, worked out")
+def each_answer_is_classified_alone() -> float:
+    """Two answers: a ((1 + lam) pi' + lam pi p' / (1 - p')) is the same of both, p a mean token's; lam = 0 copies a."""
+    shares, errors = (0.7, 0.3), list[float]()
+    for lam in (0.0, 1.0):
+        world, examples = _two_answers(30, shares[0])
+        pi = population_loss("asft", examples, world.policy, {}, lam=lam).minimum().logps().detach().exp().tolist()
+        p = [sqrt(one) for one in pi]
+        pulls = [
+            shares[one] * ((1 + lam) * pi[other] + lam * pi[one] * p[other] / (1 - p[other]))
+            for one, other in ((0, 1), (1, 0))
+        ]
+        errors.append(abs(pulls[0] - pulls[1]))
+        if not lam:
+            errors.append(abs(pi[0] - shares[0]))
+    return max(errors)
+
+
+@claim("ld_dpo", source="arXiv:2409.06411, worked out")
+def tails_are_tilted_more() -> float:
+    """Long against short: the tails end at ref * exp(r / (a beta)), the first tokens at what of r that leaves.
+
+    Two long answers of one beginning against one short answer, labelled by Bradley and Terry: their margins are met
+    with a of what the tail moved, so that a weight of 1/2 makes it move twice as far.
+    """
+    world, weight, beta = Bandit.of(((1,), (3, 4, 5, 1), (3, 4, 6, 1)), seed=28), 0.5, 0.5
+    masses = world.prefers * torch.tensor([[0, 1, 1], [1, 0, 0], [1, 0, 0]], dtype=torch.float64)
+    loss = population_loss("ld_dpo", every_pair(world.answers, masses), world.policy, beta=beta, ld_alpha=weight)
+    tails = world.ref[1:].log_softmax(0)
+    tilted_tails = (tails + world.reward[1:] / (weight * beta)).log_softmax(0)
+    begins = torch.stack([world.ref[0], world.ref[1:].logsumexp(0)])
+    ahead = (world.reward[1] - world.reward[0]) / beta - weight * (tilted_tails - tails)[0]
+    begins = (begins + torch.stack([torch.zeros_like(ahead), ahead])).log_softmax(0)
+    return apart(loss.minimum(), torch.cat([begins[:1], begins[1] + tilted_tails]))
 
 
 @claim("davir_dpo", source="arXiv:2310.13008")
