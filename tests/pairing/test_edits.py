@@ -19,7 +19,7 @@ from prefloop.pairing import (
     spliced,
     wrong_choices,
 )
-from prefloop.pairing.corrupted import NUMBER, corrupted_number, edit_distance, relative_edit_distance
+from prefloop.pairing.corrupted import NUMBER, corrupted_number, relative_edit_distance
 from prefloop.pairing.edits import diff_masks, spans_of
 from prefloop.pairing.segments import ReplayBuffer, segment_range, splice
 from prefloop.records import Example, Group, Judgment, Message, Prompt
@@ -169,18 +169,9 @@ def test_a_buffer_never_holds_more_than_its_size(size: int, added: list[str]) ->
         assert sum(buffer.probabilities()) == pytest.approx(1.0)
 
 
-@all_of(st.text("ab ", max_size=8), st.text("ab ", max_size=8), st.text("ab ", max_size=8))
-def test_edit_distance_is_a_distance(first: str, second: str, third: str) -> None:
-    apart = edit_distance(first, second)
-    assert (apart == 0) == (first == second)
-    assert apart == edit_distance(second, first)
-    assert apart <= edit_distance(first, third) + edit_distance(third, second)
-    assert abs(len(first) - len(second)) <= apart <= max(len(first), len(second))
-
-
 def test_edit_distances_of_words() -> None:
-    assert edit_distance("kitten", "sitting") == 3
     assert relative_edit_distance("the answer is 4", "the answer is 5 .") == 0.4
+    assert relative_edit_distance("a b c d", "b c e d") == 0.5
     assert relative_edit_distance("", " ") == 0.0
 
 

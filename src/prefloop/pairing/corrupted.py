@@ -2,10 +2,11 @@
 
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field
+from rapidfuzz.distance import Levenshtein
 
 from prefloop.pairing.groups import member, pair
 from prefloop.pairing.registry import Dropped, rule
@@ -16,22 +17,9 @@ Which = Literal["intermediate", "any"]
 """Which numbers may change: those in front of the last one, which is the final answer; or all."""
 
 
-def edit_distance(first: Sequence[object], second: Sequence[object]) -> int:
-    """Fewest insertions, deletions and replacements that make one sequence the other (Levenshtein)."""
-    row = list(range(len(second) + 1))
-    for number, one in enumerate(first, start=1):
-        diagonal, row[0] = row[0], number
-        for column, other in enumerate(second, start=1):
-            cost = min(row[column] + 1, row[column - 1] + 1, diagonal + (one != other))
-            diagonal, row[column] = row[column], cost
-    return row[-1]
-
-
 def relative_edit_distance(first: str, second: str) -> float:
-    """Edit distance in words, by the words of the longer text; 0 for two empty ones."""
-    words = first.split(), second.split()
-    longer = max(map(len, words))
-    return edit_distance(*words) / longer if longer else 0.0
+    """Levenshtein's distance in words, by the words of the longer text; 0 for two empty ones."""
+    return Levenshtein.normalized_distance(first.split(), second.split())
 
 
 def corrupted_number(text: str, draw: random.Random, which: Which = "intermediate") -> str | None:
