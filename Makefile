@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help quickstart quickstart-plain bench test test-all mutations check format install
+.PHONY: help quickstart quickstart-plain bench test test-all mutations check types written format install
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
@@ -49,10 +49,14 @@ bench: $(INSTALLED_DEV)  ## sampling beside transformers, training beside TRL 1.
 mutations: $(INSTALLED_DEV)  ## changes the objectives one operator, sign or constant at a time: what sees it?
 	nice .venv/bin/python scripts/mutate_objectives.py
 
-check: $(INSTALLED_DEV)  ## format, lint, types, layers, generated pages
+check: types written  ## format, lint, types, layers, generated pages
+
+types: $(INSTALLED_DEV)
+	.venv/bin/basedpyright
+
+written: $(INSTALLED_DEV)
 	.venv/bin/ruff format --check
 	.venv/bin/ruff check
-	.venv/bin/basedpyright
 	.venv/bin/lint-imports
 	.venv/bin/python scripts/module_tree.py --check
 	.venv/bin/python scripts/recipe_schema.py --check

@@ -27,10 +27,7 @@ POLICY_GRADIENTS = {"ppo.tiny", "rloo.tiny", "nash_md.tiny"}
 JUDGED_BY_SMOLLM2 = {"dno_llm.tiny", "oaif_llm.tiny", "step_dpo_llm.tiny"}
 """About a few answers only: it is a hundred times the size of the twin."""
 TWINS = [name for name in EVERY_TWIN if name not in {*OFFLINE_TWINS, *POLICY_GRADIENTS, "reward_model.tiny"}]
-EVERY_TIME = {
-    "dice.tiny", "filtered_dpo.tiny", "ilr_dpo.tiny", "ilr_dpo_reward_model.tiny", "loop.tiny", "oaif.tiny",
-    "quickstart.tiny", "quickstart_plain.tiny",
-}  # fmt: skip
+EVERY_TIME = {"ilr_dpo.tiny", "loop.tiny", "oaif.tiny", "quickstart.tiny"}
 """The steps of the others, which are `slow` ones here, also run in the tests of their systems."""
 LOSS_MOVES = {"alpha_dpo.tiny", "wpo.tiny"}
 """The margin that is asked for, or the weights, follow from the policy itself: two steps do not share one loss."""

@@ -308,6 +308,7 @@ def test_a_pair_that_filtered_dpo_drops_never_returns(tmp_path: Path) -> None:
     assert len(pairs_of(offline / "round-00")) == 48 > len(kept[0])
 
 
+@pytest.mark.slow
 @pytest.mark.system("sprec")
 def test_sprec_pushes_down_what_it_recommends_too_often(tmp_path: Path) -> None:
     """Rejected are a title or two that it recommends to nearly all; they lose more than half a nat where others do not,
@@ -446,6 +447,7 @@ def test_davir_keeps_what_fine_tuning_learnt_relative_to_its_loss(tmp_path: Path
     assert words[0] < words[1]
 
 
+@pytest.mark.slow
 @pytest.mark.system("selm")
 def test_selm_pushes_its_own_greedy_answer_down(tmp_path: Path) -> None:
     """With optimism its own answer ends less likely than without, after the same steps on the same pairs, which the
@@ -465,6 +467,7 @@ def test_selm_pushes_its_own_greedy_answer_down(tmp_path: Path) -> None:
     assert by[0] - by[1]
 
 
+@pytest.mark.slow
 @pytest.mark.system("inpo")
 def test_inpo_is_pulled_to_the_initial_model_and_to_its_round_start_at_once(tmp_path: Path) -> None:
     """Where round 1 begins, the loss is of tau / eta times what round 0 changed; a single reference has 1 / (2 eta)
@@ -546,6 +549,7 @@ def column(folder: Path, name: str) -> list[float]:
     return [json.loads(line)[name] for line in (folder / "policy" / "training.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.system("dpop_paired")
 def test_dpop_keeps_right_answers_likely_beside_their_corrupted_copies(tmp_path: Path) -> None:
     """A rejected solution differs from the right one in a number of its calculation, a rejected choice is a wrong one.
@@ -616,6 +620,7 @@ def test_step_dpo_sets_right_steps_against_the_first_wrong_one(tmp_path: Path) -
     assert {verdict_on(text_of(tokens)) for tokens in chosen} >= {0.0, 1.0}
 
 
+@pytest.mark.slow
 @pytest.mark.system("mcts_dpo")
 def test_the_search_of_mcts_dpo_visits_what_ends_right(tmp_path: Path) -> None:
     """Of the siblings behind one beginning the chosen one was visited more, and chosen ones end right more often. Where
