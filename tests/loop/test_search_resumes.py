@@ -16,7 +16,7 @@ from prefloop.config import load_recipe
 from prefloop.loop import Progress, run_recipe
 from prefloop.loop.steps import search
 
-run, waves, overrides = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
+overrides, runs = sys.argv[1].split(";"), sys.argv[2:]
 write, done = search._write_wave, []
 
 def until_killed(kept, records):
@@ -26,8 +26,13 @@ def until_killed(kept, records):
     write(kept, records)
 
 search._write_wave = until_killed
-run_recipe(load_recipe("mcts_dpo.tiny", overrides), run, Progress(), until="tree")
-print(len(done))
+for run, waves in zip(runs[::2], map(int, runs[1::2])):
+    child = os.fork()  # a process of its own, which need not import everything again
+    if child == 0:
+        run_recipe(load_recipe("mcts_dpo.tiny", overrides), Path(run), Progress(), until="tree")
+        print(len(done), flush=True)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 OVERRIDES = (
     "blocks=1",
@@ -40,19 +45,13 @@ OVERRIDES = (
 )
 
 
-def searched(run: Path, waves: int) -> tuple[int, str]:
-    """How the process ended, and how many waves it searched."""
-    told = [sys.executable, "-c", CHILD, str(run), str(waves), *OVERRIDES]
-    done = subprocess.run(told, capture_output=True, text=True, check=False)
-    return done.returncode, done.stdout.strip()
-
-
 def test_a_search_that_was_killed_searches_no_complete_wave_again(tmp_path: Path) -> None:
     """Five questions are three waves of two; killed in the second, the rest are two."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert searched(whole, 9) == (0, "3")
-    assert searched(killed, 1)[0] == -signal.SIGKILL
-    assert searched(killed, 9) == (0, "2")
+    runs = [(whole, 9), (killed, 1), (killed, 9)]
+    command = [sys.executable, "-c", CHILD, ";".join(OVERRIDES), *(str(part) for run in runs for part in run)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["3", "0", str(-signal.SIGKILL), "2", "0"], done.stderr
     for kind in ("prompts", "responses", "judgments"):
         files = [run / "round-00" / "tree" / kind / "part-00000.jsonl" for run in (whole, killed)]
         assert files[0].stat().st_size > 0

@@ -17,7 +17,7 @@ def test_a_signal_ends_the_run_with_its_code_and_one_line(
     number: signal.Signals, code: int, said: str, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    command = [sys.executable, "-m", "prefloop", "run", "loop.tiny", "--run", str(run), "--set", "rounds=50"]
+    command = [sys.executable, "-m", "prefloop", "run", "loop.tiny", "--run", str(run), "--set", "rounds=9"]
     child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
     deadline = time.monotonic() + 60
