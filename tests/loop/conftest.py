@@ -1,6 +1,8 @@
 """The smallest real run: builtin:tiny, a handful of prompts, one round in about a second."""
 
-from collections.abc import Callable, Mapping
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,22 @@ VOLATILE = (
     "recipe.yaml",
     "superseded/",
 )
+
+EACH_IN_A_PROCESS = """
+for run, point in zip(sys.argv[1::2], sys.argv[2::2]):
+    child = os.fork()  # it need not import everything again
+    if child == 0:
+        start(Path(run), point)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+def printed_by_processes(script: str, runs: Sequence[tuple[Path, str | int]]) -> list[str]:
+    """What processes print that call a script's `start` one after the other, and with what code each ends."""
+    told = [str(part) for run in runs for part in run]
+    done = subprocess.run([sys.executable, "-c", script + EACH_IN_A_PROCESS, *told], stdout=subprocess.PIPE, check=True)
+    return done.stdout.decode().split()
 
 
 @pytest.fixture

@@ -1,13 +1,11 @@
 """A run that is killed at any point and started again gives the bytes of one that never was."""
 
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from .conftest import SMALL, stable_files
+from .conftest import SMALL, printed_by_processes, stable_files
 
 pytestmark = pytest.mark.crash
 
@@ -18,8 +16,6 @@ from prefloop.config import load_recipe
 from prefloop.loop import Progress, run_recipe
 import prefloop.loop.journal, prefloop.loop.steps.sample
 from prefloop.training import Engine
-
-overrides, runs = sys.argv[1].split(";"), sys.argv[2:]
 
 def die_in(owner, name, when):
     original = getattr(owner, name)
@@ -47,13 +43,9 @@ def die_at(where):
             calls = []
             die_in(Engine, "step", lambda args: calls.append(args) or len(calls) > int(step))
 
-for run, where in zip(runs[::2], runs[1::2]):
-    child = os.fork()  # a process of its own, which need not import everything again
-    if child == 0:
-        die_at(where)
-        run_recipe(load_recipe("quickstart.tiny", overrides), Path(run), Progress())
-        os._exit(0)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+def start(run, where):
+    die_at(where)
+    run_recipe(load_recipe("quickstart.tiny", OVERRIDES), run, Progress())
 """
 
 OVERRIDES = (*SMALL, "policy.lora={r: 4, alpha: 8}", "machine={threads: 1, checkpoint_steps: 1}")
@@ -70,9 +62,8 @@ POINTS = (
 def test_killed_at_every_point_in_turn_and_resumed_is_as_never_killed(tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     runs = [(whole, "never"), *((killed, point) for point in POINTS), (killed, "never")]
-    command = [sys.executable, "-c", CHILD, ";".join(OVERRIDES), *(str(part) for run in runs for part in run)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    printed = printed_by_processes(f"OVERRIDES = {OVERRIDES}\n{CHILD}", runs)
 
-    assert done.stdout.splitlines() == ["0", *[str(-signal.SIGKILL)] * len(POINTS), "0"], done.stderr
+    assert printed == ["0", *[str(-signal.SIGKILL)] * len(POINTS), "0"]
     assert stable_files(killed) == dict(stable_files(whole))
     assert not list((killed / ".scratch").glob("*"))

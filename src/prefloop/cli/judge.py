@@ -4,7 +4,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from pydantic import ValidationError
 from rich.table import Table
@@ -15,12 +15,9 @@ from prefloop.config import JudgeStep, judge_of
 from prefloop.errors import RecipeError
 from prefloop.evaluation.labelled import against_labels, labelled_pairs
 from prefloop.judging import (
-    Answers,
     Apart,
     Budget,
     Judge,
-    KeptJudge,
-    Remembering,
     check_judge,
     fetch_judge,
     make_judge,
@@ -28,7 +25,7 @@ from prefloop.judging import (
 )
 from prefloop.loop.journal import Journal
 from prefloop.loop.stage import locked
-from prefloop.loop.steps.judge import price_of
+from prefloop.loop.steps.judge import remembering_in
 
 
 def judge_command(run: Path, answers: Path) -> dict[str, Any]:
@@ -87,9 +84,8 @@ def _asked_once(settings: JudgeStep, judge: Judge, run: Path | None) -> Generato
         return
     folder = run if run is not None else Path("runs") / "labels"
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder), Answers.of_run(folder) as answers:
-        budget = Budget(settings.max_calls, settings.max_cost)
-        yield Remembering(cast("KeptJudge", judge), answers, "judge", price_of(settings.judge, judge), budget)
+    with locked(folder), remembering_in(folder, settings, judge, "judge") as remembering:
+        yield remembering
 
 
 def _settings(judge: str, budget: Budget) -> JudgeStep:

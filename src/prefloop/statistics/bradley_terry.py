@@ -151,7 +151,7 @@ def influences(battles: Battles, fit: BradleyTerry, *, clustered: bool) -> Float
     penalty = np.concatenate([np.full(fit.ratings.size, fit.ridge), np.zeros(fit.style.size)])
     hessian = (design * (battles.weights * prob * (1.0 - prob))[:, None]).T @ design
     # a feature that does not vary has no curvature, and no influence
-    gauge = _Cells.of(battles, graph_of(battles)).gauge
+    gauge = _gauge(graph_of(battles), penalty.size)
     inverse = np.linalg.pinv(hessian + np.diag(penalty) + gauge, hermitian=True)
     shares = battles.weights if clustered else np.sqrt(battles.weights)
     scores = (shares * (battles.outcomes - prob))[:, None] * design
@@ -301,8 +301,7 @@ class _Cells:
         pairs = np.zeros((names.size, battles.models))
         lines = np.arange(names.size)
         pairs[lines, names // battles.models], pairs[lines, names % battles.models] = 1.0, -1.0
-        gauge = np.zeros((battles.models + columns,) * 2)
-        gauge[: battles.models, : battles.models] = graph.components[:, None] == graph.components
+        gauge = _gauge(graph, battles.models + columns)
         up = np.where(turned, 1.0 - battles.outcomes, battles.outcomes)
         begins = np.cumsum(sizes) - sizes
         return _Cells(pairs, begins, sizes, features, gauge, np.asarray(number, np.int64), up)
@@ -361,6 +360,14 @@ class _Cells:
             rows = drawn[:, cluster] * battles.weights if clustered else drawn
             both = [self.totals(one) for one in rows]
             yield np.array([up for up, _ in both]), np.array([down for _, down in both])
+
+
+def _gauge(graph: Graph, parameters: int) -> Float64[Floats, "parameters parameters"]:
+    """1 where two ratings are of one component."""
+    found = np.zeros((parameters, parameters))
+    models = graph.components.size
+    found[:models, :models] = graph.components[:, None] == graph.components
+    return found
 
 
 @dataclass(frozen=True)

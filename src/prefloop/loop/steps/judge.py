@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 from prefloop.config import (
@@ -170,18 +171,31 @@ def _asked_here(work: Work, settings: JudgeStep) -> Generator[list[Judge]]:
     elif isinstance(judge, Llm) and not settings.judge.kept:
         yield [InWaves(judge, work, WAVE_OF_A_LANGUAGE_MODEL)]
     elif settings.judge.kept:
-        lasting = settings.judge.price_of_a_call > 0 or isinstance(judge, Human)
-        with Answers.of_run(work.run, survives_power_loss=lasting) as answers:
-            budget = Budget(settings.max_calls, settings.max_cost)
-            price = price_of(settings.judge, judge)
-            remembering = Remembering(
-                cast("KeptJudge", judge), answers, work.artifact.step, price, budget, work.artifact.path
-            )
+        with remembering_in(work.run, settings, judge, work.artifact.step, work.artifact.path) as remembering:
             if isinstance(judge, Human):
                 _wait_for_people(work, settings, judge, remembering)
             yield [remembering]
     else:
         yield [judge]
+
+
+@contextmanager
+def remembering_in(
+    folder: Path, settings: JudgeStep, judge: Judge, step: str, place: str = ""
+) -> Generator[Remembering]:
+    """A judge outside the program, asked within the budget and about nothing that a folder has an answer to.
+
+    Args:
+        folder: with the answers.
+        settings: with the budget.
+        judge: that is asked.
+        step: that asks.
+        place: as of `Remembering`.
+    """
+    lasting = settings.judge.price_of_a_call > 0 or isinstance(judge, Human)
+    with Answers.of_run(folder, survives_power_loss=lasting) as answers:
+        budget = Budget(settings.max_calls, settings.max_cost)
+        yield Remembering(cast("KeptJudge", judge), answers, step, price_of(settings.judge, judge), budget, place)
 
 
 def trained_judge(judge: JudgeConfig, recipe: Recipe) -> str | None:
