@@ -42,7 +42,7 @@ bench: $(INSTALLED_DEV)  ## sampling beside transformers, training beside TRL 1.
 	.venv/bin/python benchmarks/train_speed.py $(PAIRS) --trl-python build/trl/bin/python
 	.venv/bin/python benchmarks/train_speed.py $(PAIRS) --trl-python build/trl/bin/python --lora
 	.venv/bin/python benchmarks/server_pool.py
-	OMP_WAIT_POLICY=PASSIVE .venv/bin/python benchmarks/sampling_speed.py
+	.venv/bin/python benchmarks/sampling_speed.py
 	benchmarks/alpaca_eval_environment.sh
 	.venv/bin/python benchmarks/evaluation_speed.py $(ALPACA_EVAL) --peer build/alpaca_eval/bin/python
 

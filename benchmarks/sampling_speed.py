@@ -2,7 +2,7 @@
 
 The same 64 rows - 16 everyday prompts, four answers each, at most 48 new tokens - by us, by one left-padded batch, and
 (once, since it takes longest) by one batch of four a prompt, in turn, in one process. The others draw as many tokens
-for every row as ours had: they are told when each row ends. Ours has its weights as a sample step has them.
+for every row as ours had: they are told when each row ends. Ours has its weights packed, as a sample step has them.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.generation.stopping_criteria import StoppingCriteria, StoppingCriteriaList
 
-from prefloop.policy import lay_out, resolve_model
+from prefloop.policy import packed_weights, resolve_model
 from prefloop.sampling import Draw, LocalSampler, SamplingSettings
 
 PROMPTS, SAMPLES, NEW_TOKENS, STEPS = 16, 4, 48, 10
@@ -73,10 +73,10 @@ def both_times(work: Callable[[], object]) -> tuple[float, float]:
 
 
 def whole(
-    model: PreTrainedModel, laid_out: PreTrainedModel, draws: list[Draw], eos: frozenset[int], repeats: int
+    model: PreTrainedModel, packed: PreTrainedModel, draws: list[Draw], eos: frozenset[int], repeats: int
 ) -> Iterator[str]:
     """The first table: everything, in turn."""
-    sampler = LocalSampler(laid_out, eos)
+    sampler = LocalSampler(packed, eos)
     lengths = {(a.draw.prompt_id, a.draw.index): len(a.token_ids) for a in sampler.sample(draws, SETTINGS)}
     drawn = [lengths[draw.prompt_id, draw.index] for draw in draws]
     tokens, ratios = sum(drawn), list[tuple[float, float]]()
@@ -104,9 +104,7 @@ def whole(
     )
 
 
-def steps(
-    model: PreTrainedModel, laid_out: PreTrainedModel, draws: list[Draw], all_rows: Sequence[int]
-) -> Iterator[str]:
+def steps(model: PreTrainedModel, packed: PreTrainedModel, draws: list[Draw], all_rows: Sequence[int]) -> Iterator[str]:
     """The second table: the fastest step, from one pass of the layers to the next, with so many live rows."""
     bytes_read = 4 * sum(weight.numel() for weight in model.parameters())
     memory, products = bandwidth(), products_per_second()
@@ -119,12 +117,12 @@ def steps(
     for rows in all_rows:
         some = draws[:rows]
         ours = fastest(
-            model=laid_out, work=lambda some=some: list(LocalSampler(laid_out, frozenset()).sample(some, short()))
+            model=packed, work=lambda some=some: list(LocalSampler(packed, frozenset()).sample(some, short()))
         )
         theirs = fastest(model, lambda some=some: generated(model, some, [STEPS + 2] * len(some)))
         limit = rows / max(bytes_read / memory, rows * bytes_read / 2 / products)  # 2 operations for 4 bytes
         yield (
-            f"| {rows} | {ours * 1e3:.0f} | {products_of(laid_out, rows) * 1e3:.0f} | {rows / ours:.0f} "
+            f"| {rows} | {ours * 1e3:.0f} | {products_of(packed, rows) * 1e3:.0f} | {rows / ours:.0f} "
             f"| {theirs * 1e3:.0f} | {rows / theirs:.0f} | {limit:.0f} |"
         )
 
@@ -182,18 +180,18 @@ def main() -> None:
     directory = resolve_model(chosen.model).directory
     tokenizer = AutoTokenizer.from_pretrained(directory)
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
-    laid_out = deepcopy(model)
-    lay_out(laid_out, "inputs")
+    packed = deepcopy(model)
     draws = everyday_draws(tokenizer, PROMPTS, SAMPLES)
     eos = frozenset({tokenizer.convert_tokens_to_ids("<|im_end|>")})
     show(f"Load before: {os.getloadavg()[0]:.1f}\n")
-    if chosen.only != "steps":
-        for line in whole(model, laid_out, draws, eos, chosen.repeats):
-            show(line)
-    if chosen.only != "answers":
-        show("")
-        for line in steps(model, laid_out, draws, chosen.rows):
-            show(line)
+    with packed_weights(packed):
+        if chosen.only != "steps":
+            for line in whole(model, packed, draws, eos, chosen.repeats):
+                show(line)
+        if chosen.only != "answers":
+            show("")
+            for line in steps(model, packed, draws, chosen.rows):
+                show(line)
     show(f"\nLoad after: {os.getloadavg()[0]:.1f}")
 
 

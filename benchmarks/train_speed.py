@@ -4,8 +4,9 @@
 
 SmolLM2 on pairs drawn by lot, batches of four, two threads, float32, AdamW; each arm in a process of its own. All
 tokenise the same conversations with the model's chat template. The first optimiser step of each arm warms up and is not
-timed. Of ours the reference's scores are computed before (as in a later epoch, or another beta) or timed as well (as in
-a first epoch); TRL as it comes computes them in every step, tuned beforehand. Peak memory is the process's VmHWM.
+timed: the longest four, which pass once more later, as a run begins with a dry pass of its largest batch. Of ours the
+reference's scores are computed before (as in a later epoch, or another beta) or timed as well (as in a first epoch);
+TRL as it comes computes them in every step, tuned beforehand. Peak memory is the process's VmHWM.
 """
 
 import argparse
@@ -45,7 +46,7 @@ from prefloop.training.columns import column
 from prefloop.training.loss import functionals_of
 
 MODEL = "builtin:smollm2-135m-instruct"
-BATCH, MAX_LENGTH, RATE, TOKENS_PER_BATCH = 4, 1024, 1e-6, 2048
+BATCH, MAX_LENGTH, RATE, TOKENS_PER_BATCH = 4, 1024, 1e-6, 1024
 COLUMNS = ("prompt", "chosen", "rejected")
 OURS = ("trees", "trees, reference timed", "rows")
 TRL = {"TRL": (), "TRL tuned": ("--tuned",)}
@@ -66,7 +67,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         pairs = Path(folder) / "pairs.json"
-        pairs.write_text(json.dumps(drawn(options.data, options.pairs + BATCH)))
+        pairs.write_text(json.dumps(longest_first(drawn(options.data, options.pairs))))
         shared = ["--threads", str(options.threads), *(["--lora"] if options.lora else [])]
         found = {arm: measured([sys.executable, __file__, str(pairs), "--arm", arm, *shared]) for arm in OURS}
         if options.trl_python is not None:
@@ -82,6 +83,12 @@ def drawn(data: str, count: int) -> list[dict[str, Any]]:
     fitting = [given for given in Reading(find_source(data)) if len(codec.prompt_ids(given.prompt)) < MAX_LENGTH // 2]
     rows = [json.loads(line_of(given, "trl")) for given in random.Random(1).sample(fitting, count)]
     return [{name: row[name] for name in COLUMNS} for row in rows]
+
+
+def longest_first(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The batch with the longest texts, and then all of them."""
+    batches = [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
+    return [*max(batches, key=lambda batch: len(json.dumps(batch))), *rows]
 
 
 def measured(command: list[str]) -> dict[str, Any]:
@@ -103,14 +110,16 @@ def steps_of(arm: str, options: argparse.Namespace) -> dict[str, Any]:
     plan = [list(range(start, start + BATCH)) for start in range(0, len(examples), BATCH)]
     policy, timed = PolicyFiles("start", source.directory), len(examples) - BATCH
     ref: dict[str, list[float]] = {f"{role}_logps": [0.0] * len(examples) for role in dpo.roles}
-    started = time.perf_counter()
+    started = 0.0
     with bench.for_scoring(policy) as model:
         wanted = functionals_of(dpo, "ref")
         for batch, values in frozen_scores(model, examples, dpo.roles, plan, TOKENS_PER_BATCH, wanted, layout):
             for name, of_batch in values.items():
                 for index, value in zip(batch, of_batch, strict=True):
                     ref[name][index] = value
-    reference = (time.perf_counter() - started) * timed / len(examples)
+            if max(batch) < BATCH:
+                started = time.perf_counter()
+        reference = time.perf_counter() - started
     frozen = {"ref": {name: column(values) for name, values in ref.items()}}
     loss = LossOfPlan(dpo, {"beta": 0.1}, data_columns(examples, dpo), frozen)
     with bench.for_training(policy, LoraConfig(r=16) if options.lora else None, seed=0) as trainable:

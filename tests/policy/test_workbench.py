@@ -266,34 +266,3 @@ def test_trainable_parameters_come_in_the_order_of_the_model(bench: Workbench, s
     with bench.for_training(start, None, seed=0) as trainable:
         assert isinstance(trainable, Trainable)
         assert list(trainable.parameters()) == [name for name, _ in trainable.model.named_parameters()]
-
-
-def test_weights_lie_for_sampling_only_while_they_are_sampled_from(
-    bench: Workbench, start: PolicyFiles, tmp_path: Path
-) -> None:
-    """By inputs for sampling, base and merged alike, and by outputs for everybody else: the same numbers in another
-    order, and a head that is tied to its embedding stays so."""
-
-    def strides(model: PreTrainedModel) -> set[bool]:
-        layers = [layer.weight for layer in model.modules() if type(layer) is torch.nn.Linear]
-        assert len(layers) > 4
-        return {weight.t().is_contiguous() for weight in layers}
-
-    before = weights(bench.base(start.directory))
-    expected = logits(bench.base(start.directory))
-    samples = bench.for_sampling(start)
-    assert strides(samples) == {True}
-    assert same(before, weights(samples))
-    assert torch.allclose(logits(samples), expected, atol=1e-5)
-    with bench.for_scoring(start) as scores:
-        assert scores is samples
-        assert strides(samples) == {False}
-        assert torch.equal(logits(samples), expected)
-    policy, _ = trained_adapter(bench, start, tmp_path)
-    merged = bench.for_sampling(policy)
-    assert strides(merged) == {True}
-    assert strides(bench.base(start.directory)) == {False}
-    head = merged.get_output_embeddings()
-    assert head is not None
-    tied = merged.get_input_embeddings().weight is head.weight
-    assert tied == merged.config.tie_word_embeddings

@@ -165,6 +165,15 @@ def test_policies_are_mixed_on_one_workbench(bench: Workbench, policy: PolicyFil
     assert {key: one.token_ids for key, one in mixed.items()} == {key: one.token_ids for key, one in alone.items()}
 
 
+def test_weights_are_packed_while_they_are_sampled_from(bench: Workbench, policy: PolicyFiles) -> None:
+    layers = [layer for layer in bench.for_sampling(policy).modules() if type(layer) is torch.nn.Linear]
+    local = LocalPolicies(bench)
+    for serving in (local.serving(policy), local.mixing((policy, policy), (0.5, 0.5))):
+        with serving:
+            assert sum(layer.weight.numel() == 0 for layer in layers) > 4
+        assert all(layer.weight.numel() for layer in layers)
+
+
 def test_what_cannot_be_mixed_is_said(bench: Workbench, policy: PolicyFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     small = PolicyFiles("small", policy.directory)
     models = {policy.identity: bench.for_sampling(policy), "small": two(torch.float32)[0]}

@@ -26,6 +26,7 @@ from prefloop.policy.memory import (
     logits,
     micro_batch,
     optimizer_state,
+    packed_head,
     quantized_weights,
     repeated_keys,
     rounded_weights,
@@ -109,6 +110,7 @@ def sampling_need(
     parts = (
         program,
         weights(facts, copies, MERGED if components == 1 else MIXED),
+        *((packed_head(facts),) * components if facts.tied and not facts.on_cuda else ()),
         *grown * components,
         inner_values(facts, passed),
         logits(facts, rows, SAMPLED_LOGIT_COPIES + components - 1, f"{rows} rows"),

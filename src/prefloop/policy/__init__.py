@@ -3,6 +3,7 @@
 from prefloop.policy.beginning import can_have_gaps, shared_length
 from prefloop.policy.divergence import answer_kls
 from prefloop.policy.encoding import Encoded, EncodingSettings, LossOn, Truncation, encoded
+from prefloop.policy.freed_memory import return_freed_memory
 from prefloop.policy.functionals import (
     RowScores,
     TokenRow,
@@ -12,6 +13,7 @@ from prefloop.policy.functionals import (
     score_rows,
 )
 from prefloop.policy.growing import Growing, PassedPrompts, closed_up, grows_answers
+from prefloop.policy.linear_layers import packed_weights
 from prefloop.policy.live import LiveReference
 from prefloop.policy.memory import BatchShape, ModelFacts, Part, model_facts
 from prefloop.policy.model_files import model_identity
@@ -21,8 +23,7 @@ from prefloop.policy.source import ModelDescription, ModelSource, check_model, d
 from prefloop.policy.template import ChatCodec
 from prefloop.policy.tree_scores import TreeScores, forest_of, takes_trees
 from prefloop.policy.trees import Forest
-from prefloop.policy.weight_layout import lay_out
-from prefloop.policy.workbench import PolicyFiles, Trainable, Workbench, return_freed_memory
+from prefloop.policy.workbench import PolicyFiles, Trainable, Workbench
 
 __all__ = [
     "BatchShape",
@@ -54,9 +55,9 @@ __all__ = [
     "encoded",
     "forest_of",
     "grows_answers",
-    "lay_out",
     "model_facts",
     "model_identity",
+    "packed_weights",
     "passed_tokens",
     "prompt_logps",
     "resolve_model",

@@ -11,8 +11,8 @@ from transformers import PreTrainedModel
 from prefloop.objectives import sequential_kl
 from prefloop.policy.precision import widest
 
-LOGITS_AT_ONCE = 2**23
-"""Numbers: 32 MB in float32."""
+LOGITS_AT_ONCE = 2**24
+"""Numbers: 64 MB in float32. With half of them products by a large head are slower."""
 LOGITS_AT_ONCE_ON_CUDA = 2**27
 """Numbers: 512 MB in float32. With fewer, a GPU reads the head's weights more often than it multiplies by them."""
 
@@ -68,8 +68,7 @@ def token_logps(
     """
 
     def logps(states: Tensor, targets: Tensor) -> Tensor:
-        logits = precise(head(states))
-        return _widened(logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(1))
+        return _LogpOfToken.apply(precise(head(states)), targets)
 
     return _in_pieces(logps, hidden, ids, how=how)
 
@@ -152,6 +151,23 @@ def _pieces(rows: Sequence[Tensor], size: int) -> list[tuple[Tensor, ...]]:
     return list(zip(*(tensor.split(size) for tensor in rows), strict=True))
 
 
+class _LogpOfToken(torch.autograd.Function):
+    """Logit minus logsumexp. The gradient takes the place of the logits: nothing else is as large as they are."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        total = logits.logsumexp(1, keepdim=True)
+        ctx.save_for_backward(logits, total, targets)
+        return _widened((logits.gather(1, targets[:, None]) - total)[:, 0])
+
+    @staticmethod
+    def backward(ctx: Any, grad_values: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        logits, total, targets = ctx.saved_tensors
+        of_each = grad_values.to(logits.dtype)[:, None]
+        gradient = logits.sub_(total).exp_().mul_(-of_each)  # -p of each token, and one more of the target
+        return gradient.scatter_add_(1, targets[:, None], of_each), None
+
+
 class _AtOnce(torch.autograd.Function):
     """A function whose values belong to one row each: its gradient by the first rows is taken as it is computed."""
 
@@ -188,7 +204,7 @@ class _Again(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_values: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         rows, weights = ctx.saved_tensors[: ctx.num_rows], ctx.saved_tensors[ctx.num_rows :]
-        sums = [torch.zeros_like(one, dtype=torch.promote_types(one.dtype, torch.float32)) for one in weights]
+        sums: list[Tensor] = []
         by_states: list[Tensor] = []
         pieces = _pieces(rows, ctx.size)
         for (states, *others), grads in zip(pieces, grad_values.split(ctx.size), strict=True):
@@ -197,8 +213,11 @@ class _Again(torch.autograd.Function):
                 values = ctx.of(own, *others)
             of_states, *of_weights = torch.autograd.grad(values, (own, *weights), grads)
             by_states.append(of_states)
-            for total, of_piece in zip(sums, of_weights, strict=True):
-                total.add_(of_piece)
+            if not sums:
+                sums = [precise(of_piece) for of_piece in of_weights]
+            else:
+                for total, of_piece in zip(sums, of_weights, strict=True):
+                    total.add_(of_piece)
         rounded = (total.to(one.dtype) for total, one in zip(sums, weights, strict=True))
         return None, None, None, torch.cat(by_states), *(None,) * (ctx.num_rows - 1), *rounded
 

@@ -26,9 +26,11 @@ from prefloop.policy.workbench import adapter_config
 FLOAT = 4
 """Bytes of a number: everything is held in float32."""
 LOGIT_COPIES_TRAINING = 4
-"""The logits, and while their gradient is taken the softmax, the gradient of the chosen token, and their sum."""
-LOGIT_COPIES_LIVE = 4
-"""More than these while a KL divergence from a live reference is computed and its gradient taken (measured)."""
+"""Of rows: the logits, and while their gradient is taken softmax, gradient of the chosen token, and their sum."""
+LOGIT_COPIES_TREES = 2
+"""Of trees: the logits, whose place their gradient takes, and their exponentials inside logsumexp."""
+LOGIT_COPIES_LIVE = 8
+"""While a KL divergence from a live reference is computed and its gradient taken (measured)."""
 LOGIT_COPIES_SCORING = 2
 """The logits, and their exponentials inside logsumexp."""
 MOMENTS: Mapping[str, int] = {"adamw": 2, "rmsprop": 1}
@@ -75,6 +77,8 @@ class ModelFacts:
     """Training takes rows as trees."""
     recomputable: bool = True
     """Its layers can be computed again (gradient checkpointing)."""
+    tied: bool = False
+    """The head shares the weights of the embedding."""
     on_cuda: bool = False
     """It passes on a GPU, where more logits stand in memory together."""
 
@@ -94,6 +98,8 @@ class BatchShape:
     answers: int
     """Tokens that are predicted."""
     said: str
+    logit_copies: int = LOGIT_COPIES_TRAINING
+    """Of the predictions, in training."""
     cached: int = 0
     """Tokens whose keys and values stand in a cache, since rows share a beginning: whole rows, and the beginnings that
     they had first."""
@@ -134,6 +140,7 @@ class BatchShape:
             predictions=min(answers, tokens_at_once(facts.vocab, on_cuda=facts.on_cuda)),
             answers=answers,
             said=f"{len(forest.paths)} answers over {len(forest)} tokens, {answers} of them predicted",
+            logit_copies=LOGIT_COPIES_TREES,
         )
 
     def __str__(self) -> str:
@@ -177,7 +184,13 @@ def model_facts(directory: Path, lora: LoraConfig | None) -> ModelFacts:
         shares_beginnings=can_have_gaps(DynamicCache(config=config)),
         trees=may_take_trees(model),
         recomputable=bool(layers_of(model)),
+        tied=_is_tied(model),
     )
+
+
+def _is_tied(model: PreTrainedModel) -> bool:
+    head = model.get_output_embeddings()
+    return head is not None and head.weight is model.get_input_embeddings().weight
 
 
 def _of_linear_layers(model: PreTrainedModel) -> int:
@@ -245,8 +258,8 @@ def micro_batch(facts: ModelFacts, batch: BatchShape, *, recompute: bool = False
     Where layers are computed again, the peak is that of the head, or later that of one layer, whichever is higher.
     """
     if not recompute:
-        return activations(facts, batch), batch_logits(facts, batch, LOGIT_COPIES_TRAINING)
-    head = (before_the_head(facts, batch), batch_logits(facts, batch, LOGIT_COPIES_TRAINING))
+        return activations(facts, batch), batch_logits(facts, batch, batch.logit_copies)
+    head = (before_the_head(facts, batch), batch_logits(facts, batch, batch.logit_copies))
     layer = (recomputed_layer(facts, batch),)
     return layer_inputs(facts, batch), *max(head, layer, key=lambda parts: sum(part.bytes for part in parts))
 
@@ -323,12 +336,13 @@ def live_reference(facts: ModelFacts, batch: BatchShape) -> Part:
     Its own weights are not among them.
     """
     states = (batch.tokens + batch.answers) * facts.hidden
-    distributions = LOGIT_COPIES_LIVE * batch.predictions * facts.vocab
+    copies = LOGIT_COPIES_LIVE - batch.logit_copies
+    distributions = copies * batch.predictions * facts.vocab
     return Part(
         "live reference",
         FLOAT * (states + distributions),
         f"([{batch.tokens:,} + {batch.answers:,} before the head] x {facts.hidden} hidden + {batch.predictions:,} "
-        f"predictions x {facts.vocab:,} vocabulary x {LOGIT_COPIES_LIVE} more copies) x {FLOAT} bytes",
+        f"predictions x {facts.vocab:,} vocabulary x {copies} more copies) x {FLOAT} bytes",
     )
 
 
@@ -356,6 +370,15 @@ def logits(facts: ModelFacts, positions: int, copies: int, shown: str) -> Part:
 def batch_logits(facts: ModelFacts, batch: BatchShape, copies: int) -> Part:
     """Logits of the answers of a forward pass; the position before the answer belongs to them."""
     return logits(facts, batch.predictions, copies, f"{batch.predictions:,} predictions")
+
+
+def packed_head(facts: ModelFacts) -> Part:
+    """The head's weights in blocks, beside the embedding that needs them as they are (`policy/linear_layers.py`)."""
+    return Part(
+        "packed head",
+        FLOAT * facts.vocab * facts.hidden,
+        f"{facts.vocab:,} vocabulary x {facts.hidden} hidden x {FLOAT} bytes",
+    )
 
 
 def kv_cache(facts: ModelFacts, rows: int, columns: int) -> Part:

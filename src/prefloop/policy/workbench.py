@@ -1,7 +1,5 @@
 """The owner of every loaded model: who needs one asks here, and gives it back."""
 
-import ctypes
-import platform
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
@@ -20,7 +18,9 @@ from prefloop.config import LoraConfig, Precision
 from prefloop.errors import ModelError
 from prefloop.policy.checkpointing import recomputed_layers
 from prefloop.policy.export import keep_template_settings
+from prefloop.policy.freed_memory import keep_freed_memory, return_freed_memory
 from prefloop.policy.growing import grows_answers
+from prefloop.policy.linear_layers import differentiable_products
 from prefloop.policy.live import REFERENCE, TRAINED, LiveReference
 from prefloop.policy.model_files import CONVERSATION_FILES
 from prefloop.policy.model_heads import HEADS_FILE, Heads, heads_of, named_parameters, write_heads
@@ -29,7 +29,6 @@ from prefloop.policy.quantized import Quantize, quantization, require_quantizer
 from prefloop.policy.source import ModelSource
 from prefloop.policy.template import ChatCodec
 from prefloop.policy.tree_scores import takes_trees
-from prefloop.policy.weight_layout import lay_out
 
 
 @dataclass(frozen=True)
@@ -122,8 +121,7 @@ class Workbench:
         self.device = device
         self._loaded: tuple[tuple[Path, Precision | None], PreTrainedModel] | None = None
         self._sampling: tuple[str, PreTrainedModel] | None = None
-        self._base_samples = False
-        """The weights of the loaded model lie as they are sampled from."""
+        keep_freed_memory()
 
     def base(self, directory: Path, nf4: Precision | None = None) -> PreTrainedModel:
         """The model of a directory, frozen; the last one stays loaded.
@@ -135,9 +133,6 @@ class Workbench:
         if self._loaded is None or self._loaded[0] != (directory, nf4):
             self._loaded = None
             self._loaded = ((directory, nf4), self._load(directory, nf4))
-        elif self._base_samples:
-            lay_out(self._loaded[1], "outputs")
-        self._base_samples = False
         return self._loaded[1]
 
     @cached_property
@@ -151,37 +146,31 @@ class Workbench:
         return grows_answers(self.base(self.source.directory))
 
     def for_sampling(self, policy: PolicyFiles) -> PreTrainedModel:
-        """A model without adapters, merged in memory where the policy has one; valid until another is asked for.
-
-        Its weights lie as few rows are multiplied fastest (`lay_out`).
-        """
+        """A model without adapters, merged in memory where the policy has one; valid until another is asked for."""
         if policy.adapter is None:
-            base = self.base(policy.directory)
-            lay_out(base, "inputs")
-            self._base_samples = True
-            return base
+            return self.base(policy.directory)
         if self._sampling is None or self._sampling[0] != policy.identity:
             self._sampling = None
             with_adapter = PeftModel.from_pretrained(deepcopy(self.base(policy.directory)), str(policy.adapter))
             self._sampling = (policy.identity, with_adapter.merge_and_unload().eval())
-            lay_out(self._sampling[1], "inputs")
         return self._sampling[1]
 
     @contextmanager
     def for_scoring(
         self, policy: PolicyFiles, precision: Precision = "float32", quantize: Quantize = None
     ) -> Generator[PreTrainedModel | PeftModel, None, None]:
-        """The policy's model in the layout of training: a LoRA adapter stays unmerged, a base may be in 4 bits."""
+        """The policy's model as training has it: a LoRA adapter stays unmerged, a base may be in 4 bits."""
         base = self.base(policy.directory, precision if quantize else None)
-        with layers_in(base, precision):
-            if policy.adapter is None:
+        if policy.adapter is None:
+            with _computing_in(precision, base):
                 yield base
-            else:
-                with_adapter = PeftModel.from_pretrained(base, str(policy.adapter)).eval()
-                try:
+        else:
+            with_adapter = PeftModel.from_pretrained(base, str(policy.adapter)).eval()
+            try:
+                with _computing_in(precision, base):
                     yield with_adapter
-                finally:
-                    with_adapter.unload()
+            finally:
+                with_adapter.unload()
         return_freed_memory()
 
     @contextmanager
@@ -240,7 +229,7 @@ class Workbench:
             self._loaded = self._sampling = None
             with (
                 self._beside(live, precision) as reference,
-                layers_in(model.requires_grad_(True), precision),
+                _computing_in(precision, model.requires_grad_(True)),
                 recomputed_layers(model) if recompute else nullcontext(),
             ):
                 own = self.heads(start, heads or {}, seed)
@@ -266,7 +255,7 @@ class Workbench:
             model.peft_config[TRAINED].base_model_name_or_path = self.source.name
         try:
             reference = None if live is None else self._on_the_same_base(model, live)
-            with layers_in(base, precision), recomputed_layers(base) if recompute else nullcontext():
+            with _computing_in(precision, base), recomputed_layers(base) if recompute else nullcontext():
                 own = self.heads(start, heads or {}, seed)
                 yield Trainable(model.eval(), lora, start.directory, self.codec.chat_template_kwargs, reference, own)
         finally:
@@ -315,14 +304,11 @@ class Workbench:
         return model.eval().requires_grad_(False)
 
 
-def return_freed_memory() -> None:
-    """Hands freed memory back to the system, where glibc or CUDA's allocator would keep it for later.
-
-    After the dry pass of a 135M model that is 2.2 of 3.3 GB, on top of which sampling would get memory of its own.
-    """
-    torch.cuda.empty_cache()  # does nothing where no GPU is in use
-    if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).malloc_trim(0)
+@contextmanager
+def _computing_in(precision: Precision, model: PreTrainedModel) -> Generator[None]:
+    """Layers, and those of adapters in them, compute as in training: scores of the same weights are the same."""
+    with layers_in(model, precision), differentiable_products(model) if precision == "float32" else nullcontext():
+        yield
 
 
 def adapter_config(lora: LoraConfig) -> PeftLoraConfig:

@@ -1,14 +1,14 @@
 """Sampling with the policy itself, in this process."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedModel
 
 from prefloop.errors import ModelError
-from prefloop.policy import PolicyFiles, Workbench
+from prefloop.policy import PolicyFiles, Workbench, packed_weights
 from prefloop.sampling.beams import searched
 from prefloop.sampling.components import Component
 from prefloop.sampling.ending import Ending
@@ -38,7 +38,9 @@ class LocalPolicies:
         """The policy in memory."""
         codec = self.bench.codec
         together = self.bench.grows_answers
-        yield LocalSampler(self.bench.for_sampling(policy), codec.eos_ids, self.rows, codec.text_of, together=together)
+        model = self.bench.for_sampling(policy)
+        with packed_weights(model):
+            yield LocalSampler(model, codec.eos_ids, self.rows, codec.text_of, together=together)
 
     @contextmanager
     def mixing(
@@ -66,9 +68,12 @@ class LocalPolicies:
                 ". Name policies of one model."
             )
         codec = self.bench.codec
-        yield LocalSampler(
-            first.model, codec.eos_ids, self.rows, codec.text_of, weight=first.weight, others=tuple(others)
-        )
+        with ExitStack() as packed:
+            for model in {one.model for one in (first, *others)}:
+                packed.enter_context(packed_weights(model))
+            yield LocalSampler(
+                first.model, codec.eos_ids, self.rows, codec.text_of, weight=first.weight, others=tuple(others)
+            )
 
     def _components(self, policies: Sequence[PolicyFiles], weights: Sequence[float]) -> list[Component]:
         models = {policy.identity: self.bench.for_sampling(policy) for policy in policies}

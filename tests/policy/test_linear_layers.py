@@ -1,0 +1,154 @@
+"""Products by oneDNN are those of torch, and are gone afterwards without a trace."""
+
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import (
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from prefloop.loop.needs import sampling_need
+from prefloop.policy import ModelFacts, Part, model_facts
+from prefloop.policy.linear_layers import differentiable_products, packed_weights
+
+SMALL: dict[str, Any] = {
+    "vocab_size": 211,
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
+MODELS: dict[str, tuple[type[PreTrainedModel], Any]] = {
+    "Llama, tied": (LlamaForCausalLM, LlamaConfig(**SMALL, num_key_value_heads=2, tie_word_embeddings=True)),
+    "Llama": (LlamaForCausalLM, LlamaConfig(**SMALL, num_key_value_heads=2, tie_word_embeddings=False)),
+    "Qwen2, with biases": (Qwen2ForCausalLM, Qwen2Config(**SMALL, num_key_value_heads=2)),
+    "GPT-NeoX, with biases": (GPTNeoXForCausalLM, GPTNeoXConfig(**SMALL)),
+}
+WITHIN = 2e-6
+"""Of logits of size 1: sums of at most 80 products, added up in another order, through some ten layers."""
+
+
+@pytest.fixture(params=MODELS)
+def model(request: pytest.FixtureRequest) -> PreTrainedModel:
+    torch.manual_seed(1)
+    kind, config = MODELS[request.param]
+    made = kind(config).eval()
+    for name, parameter in made.named_parameters():
+        if name.endswith("bias"):
+            nn.init.normal_(parameter, std=0.1)  # transformers begins with zeros, which would hide a lost bias
+    return made.requires_grad_(False)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 16, 130])
+def test_a_packed_model_says_what_it_says(model: PreTrainedModel, rows: int) -> None:
+    ids = torch.arange(rows * 5).reshape(rows, 5) % 211
+    plain = model(input_ids=ids).logits
+
+    with packed_weights(model), torch.inference_mode():
+        packed = model(input_ids=ids).logits
+
+    assert (packed - plain).abs().max() <= WITHIN * plain.abs().max()
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_gradients_are_those_of_torch(model: PreTrainedModel, trained: bool) -> None:
+    """Of all weights and biases, or of what passes through frozen ones."""
+    model.requires_grad_(trained)
+    embedded = model.get_input_embeddings()(torch.arange(21).reshape(3, 7)).detach().requires_grad_(True)
+    wanted = [embedded, *(one for one in model.parameters() if one.requires_grad)]
+
+    def gradients() -> list[torch.Tensor]:
+        loss = model(inputs_embeds=embedded).logits.square().sum()
+        return [one for one in torch.autograd.grad(loss, wanted, allow_unused=True) if one is not None]
+
+    expected = gradients()
+    with differentiable_products(model):
+        found = gradients()
+
+    assert len(found) == len(expected) >= (10 if trained else 1)
+    assert all(
+        (one - other).abs().max() <= 1e-5 * other.abs().max() for one, other in zip(found, expected, strict=True)
+    )
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_no_row_at_all_is_no_error() -> None:
+    layer = nn.Linear(4, 3)
+    with differentiable_products(layer):
+        layer(torch.empty(0, 4, requires_grad=True)).sum().backward()
+    assert torch.equal(layer.weight.grad, torch.zeros(3, 4))
+    with packed_weights(layer), torch.inference_mode():
+        assert layer(torch.empty(0, 4)).shape == (0, 3)
+
+
+def test_afterwards_everything_is_as_before_also_behind_an_error(model: PreTrainedModel) -> None:
+    before, held = deepcopy(model.state_dict()), {name: id(one) for name, one in model.named_parameters()}
+
+    with pytest.raises(RuntimeError, match="stopped"), packed_weights(model), differentiable_products(model):
+        raise RuntimeError("stopped")
+
+    after = model.state_dict()
+    assert {name: id(one) for name, one in model.named_parameters()} == held
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert all(after[name].stride() == before[name].stride() for name in before)
+    assert not any("forward" in vars(module) for module in model.modules())
+    model.requires_grad_(True)(input_ids=torch.tensor([[1, 2]])).logits.sum().backward()
+
+
+def test_blocks_stand_instead_of_the_weights_that_are_not_shared(model: PreTrainedModel) -> None:
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    with packed_weights(model):
+        others = [layer for layer in model.modules() if isinstance(layer, nn.Linear) and layer is not head]
+        assert others
+        assert all(layer.weight.numel() == 0 for layer in others)
+        assert (head.weight.numel() == 0) == (head.weight is not embedding.weight)
+        assert embedding.weight.numel() == 211 * 48
+
+
+def test_what_is_packed_already_stays_so(model: PreTrainedModel) -> None:
+    ids = torch.tensor([[3, 4, 5]])
+    with packed_weights(model), torch.inference_mode():
+        outer = model(input_ids=ids).logits
+        with packed_weights(model):
+            inner = model(input_ids=ids).logits
+        assert torch.equal(inner, outer)
+        assert torch.equal(model(input_ids=ids).logits, outer)
+
+
+def test_other_precisions_and_other_kinds_of_layer_are_left_alone() -> None:
+    class Doubled(nn.Linear):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            return 2 * super().forward(input)
+
+    for layer in (nn.Linear(4, 3).double(), nn.Linear(4, 3).bfloat16(), Doubled(4, 3)):
+        model = nn.Sequential(layer)
+        with packed_weights(model):
+            assert layer.weight.numel() == 12
+            assert "forward" not in vars(layer)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_what_sampling_needs_has_a_tied_head_twice_on_a_cpu_alone(tied: bool, tmp_path: Path) -> None:
+    LlamaForCausalLM(LlamaConfig(**SMALL, tie_word_embeddings=tied)).save_pretrained(tmp_path)
+    facts = model_facts(tmp_path, None)
+
+    def packed(facts: ModelFacts) -> list[int]:
+        need = sampling_need(
+            facts, Part("program", 0, ""), copies=1, rows=4, prompts=1, samples=4, prompt_tokens=9, new_tokens=9
+        )
+        return [part.bytes for part in need.parts if part.name == "packed head"]
+
+    assert packed(facts) == ([211 * 48 * 4] if tied else [])
+    assert not packed(replace(facts, on_cuda=True))
