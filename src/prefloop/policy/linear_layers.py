@@ -49,10 +49,8 @@ def differentiable_products(model: nn.Module) -> AbstractContextManager[Any]:
 def _layers(model: nn.Module) -> list[nn.Linear]:
     if not torch.backends.mkldnn.is_available() or platform.machine() not in {"x86_64", "AMD64"}:
         return []
-    weights = {layer: layer.weight for layer in model.modules() if type(layer) is nn.Linear}
-    return [
-        layer for layer, one in weights.items() if (one.device.type, one.dtype) == ("cpu", torch.float32) and len(one)
-    ]
+    layers = [layer for layer in model.modules() if type(layer) is nn.Linear and layer.weight.numel()]
+    return [one for one in layers if (one.weight.device.type, one.weight.dtype) == ("cpu", torch.float32)]
 
 
 @contextmanager
