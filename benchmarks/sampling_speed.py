@@ -172,6 +172,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", nargs="?", default="builtin:smollm2-135m-instruct")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32", help="of our layers")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", choices=["answers", "steps"], help="one of the two tables")
     parser.add_argument("--rows", type=int, nargs="*", default=[1, 4, 16, 32, 64])
@@ -184,7 +185,7 @@ def main() -> None:
     draws = everyday_draws(tokenizer, PROMPTS, SAMPLES)
     eos = frozenset({tokenizer.convert_tokens_to_ids("<|im_end|>")})
     show(f"Load before: {os.getloadavg()[0]:.1f}\n")
-    with packed_weights(packed):
+    with packed_weights(packed, chosen.precision):
         if chosen.only != "steps":
             for line in whole(model, packed, draws, eos, chosen.repeats):
                 show(line)

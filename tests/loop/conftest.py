@@ -23,6 +23,7 @@ VOLATILE = (
     "journal.sqlite",
     "answers.sqlite",
     "environment.json",
+    "precision.json",
     ".lock",
     "report/",
     ".making",

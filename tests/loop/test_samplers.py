@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 import torch
 
-from prefloop.config import load_recipe
+from prefloop.config import Precision, load_recipe
 from prefloop.errors import DataError, RecipeError, ResumableError
-from prefloop.loop import RunResult, appraisal, plan_recipe
+from prefloop.loop import RunResult, appraisal, plan_recipe, precision
 from prefloop.loop.plan import PlannedStep
 from prefloop.loop.steps import sample
 from prefloop.policy import ChatCodec, PolicyFiles, Workbench, resolve_model
+from prefloop.policy.faster_precision import Trial
 from prefloop.sampling import LocalPolicies
 from prefloop.testing import CompletionsServer, Faults
 
@@ -52,6 +53,39 @@ def test_a_setting_reaches_the_sampler_and_is_recorded(small_run: SmallRun, sett
     assert [one["seed"] for one in told] == [one["seed"] for one in plain]
     if setting != "stop_ids":
         assert [one["token_ids"] for one in told] != [one["token_ids"] for one in plain]
+
+
+def test_an_open_precision_is_tried_once_and_stays_with_the_run(
+    small_run: SmallRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = [Trial(2.0, 1.0)]
+    monkeypatch.setattr(precision, "faster_precision", lambda _directory, _device: clock[0])
+    open_one = "samples.sampler={type: local, precision: auto}"
+    rounded = small_run("samples.sampler={type: local, precision: bfloat16}", name="told", until="samples").run
+    plain = small_run("samples.sampler={type: local, precision: float32}", name="plain", until="samples").run
+    loaded = load_recipe("loop.tiny", (*SMALL, open_one))
+    assert plan_recipe(loaded, tmp_path / "run").precision == str(clock[0])
+
+    first = small_run(open_one, until="samples")
+
+    assert "sampling in bfloat16: products in bfloat16 are 2.00 times as fast" in capsys.readouterr().err
+    assert (first.run / SAMPLES).read_bytes() == (rounded / SAMPLES).read_bytes() != (plain / SAMPLES).read_bytes()
+    assert {one["settings"]["precision"] for one in responses(first.run)} == {"bfloat16"}
+    assert "precision" not in responses(plain)[0]["settings"]
+    assert json.loads((first.run / "precision.json").read_text()) == {"float32": 2.0, "bfloat16": 1.0}
+
+    clock[0] = Trial(1.0, 2.0)  # a later call finds the machine busy
+    assert small_run(open_one, until="samples").made == ()
+    assert plan_recipe(loaded, first.run).steps[1].status == "kept"
+    (first.run / "precision.json").unlink()
+    assert small_run(open_one, until="samples").made == ("round-00/samples",)
+    assert (first.run / SAMPLES).read_bytes() == (plain / SAMPLES).read_bytes()
+
+    (first.run / "precision.json").write_text('{"float32": 2.0}')
+    with pytest.raises(DataError, match=r"precision\.json: is damaged, expected the seconds of a trial\. Remove it"):
+        small_run(open_one, until="samples")
+    with pytest.raises(RecipeError, match=r"samples\.sampler\.precision is not a setting"):
+        load_recipe("loop.tiny", ["samples.sampler={type: server, url: 'http://a', model: m, precision: auto}"])
 
 
 def test_instructions_take_turns_and_the_answers_stay_those_of_the_plain_prompt(small_run: SmallRun) -> None:
@@ -149,7 +183,7 @@ def at(url: str, step: str = "samples", **others: Any) -> str:
 RUNS = """
 import sys
 from pathlib import Path
-from prefloop.config import load_recipe
+from prefloop.config import Precision, load_recipe
 from prefloop.loop import Progress, run_recipe
 run_recipe(load_recipe("loop.tiny", sys.argv[2:]), Path(sys.argv[1]), Progress(), until="samples")
 """
@@ -357,9 +391,9 @@ def test_as_many_answers_grow_together_as_fit_into_memory(small_run: SmallRun, m
     """128, or multiples of 16 down to 16: the sampler gets what the plan says, and what the machine says wins."""
     taken: list[int] = []
 
-    def local(bench: Workbench, rows: int) -> LocalPolicies:
+    def local(bench: Workbench, rows: int, precision: Precision) -> LocalPolicies:
         taken.append(rows)
-        return LocalPolicies(bench, rows)
+        return LocalPolicies(bench, rows, precision)
 
     monkeypatch.setattr(sample, "LocalPolicies", local)
     told = ("prompts.count=40", "samples={num_samples: 4, max_new_tokens: 400, wave: 40}")

@@ -18,9 +18,11 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from prefloop.config import Precision
 from prefloop.loop.needs import sampling_need
 from prefloop.policy import ModelFacts, Part, model_facts
 from prefloop.policy.linear_layers import differentiable_products, packed_weights
+from prefloop.policy.precision import layers_in
 
 SMALL: dict[str, Any] = {
     "vocab_size": 211,
@@ -83,19 +85,42 @@ def test_gradients_are_those_of_torch(model: PreTrainedModel, trained: bool) -> 
     assert not any("forward" in vars(module) for module in model.modules())
 
 
-def test_no_row_at_all_is_no_error() -> None:
-    layer = nn.Linear(4, 3)
-    with differentiable_products(layer):
-        layer(torch.empty(0, 4, requires_grad=True)).sum().backward()
-    assert torch.equal(layer.weight.grad, torch.zeros(3, 4))
-    with packed_weights(layer), torch.inference_mode():
-        assert layer(torch.empty(0, 4)).shape == (0, 3)
+def test_bfloat16_is_that_of_autocast_and_the_head_stays_float32(model: PreTrainedModel) -> None:
+    """Rounded alike: each product is a rounded sum of the same rounded numbers, added up in another order."""
+    ids, head = torch.arange(45).reshape(3, 15), model.get_output_embeddings()
+    plain = model(input_ids=ids).logits
+    with layers_in(model, "bfloat16"):
+        autocast = model(input_ids=ids).logits
+    with packed_weights(model, "bfloat16"), torch.inference_mode():
+        packed = model(input_ids=ids).logits
+        assert head(torch.ones(1, 48)).dtype == packed.dtype == torch.float32
+    away = (autocast - plain).abs().mean()
+    assert away > 1e-4
+    assert (packed - autocast).abs().mean() < 0.3 * away
 
 
-def test_afterwards_everything_is_as_before_also_behind_an_error(model: PreTrainedModel) -> None:
+def test_no_row_at_all_is_no_error(model: PreTrainedModel) -> None:
+    head = model.requires_grad_(True).get_output_embeddings()
+    with differentiable_products(model):
+        head(torch.empty(0, 48, requires_grad=True)).sum().backward()
+    assert torch.equal(head.weight.grad, torch.zeros(211, 48))
+    with packed_weights(model), torch.inference_mode():
+        assert head(torch.empty(0, 48)).shape == (0, 211)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_afterwards_everything_is_as_before_also_behind_an_error(
+    model: PreTrainedModel, precision: Precision, exact: bool
+) -> None:
+    """Also of weights that lose nothing in bfloat16, which then stand nowhere in float32."""
+    if exact:
+        for parameter in model.parameters():
+            parameter.data = parameter.bfloat16().float()
     before, held = deepcopy(model.state_dict()), {name: id(one) for name, one in model.named_parameters()}
 
-    with pytest.raises(RuntimeError, match="stopped"), packed_weights(model), differentiable_products(model):
+    stopped = pytest.raises(RuntimeError, match="stopped")
+    with stopped, packed_weights(model, precision), differentiable_products(model):
         raise RuntimeError("stopped")
 
     after = model.state_dict()
@@ -133,7 +158,8 @@ def test_other_precisions_and_other_kinds_of_layer_are_left_alone() -> None:
             return 2 * super().forward(input)
 
     for layer in (nn.Linear(4, 3).double(), nn.Linear(4, 3).bfloat16(), Doubled(4, 3)):
-        model = nn.Sequential(layer)
+        model = LlamaForCausalLM(MODELS["Llama"][1])
+        model.model.layers[0].mlp.up_proj = layer
         with packed_weights(model):
             assert layer.weight.numel() == 12
             assert "forward" not in vars(layer)

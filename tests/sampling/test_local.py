@@ -17,6 +17,8 @@ from transformers import (
     PreTrainedModel,
 )
 
+from prefloop.config import Precision
+from prefloop.policy import packed_weights
 from prefloop.sampling import Answer, Draw, LocalSampler, SamplingSettings, draws_for
 
 EOS = 4
@@ -129,6 +131,7 @@ def answers_that_can_be(max_new_tokens: int) -> list[tuple[int, ...]]:
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
     "others",
     [
@@ -142,20 +145,19 @@ def answers_that_can_be(max_new_tokens: int) -> list[tuple[int, ...]]:
         {"temperature": 1.8, "top_k": 4, "top_p": 0.9, "min_p": 0.15, "repetition_penalty": 1.4},
     ],
 )
-def test_draws_have_the_exact_probabilities(others: dict[str, float]) -> None:
+def test_draws_have_the_exact_probabilities(others: dict[str, float], precision: Precision) -> None:
     """20,000 draws against all 85 answers that can be. 1e-4: one run in 10,000 would fail, and seeds are fixed."""
     model = built(llama, torch.float32, vocab=ENUMERABLE)
     settings = SamplingSettings(**{"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 3, **others})
     wanted = draws([(0, 3, 1)], 20_000)
 
-    seen = Counter(
-        answer.token_ids for answer in LocalSampler(model, frozenset({EOS}), rows=5000).sample(wanted, settings)
-    )
-
-    exact = {
-        ids: math.exp(exact_sum_logp(model, Answer(wanted[0], ids, "stop", 0.0), settings))
-        for ids in answers_that_can_be(3)
-    }
+    with packed_weights(model, precision):
+        sampler = LocalSampler(model, frozenset({EOS}), rows=5000)
+        seen = Counter(answer.token_ids for answer in sampler.sample(wanted, settings))
+        exact = {
+            ids: math.exp(exact_sum_logp(model, Answer(wanted[0], ids, "stop", 0.0), settings))
+            for ids in answers_that_can_be(3)
+        }
     assert sum(exact.values()) == pytest.approx(1, abs=1e-6)  # of a float32 model
     assert all(exact[ids] > 0 for ids in seen)
     common = [ids for ids in exact if exact[ids] * len(wanted) >= 5]

@@ -41,6 +41,8 @@ def plan_command(recipe: str, folder: Path | None, overrides: Sequence[str]) -> 
     console.print(
         f"price of the judge calls: ${price:.2f}{f', ${paid:.2f} of it paid' if paid else ''}", highlight=False
     )
+    if plan.precision is not None:
+        console.print(f"sampling in {plan.precision}", highlight=False, soft_wrap=True)
     console.print(_needs(plan))
     for unknown in plan.unknown:
         console.print(f"not known: {unknown}", highlight=False, markup=False, soft_wrap=True)

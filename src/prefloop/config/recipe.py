@@ -9,7 +9,7 @@ from pydantic import Field, JsonValue, model_validator
 from prefloop.config.base import Config, is_mapping
 from prefloop.config.gate import GateConfig, MonitorsConfig
 from prefloop.config.margin import GAMMA, RATIO
-from prefloop.config.steps import STEP_CLASSES, StepConfig
+from prefloop.config.steps import STEP_CLASSES, Precision, StepConfig
 
 RawStep = dict[str, JsonValue]
 
@@ -93,6 +93,11 @@ class Recipe(Config):
         """The type of a step."""
         return str(self.steps[name]["type"])
 
+    def sampling_in(self, precision: Precision) -> "Recipe":
+        """The same recipe, with this wherever the precision of a sampler is `auto`."""
+        steps = {name: _settled(raw, precision) for name, raw in self.steps.items()}
+        return self.model_copy(update={"steps": steps})
+
     def names(self) -> Iterator[str]:
         """All steps in the order in which they run."""
         yield from (*self.setup, *self.block, *self.round)
@@ -108,6 +113,13 @@ def at_round(value: JsonValue, round_number: int) -> JsonValue:
     if isinstance(value, list):
         return [at_round(item, round_number) for item in value]
     return value
+
+
+def _settled(step: RawStep, precision: Precision) -> RawStep:
+    sampler = step.get("sampler")
+    if not isinstance(sampler, dict) or sampler.get("precision") != "auto":
+        return step
+    return {**step, "sampler": {**sampler, "precision": precision}}
 
 
 def main_field(settings: type[Config] | None) -> str | None:

@@ -128,10 +128,18 @@ class DataStep(StepConfig):
         return self
 
 
+Precision = Literal["float32", "bfloat16"]
+"""In which a model's layers compute."""
+
+
 class LocalSamplerConfig(Config):
     """Samples in this process."""
 
     type: Literal["local"] = "local"
+    precision: Precision | Literal["auto"] = "float32"
+    """Of the model's layers while they sample, as in a train step. What is then sampled from, and recorded, is the
+    policy in bfloat16. `auto` tries both for half a second as a run begins, and keeps the result in the run's folder:
+    `bfloat16` where products are a quarter faster in it."""
 
 
 class ReplaySamplerConfig(Config):
@@ -239,10 +247,18 @@ class SampleStep(ReadingStep):
         """Names of the policies that it needs, once each."""
         return policies_of(self.policy)
 
+    @property
+    def samples_in(self) -> Precision | Literal["auto"]:
+        """Of layers that sample in this process."""
+        return self.sampler.precision if isinstance(self.sampler, LocalSamplerConfig) else "float32"
+
     def said(self) -> dict[str, Any]:
-        """Of the sampler its type alone: a file counts by its content, a server by the policy that it serves."""
+        """Of the sampler what changes answers: a file counts by its content, a server by the policy that it serves."""
         said = super().said()
-        return {**said, "sampler": {"type": self.sampler.type}} if "sampler" in said else said
+        if "sampler" in said:
+            rounded = {"precision": self.samples_in} if self.samples_in != "float32" else {}
+            said["sampler"] = {"type": self.sampler.type, **rounded}
+        return said
 
 
 def _require_beams(settings: SampleStep) -> None:
@@ -434,10 +450,6 @@ class ObjectiveConfig(Config):
         if not is_mapping(value) or "options" in value:
             return value
         return {"name": value.get("name"), "options": {key: v for key, v in value.items() if key != "name"}}
-
-
-Precision = Literal["float32", "bfloat16"]
-"""In which a model's layers compute."""
 
 
 class LoraConfig(Config):

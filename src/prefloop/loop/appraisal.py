@@ -146,6 +146,7 @@ class Appraiser:
             self.program,
             copies=1 + merged + max(0, len(policies) - merged - 1),
             components=2 if settings.contrast is not None else len(settings.policies),
+            precision=settings.samples_in,
             prompts=together,
             samples=settings.num_samples,
             prompt_tokens=self._longest_prompt(artifact.inputs["prompts"]) + self._longest_text(settings.instructions),

@@ -29,6 +29,7 @@ from prefloop.policy.memory import (
     packed_head,
     quantized_weights,
     repeated_keys,
+    rounded_copies,
     rounded_weights,
     weights,
 )
@@ -72,6 +73,7 @@ def sampling_need(
     *,
     copies: int,
     components: int = 1,
+    precision: Precision | Literal["auto"] = "float32",
     rows: int,
     prompts: int,
     samples: int,
@@ -85,6 +87,7 @@ def sampling_need(
         program: what the process holds without a model.
         copies: of the weights: the base, and a policy merged for sampling or another one of a mixture.
         components: of a mixture, each with keys of its own.
+        precision: of the layers. Keys in bfloat16 are counted as float32: an upper bound.
         rows: answers that grow together.
         prompts: that are sampled together.
         samples: answers of each.
@@ -111,6 +114,7 @@ def sampling_need(
         program,
         weights(facts, copies, MERGED if components == 1 else MIXED),
         *((packed_head(facts),) * components if facts.tied and not facts.on_cuda else ()),
+        *((rounded_copies(facts),) * components if precision != "float32" else ()),
         *grown * components,
         inner_values(facts, passed),
         logits(facts, rows, SAMPLED_LOGIT_COPIES + components - 1, f"{rows} rows"),

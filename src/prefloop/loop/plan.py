@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from prefloop.config import JudgeConfig, JudgeStep, LoadedRecipe, Recipe
@@ -14,6 +14,7 @@ from prefloop.loop.journal import FILE as JOURNAL
 from prefloop.loop.journal import Journal
 from prefloop.loop.machine import peak_memory
 from prefloop.loop.needs import Need
+from prefloop.loop.precision import settled
 from prefloop.loop.rounds import rounds
 from prefloop.loop.scope import Scope
 from prefloop.loop.wiring import Rehearsal, identity_of, model_artifact, rehearse
@@ -61,6 +62,8 @@ class Plan:
     disk: tuple[Part, ...]
     unknown: tuple[str, ...]
     """What is not known, and why."""
+    precision: str | None = None
+    """What samplers whose precision is `auto` compute in, and why."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,10 @@ def plan_recipe(loaded: LoadedRecipe, run: Path) -> Plan:
         for one in found.values()
         if one.missing is not None
     ]
-    return plan(loaded, run, models, unknown)
+    if directory is None:
+        return plan(loaded, run, models, unknown)
+    loaded, trial = settled(loaded, run, directory)
+    return replace(plan(loaded, run, models, unknown), precision=None if trial is None else str(trial))
 
 
 def plan(loaded: LoadedRecipe, run: Path, models: Models, unknown: Sequence[str] = ()) -> Plan:

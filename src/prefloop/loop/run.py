@@ -13,18 +13,20 @@ from transformers.utils import logging as transformers_logging
 from prefloop.config import LoadedRecipe, Recipe, TrainStep
 from prefloop.errors import DataError, RecipeError
 from prefloop.loop.appraisal import Models
+from prefloop.loop.artifact import Artifact
 from prefloop.loop.dry import try_largest
 from prefloop.loop.forecast import forecast, said
 from prefloop.loop.journal import FILE as JOURNAL
 from prefloop.loop.plan import Compared, compared, ends_at, plan
+from prefloop.loop.precision import keep, settled
 from prefloop.loop.progress import Progress
 from prefloop.loop.reading import require_clean
 from prefloop.loop.rounds import rounds
 from prefloop.loop.scope import Scope
 from prefloop.loop.stage import LOCK, Stage, locked
-from prefloop.loop.steps import Resources, devices_here
+from prefloop.loop.steps import Resources, device_of, devices_here
 from prefloop.loop.wiring import check_until, fetch_judges, identity_of, model_artifact, rehearse
-from prefloop.policy import check_model, resolve_model
+from prefloop.policy import ModelSource, check_model, resolve_model
 from prefloop.policy.quantized import require_quantizer
 
 
@@ -75,15 +77,9 @@ def run_recipe(
     rehearse(loaded)
     transformers_logging.disable_progress_bar()
     fetch_judges(recipe)
-    check_model(recipe.model.path)
-    progress.note(f"model: {recipe.model.path}")
-    source = resolve_model(recipe.model.path)
-    model = model_artifact(identity_of(source.identity, recipe.model.chat_template_kwargs), source.directory)
-    initial = model
-    if recipe.initial is not None:
-        check_model(recipe.initial)
-        other = resolve_model(recipe.initial)
-        initial = model_artifact(identity_of(other.identity, recipe.model.chat_template_kwargs), other.directory)
+    source, model, initial = _models(recipe, progress)
+    loaded, trial = settled(loaded, run, source.directory)
+    recipe = loaded.recipe
     for note in loaded.notes:
         progress.note(note)
     resources = Resources(source, recipe.model.chat_template_kwargs, recipe.machine)
@@ -102,11 +98,26 @@ def run_recipe(
         for line in said(found[: last + 1]):
             progress.note(line)
         _write_head(loaded, run)
+        keep(trial, run)
         for artifact in rounds(recipe, Scope(recipe, initial, model), stage):
             if ends_at(artifact, until):
                 break
     made = tuple(stage.made)
     return RunResult(run, made, tuple(stage.copied), compared(planned, loaded, models, made) if made else ())
+
+
+def _models(recipe: Recipe, progress: Progress) -> tuple[ModelSource, Artifact, Artifact]:
+    """Where the model is that is aligned, its artifact, and that of the policy called initial."""
+    check_model(recipe.model.path)
+    progress.note(f"model: {recipe.model.path}")
+    source = resolve_model(recipe.model.path)
+    model = model_artifact(identity_of(source.identity, recipe.model.chat_template_kwargs), source.directory)
+    if recipe.initial is None:
+        return source, model, model
+    check_model(recipe.initial)
+    other = resolve_model(recipe.initial)
+    identity = identity_of(other.identity, recipe.model.chat_template_kwargs)
+    return source, model, model_artifact(identity, other.directory)
 
 
 def _check_folders(run: Path, reuse: Path | None) -> None:
@@ -126,8 +137,7 @@ def _check_quantizer(recipe: Recipe) -> None:
     trained = [name for name in recipe.names() if recipe.type_of(name) == "train"]
     steps = (recipe.step(name, number) for name in trained for number in range(recipe.rounds))
     if any(isinstance(step, TrainStep) and step.lora is not None and step.lora.quantize for step in steps):
-        device = recipe.machine.device
-        require_quantizer(devices_here()[0] if device == "auto" else device)
+        require_quantizer(device_of(recipe.machine).type)
 
 
 def _write_head(loaded: LoadedRecipe, run: Path) -> None:

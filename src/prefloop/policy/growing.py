@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
 from prefloop.policy.head import Head, head_of
-from prefloop.policy.tree_attention import attention_called, require_known
+from prefloop.policy.tree_attention import attention_called, in_float32, require_known
 from prefloop.policy.tree_scores import UNKNOWN, WITHIN, forest_states, may_take_trees
 from prefloop.policy.trees import Forest
 
@@ -41,7 +41,8 @@ class PassedPrompts:
         layers: list[tuple[Tensor, Tensor]] = []
         hidden = forest_states(model, forest, layers)
         last = [int(forest.places(prompt)[-1]) for prompt in range(len(prompts))]
-        return cls(forest, layers, hidden[torch.tensor(last, device=hidden.device)])
+        kept = [(in_float32(key), in_float32(value)) for key, value in layers]
+        return cls(forest, kept, hidden[torch.tensor(last, device=hidden.device)])
 
 
 class Rooms:
@@ -305,8 +306,9 @@ def _attend(
     """
     require_known(attention_mask, others)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    by_key = (query[0] * scale).unflatten(0, (key.shape[1], -1)).permute(2, 0, 1, 3)
-    attended = _STEP.get().attend(by_key, key[0], value[0], sliding_window, softcap)
+    with torch.autocast(query.device.type, enabled=False):  # scores in bfloat16 would be off by hundredths
+        by_key = (in_float32(query[0]) * scale).unflatten(0, (key.shape[1], -1)).permute(2, 0, 1, 3)
+        attended = _STEP.get().attend(by_key, in_float32(key[0]), in_float32(value[0]), sliding_window, softcap)
     return attended.flatten(1, 2)[None], None
 
 

@@ -1,4 +1,4 @@
-"""Products of linear layers on a CPU by oneDNN, where torch takes MKL: float32, with gradient or by packed weights.
+"""Products of linear layers on a CPU by oneDNN, where torch takes MKL: with gradient, or by packed weights.
 
 Measured on an AMD processor, where MKL is slower (benchmarks/results/sampling_speed.md and train_speed.md).
 """
@@ -6,59 +6,88 @@ Measured on an AMD processor, where MKL is slower (benchmarks/results/sampling_s
 import platform
 from collections import Counter
 from collections.abc import Generator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
+from transformers import PreTrainedModel
 
-from prefloop.policy.precision import replaced_forward
+from prefloop.config import Precision
+from prefloop.policy.precision import layers_in, replaced_forward
 
 _ROWS = 64
 """Rows of a product that blocks are chosen for. It hardly matters: blocks for 1,024 are as fast with 16."""
 
 
 @contextmanager
-def packed_weights(model: nn.Module) -> Generator[None]:
+def packed_weights(model: PreTrainedModel, precision: Precision = "float32") -> Generator[None]:
     """The linear layers of a model multiply by weights in oneDNN's blocks while this lasts; no gradient passes.
 
     A product otherwise puts the weights into an order of its own every time, which with few rows takes longer than to
     multiply by them: from 1 to 128 rows blocks are 1.3 to 6 times as fast. They stand in memory instead of the weights;
-    those of a layer that shares its weights, as a tied head does with the embedding, stand beside them. Afterwards
-    every weight is bit for bit what it was.
+    those of a layer that shares its weights, as a tied head does with the embedding, stand beside them, and so do
+    weights that lose something in bfloat16. Afterwards every weight is bit for bit what it was.
 
     Args:
-        model: layers that are not float32 on an x86 CPU, and kinds derived from nn.Linear, stay as they are.
+        model: kinds derived from nn.Linear stay as they are. Elsewhere than on an x86 CPU nothing is packed, and
+            weights are rounded to bfloat16 once instead of by every pass.
+        precision: in which the layers compute (`layers_in`); the head multiplies in float32.
     """
     uses = Counter(id(weight) for module in model.modules() for weight in module.parameters(recurse=False))
-    with ExitStack() as packed:
+    head = model.get_output_embeddings()
+    with layers_in(model, precision), ExitStack() as packed:
         for layer in _layers(model):
-            packed.enter_context(_packed(layer, alone=uses[id(layer.weight)] == 1))
+            its_own = "float32" if layer is head else precision
+            packed.enter_context(multiplying_in(its_own, layer, alone=uses[id(layer.weight)] == 1))
         yield
+
+
+def multiplying_in(precision: Precision, layer: nn.Linear, *, alone: bool) -> AbstractContextManager[None]:
+    """A linear layer multiplies in a precision, by packed weights where there are any.
+
+    Args:
+        precision: of the product. bfloat16 is for layers under autocast, which rounds what they read.
+        layer: of a model on one device.
+        alone: nothing else reads its weight.
+    """
+    if precision == "bfloat16":
+        return _rounded(layer, alone=alone)
+    return _packed(layer, layer.weight, alone=alone) if _is_float32(layer.weight) else nullcontext()
 
 
 def differentiable_products(model: nn.Module) -> AbstractContextManager[Any]:
     """The same layers multiply by oneDNN, forward and for the gradient of their input, while this lasts."""
     replaced = ExitStack()
     for layer in _layers(model):
-        replaced.enter_context(replaced_forward(layer, partial(_product_of, layer)))
+        if _is_float32(layer.weight):
+            replaced.enter_context(replaced_forward(layer, partial(_product_of, layer)))
     return replaced
 
 
 def _layers(model: nn.Module) -> list[nn.Linear]:
-    if not torch.backends.mkldnn.is_available() or platform.machine() not in {"x86_64", "AMD64"}:
-        return []
-    layers = [layer for layer in model.modules() if type(layer) is nn.Linear and layer.weight.numel()]
-    return [one for one in layers if (one.weight.device.type, one.weight.dtype) == ("cpu", torch.float32)]
+    return [layer for layer in model.modules() if type(layer) is nn.Linear and layer.weight.numel()]
+
+
+def _is_float32(weight: Tensor) -> bool:
+    """Where oneDNN multiplies; elsewhere weights stay with torch."""
+    return weight.dtype == torch.float32 and _on_x86(weight)
+
+
+def _on_x86(weight: Tensor) -> bool:
+    known = torch.backends.mkldnn.is_available() and platform.machine() in {"x86_64", "AMD64"}
+    return known and weight.device.type == "cpu"
 
 
 @contextmanager
-def _packed(layer: nn.Linear, *, alone: bool) -> Generator[None]:
+def _packed(layer: nn.Linear, weight: Tensor, *, alone: bool) -> Generator[None]:
+    """A layer multiplies by a weight in blocks, which stands instead of its own if nothing else reads that."""
     with _changing():
-        blocks = _ONEDNN._reorder_linear_weight(layer.weight.detach(), _ROWS)
+        blocks = _ONEDNN._reorder_linear_weight(weight.detach(), _ROWS)
         if alone:
-            layer.weight.data = torch.empty(0)
+            layer.weight.data = torch.empty(0, dtype=weight.dtype)
     try:
         with replaced_forward(layer, partial(_product, weight=blocks, bias=layer.bias)):
             yield
@@ -66,6 +95,15 @@ def _packed(layer: nn.Linear, *, alone: bool) -> Generator[None]:
         if alone:
             with _changing():
                 layer.weight.data = blocks.to_dense()
+
+
+def _rounded(layer: nn.Linear, *, alone: bool) -> AbstractContextManager[None]:
+    """A layer multiplies by its weight in bfloat16."""
+    with _changing():
+        weight = layer.weight.to(torch.bfloat16)
+    if _on_x86(weight) and _ONEDNN._is_mkldnn_bf16_supported():
+        return _packed(layer, weight, alone=alone and layer.weight.dtype == weight.dtype)
+    return replaced_forward(layer, partial(linear, weight=weight, bias=layer.bias))
 
 
 def _product_of(layer: nn.Linear, rows: Tensor) -> Tensor:
@@ -97,7 +135,8 @@ _ONEDNN: Any = torch.ops.mkldnn
 
 
 def _product(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return _ONEDNN._linear_pointwise(rows, weight, bias, "none", [], "")
+    rounded = None if bias is None else bias.to(weight.dtype)
+    return _ONEDNN._linear_pointwise(rows.to(weight.dtype), weight, rounded, "none", [], "")
 
 
 @contextmanager

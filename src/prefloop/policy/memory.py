@@ -237,6 +237,11 @@ def bfloat16_copies(facts: ModelFacts) -> Part:
     return Part("bfloat16 copies", 2 * copied, f"{copied:,} weights x 2 bytes")
 
 
+def rounded_copies(facts: ModelFacts) -> Part:
+    """Weights in bfloat16 beside those that lose something in it: all of them at most."""
+    return Part("bfloat16 copies", 2 * facts.num_weights, f"{facts.num_weights:,} weights x 2 bytes")
+
+
 def gradients(facts: ModelFacts) -> Part:
     """One gradient a trained weight."""
     return Part("gradients", FLOAT * facts.num_trained, f"{facts.num_trained:,} trained weights x {FLOAT} bytes")

@@ -303,7 +303,7 @@ class _Piece:
     def of(cls, query: Tensor, key: Tensor, value: Tensor, own: slice, path: Tensor, rule: _Rule) -> "_Piece":
         """The tokens `own` and their path."""
         scaling = query.shape[3] ** -0.5 if rule.scaling is None else rule.scaling
-        keys, values = (_float(states[0].index_select(1, path)) for states in (key, value))
+        keys, values = (in_float32(states[0].index_select(1, path)) for states in (key, value))
         queries = _grouped(query, own, len(keys)) * scaling
         scores, slope = queries @ keys.mT, None
         if rule.softcap is not None:
@@ -317,10 +317,11 @@ class _Piece:
 
 def _grouped(states: Tensor, own: slice, key_heads: int) -> Tensor:
     """Of (1, heads, tokens, width) some tokens, as (key_heads, heads that share keys x tokens, width)."""
-    return _float(states[0, :, own].reshape(key_heads, -1, states.shape[3]))
+    return in_float32(states[0, :, own].reshape(key_heads, -1, states.shape[3]))
 
 
-def _float(states: Tensor) -> Tensor:
+def in_float32(states: Tensor) -> Tensor:
+    """At least: layers may pass in bfloat16."""
     return states.to(_at_least_float32(states))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
+from prefloop.config import Precision
 from prefloop.errors import ModelError
 from prefloop.policy import PolicyFiles, Workbench, packed_weights
 from prefloop.sampling.beams import searched
@@ -32,6 +33,8 @@ class LocalPolicies:
     bench: Workbench
     rows: int = DEFAULT_ROWS
     """Answers that grow at the same time."""
+    precision: Precision = "float32"
+    """Of the layers."""
 
     @contextmanager
     def serving(self, policy: PolicyFiles) -> Generator["LocalSampler", None, None]:
@@ -39,7 +42,7 @@ class LocalPolicies:
         codec = self.bench.codec
         together = self.bench.grows_answers
         model = self.bench.for_sampling(policy)
-        with packed_weights(model):
+        with packed_weights(model, self.precision):
             yield LocalSampler(model, codec.eos_ids, self.rows, codec.text_of, together=together)
 
     @contextmanager
@@ -70,7 +73,7 @@ class LocalPolicies:
         codec = self.bench.codec
         with ExitStack() as packed:
             for model in {one.model for one in (first, *others)}:
-                packed.enter_context(packed_weights(model))
+                packed.enter_context(packed_weights(model, self.precision))
             yield LocalSampler(
                 first.model, codec.eos_ids, self.rows, codec.text_of, weight=first.weight, others=tuple(others)
             )

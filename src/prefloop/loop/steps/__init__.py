@@ -14,7 +14,7 @@ from prefloop.loop.steps.sample import SAMPLE
 from prefloop.loop.steps.search import SEARCH
 from prefloop.loop.steps.tokens import TOKENS
 from prefloop.loop.steps.train import TRAIN
-from prefloop.loop.steps.work import Resources, StepType, Work, devices_here
+from prefloop.loop.steps.work import Resources, StepType, Work, device_of, devices_here
 
 STEP_TYPES: Mapping[str, StepType] = {
     "prompts": PROMPTS,
@@ -32,4 +32,4 @@ STEP_TYPES: Mapping[str, StepType] = {
     "close": CLOSE,
 }
 
-__all__ = ["STEP_TYPES", "Resources", "StepType", "Work", "devices_here"]
+__all__ = ["STEP_TYPES", "Resources", "StepType", "Work", "device_of", "devices_here"]

@@ -11,6 +11,7 @@ from pydantic import JsonValue
 
 from prefloop.config import (
     LocalSamplerConfig,
+    Precision,
     Recipe,
     ReplaySamplerConfig,
     SampleStep,
@@ -91,8 +92,9 @@ def _answering(work: Work, settings: SampleStep, stack: ExitStack) -> Answering:
             return lambda prompts, _done: (
                 _as_tokens(response, codec) for response in replay.of(prompts, settings.num_samples, work.artifact.step)
             )
-        case LocalSamplerConfig():
-            return _Asking(stack.enter_context(_served_here(work, settings)), work, settings)
+        case LocalSamplerConfig(precision=precision):
+            assert precision != "auto"
+            return _Asking(stack.enter_context(_served_here(work, settings, precision)), work, settings)
         case ServerSamplerConfig() as servers:
             patience = Patience(timeout_s=servers.timeout_s, deadline_s=servers.deadline_s)
             headers = authorization(servers.key, f"{work.artifact.step}.sampler.key")
@@ -107,9 +109,9 @@ def _answering(work: Work, settings: SampleStep, stack: ExitStack) -> Answering:
     return _Asking(stack.enter_context(sampler.serving(work.policy("policy"))), work, settings)
 
 
-def _served_here(work: Work, settings: SampleStep) -> AbstractContextManager[Serving]:
+def _served_here(work: Work, settings: SampleStep, precision: Precision) -> AbstractContextManager[Serving]:
     """The policy, or the mixture, in this process."""
-    local = LocalPolicies(work.resources.bench, work.resources.rows_of(work.artifact.path))
+    local = LocalPolicies(work.resources.bench, work.resources.rows_of(work.artifact.path), precision)
     policies = work.policies("policy")
     if settings.contrast is not None:
         return local.mixing(policies * 2, (settings.gap, 1 - settings.gap))
@@ -228,7 +230,8 @@ def recorded(settings: SampleStep) -> dict[str, JsonValue]:
     """How a step draws tokens, as its responses say it."""
     names = {field.name for field in fields(SamplingSettings)} | {"contrast", "gap"}
     told = settings.model_dump(mode="json", include=names)
-    return {name: told[name] for name in told if name in ALWAYS_SAID or name in settings.said()}
+    rounded = {"precision": "bfloat16"} if settings.samples_in == "bfloat16" else {}
+    return {name: told[name] for name in told if name in ALWAYS_SAID or name in settings.said()} | rounded
 
 
 def instruction_of(settings: SampleStep, index: int) -> dict[str, JsonValue]:

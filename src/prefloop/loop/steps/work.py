@@ -46,12 +46,15 @@ class Resources:
     @cached_property
     def bench(self) -> Workbench:
         """The owner of all loaded models."""
-        if self.machine.threads is not None:
-            torch.set_num_threads(self.machine.threads)
-        device = self.machine.device if self.machine.device != "auto" else devices_here()[0]
-        return Workbench(
-            self.source, ChatCodec.load(self.source.directory, dict(self.chat_template_kwargs)), torch.device(device)
-        )
+        codec = ChatCodec.load(self.source.directory, dict(self.chat_template_kwargs))
+        return Workbench(self.source, codec, device_of(self.machine))
+
+
+def device_of(machine: MachineConfig) -> torch.device:
+    """The device that models are held on, from now on with as many threads as the machine says."""
+    if machine.threads is not None:
+        torch.set_num_threads(machine.threads)
+    return torch.device(devices_here()[0] if machine.device == "auto" else machine.device)
 
 
 def devices_here() -> list[str]:
