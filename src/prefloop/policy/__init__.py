@@ -1,5 +1,6 @@
 """Policies: where models come from, their chat template, what they say about answers, and who owns them."""
 
+from prefloop.policy.added_gradients import added_gradients
 from prefloop.policy.beginning import can_have_gaps, shared_length
 from prefloop.policy.divergence import answer_kls
 from prefloop.policy.encoding import Encoded, EncodingSettings, LossOn, Truncation, encoded
@@ -46,6 +47,7 @@ __all__ = [
     "TreeScores",
     "Truncation",
     "Workbench",
+    "added_gradients",
     "answer_kls",
     "batches_within",
     "can_have_gaps",

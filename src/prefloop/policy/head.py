@@ -204,21 +204,19 @@ class _Again(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_values: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         rows, weights = ctx.saved_tensors[: ctx.num_rows], ctx.saved_tensors[ctx.num_rows :]
-        sums: list[Tensor] = []
+        sums: dict[int, Tensor] = {}
         by_states: list[Tensor] = []
         pieces = _pieces(rows, ctx.size)
         for (states, *others), grads in zip(pieces, grad_values.split(ctx.size), strict=True):
             with torch.enable_grad(), torch.autocast(*ctx.cast):
                 own = states.detach().requires_grad_(True)
                 values = ctx.of(own, *others)
-            of_states, *of_weights = torch.autograd.grad(values, (own, *weights), grads)
+            of_states, *of_weights = torch.autograd.grad(values, (own, *weights), grads, allow_unused=True)
             by_states.append(of_states)
-            if not sums:
-                sums = [precise(of_piece) for of_piece in of_weights]
-            else:
-                for total, of_piece in zip(sums, of_weights, strict=True):
-                    total.add_(of_piece)
-        rounded = (total.to(one.dtype) for total, one in zip(sums, weights, strict=True))
+            for number, of_piece in enumerate(of_weights):
+                if of_piece is not None:  # else it has been added where it stands
+                    sums[number] = sums[number].add_(of_piece) if number in sums else precise(of_piece)
+        rounded = (sums[number].to(one.dtype) if number in sums else None for number, one in enumerate(weights))
         return None, None, None, torch.cat(by_states), *(None,) * (ctx.num_rows - 1), *rounded
 
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import embedding, linear
 from transformers import PreTrainedModel
 
 from prefloop.config import Precision
+from prefloop.policy.added_gradients import gradient_of
 from prefloop.policy.precision import layers_in, replaced_forward
 
 _ROWS = 64
@@ -59,11 +60,17 @@ def multiplying_in(precision: Precision, layer: nn.Linear, *, alone: bool) -> Ab
 
 
 def differentiable_products(model: nn.Module) -> AbstractContextManager[Any]:
-    """The same layers multiply by oneDNN, forward and for the gradient of their input, while this lasts."""
+    """The same layers multiply by oneDNN, forward and for the gradient of their input, while this lasts.
+
+    Gradients of their weights, and of embeddings, can be added up where they stand (`added_gradients`).
+    """
     replaced = ExitStack()
     for layer in _layers(model):
         if _is_float32(layer.weight):
             replaced.enter_context(replaced_forward(layer, partial(_product_of, layer)))
+    for layer in model.modules():
+        if type(layer) is nn.Embedding and _is_float32(layer.weight) and not layer.sparse and layer.max_norm is None:
+            replaced.enter_context(replaced_forward(layer, partial(_rows_of, layer)))
     return replaced
 
 
@@ -106,6 +113,10 @@ def _rounded(layer: nn.Linear, *, alone: bool) -> AbstractContextManager[None]:
     return replaced_forward(layer, partial(linear, weight=weight, bias=layer.bias))
 
 
+def _rows_of(layer: nn.Embedding, ids: Tensor) -> Tensor:
+    return _Rows.apply(ids, layer.weight, layer.padding_idx)
+
+
 def _product_of(layer: nn.Linear, rows: Tensor) -> Tensor:
     return _Product.apply(rows, layer.weight, layer.bias)
 
@@ -125,9 +136,35 @@ class _Product(torch.autograd.Function):
         each = grad.flatten(0, -2)
         return (
             _product(grad, weight.t(), None) if for_rows else None,
-            each.t() @ rows.flatten(0, -2) if for_weight else None,
+            _of_weight(weight, each.t(), rows.flatten(0, -2)) if for_weight else None,
             each.sum(0) if for_bias else None,
         )
+
+
+def _of_weight(weight: Tensor, each: Tensor, rows: Tensor) -> Tensor | None:
+    return gradient_of(weight, lambda: each @ rows, lambda total: total.addmm_(each, rows))
+
+
+class _Rows(torch.autograd.Function):
+    """Rows of an embedding."""
+
+    @staticmethod
+    def forward(ctx: Any, ids: Tensor, weight: Tensor, padding: int | None) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx.save_for_backward(ids, weight)
+        ctx.padding = padding
+        return embedding(ids, weight)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor | None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        ids, weight = ctx.saved_tensors
+        rows, which = grad.flatten(0, -2), ids.flatten()
+        if ctx.padding is not None:
+            rows = rows.masked_fill((which == ctx.padding)[:, None], 0)
+
+        def add_to(total: Tensor) -> Tensor:
+            return total.index_add_(0, which, rows)
+
+        return None, gradient_of(weight, lambda: add_to(torch.zeros_like(weight)), add_to), None
 
 
 _ONEDNN: Any = torch.ops.mkldnn

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from prefloop.errors import CheckFailedError
 from prefloop.objectives import State
-from prefloop.policy import Trainable, passed_tokens, return_freed_memory
+from prefloop.policy import Trainable, added_gradients, passed_tokens, return_freed_memory
 from prefloop.records import seed_for
 from prefloop.training.answers import Flat, Together
 from prefloop.training.columns import picked
@@ -89,7 +89,7 @@ class Engine:
     def _step(self, indices: Sequence[int], learning_rate: float, number: int) -> dict[str, float]:
         before = self.state
         self.optimizer.zero_grad(set_to_none=True)
-        with passed_tokens(self.trainable.model) as passed:
+        with passed_tokens(self.trainable.model) as passed, added_gradients():
             order, losses, logps = self._evaluated(indices, self.loss.of_step(indices, number), learning=number)
         tokens = int(self.processes.total(torch.tensor(passed())))
         parameters = list(self.trainable.parameters().values())
