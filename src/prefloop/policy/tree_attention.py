@@ -4,15 +4,16 @@ Models that ask `AttentionInterface` for their attention take it without being c
 and grouped heads stay the model's own.
 """
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
+from itertools import accumulate
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from transformers import AttentionInterface, PreTrainedModel
@@ -44,16 +45,10 @@ class _Passing:
     forest: Forest
     device: torch.device
     kept: list[tuple[Tensor, Tensor]] | None = None
-    masks: dict[tuple[int, int | None], Tensor] = field(default_factory=dict[tuple[int, int | None], Tensor])
-    paths: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
+    paths: "dict[_Piece, _Path]" = field(default_factory=lambda: {})
+    biases: "dict[tuple[_Piece, int | None], Tensor]" = field(default_factory=lambda: {})
     standings: dict[int | None, Standing] = field(default_factory=dict[int | None, Standing])
     blocks: dict[int | None, BlockMask] = field(default_factory=dict[int | None, BlockMask])
-
-    def path(self, number: int) -> Tensor:
-        """Places of the tokens on the path that ends with a segment."""
-        if number not in self.paths:
-            self.paths[number] = self.forest.path(number).to(self.device)
-        return self.paths[number]
 
     def standing(self, window: int | None) -> Standing:
         """Where every token stands."""
@@ -61,22 +56,35 @@ class _Passing:
             self.standings[window] = self.forest.standing(window).to(self.device)
         return self.standings[window]
 
-    def pieces(self) -> Iterator[tuple[slice, Tensor]]:
-        """Every segment in pieces: where a piece's tokens stand, and the places of all tokens up to its last one."""
-        for number, segment in enumerate(self.forest.segments):
-            for start in range(segment.start, segment.end, PIECE):
-                end = min(start + PIECE, segment.end)
-                yield slice(start, end), self.path(number)[: segment.depth + end - segment.start]
+    @cached_property
+    def pieces(self) -> "list[_Piece]":
+        """Every segment in pieces."""
+        return [
+            _Piece(start, min(start + PIECE, segment.end), number)
+            for number, segment in enumerate(self.forest.segments)
+            for start in range(segment.start, segment.end, PIECE)
+        ]
 
-    def hidden(self, own: slice, path: Tensor, window: int | None) -> Tensor:
-        """What the tokens of a piece do not see of the end of its path; before that, each sees everything."""
+    def path_of(self, piece: "_Piece") -> "_Path":
+        """Where the tokens stand up to the last one of a piece."""
+        if piece not in self.paths:
+            *before, segment = self.forest.passed(piece.segment)
+            self.paths[piece] = _Path.of([*((one.start, one.end) for one in before), (segment.start, piece.end)])
+        return self.paths[piece]
+
+    def bias(self, piece: "_Piece", window: int | None, dtype: torch.dtype) -> Float[Tensor, "asking 1 end"]:
+        """What is added to the scores of a piece with the end of its path; with what is before, nothing is."""
+        path = self.path_of(piece)
         if window is not None and window >= len(path):
             window = None
-        if (own.start, window) not in self.masks:
-            standing, asking = self.standing(window), path[own.start - own.stop :]
-            end = asking if window is None else path
-            self.masks[own.start, window] = ~may_see(standing.at(asking[:, None]), standing.at(end))
-        return self.masks[own.start, window]
+        if (piece, window) not in self.biases:
+            standing, places = self.standing(window), path.places().to(self.device)
+            asking = places[piece.start - piece.end :]
+            end = asking if window is None else places
+            hidden = ~may_see(standing.at(asking[:, None]), standing.at(end))
+            bias = torch.zeros(hidden.shape, dtype=dtype, device=self.device).masked_fill_(hidden, -torch.inf)
+            self.biases[piece, window] = bias[:, None]
+        return self.biases[piece, window]
 
     def block_mask(self, window: int | None) -> BlockMask:
         """What is seen between the blocks of the padded sequence, as FlexAttention takes it.
@@ -86,6 +94,62 @@ class _Passing:
         if window not in self.blocks:
             self.blocks[window] = block_mask(padded(self.standing(window)))
         return self.blocks[window]
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Tokens of a segment that attend at once."""
+
+    start: int
+    end: int
+    """Behind the last one."""
+    segment: int
+
+    @property
+    def own(self) -> slice:
+        """Where they stand."""
+        return slice(self.start, self.end)
+
+
+@dataclass(frozen=True)
+class _Path:
+    """The tokens that lead to one, in parts that stand in a row."""
+
+    parts: tuple[tuple[slice, slice], ...]
+    """Of each part where it stands in the sequence, and where on the path."""
+
+    @classmethod
+    def of(cls, ranges: Sequence[tuple[int, int]]) -> "_Path":
+        """A path through ranges of places; those that follow one another are one part."""
+        merged: list[tuple[int, int]] = []
+        for start, end in ranges:
+            begun = merged.pop()[0] if merged and merged[-1][1] == start else start
+            merged.append((begun, end))
+        ends = list(accumulate(end - start for start, end in merged))
+        parts = ((slice(*one), slice(end - one[1] + one[0], end)) for one, end in zip(merged, ends, strict=True))
+        return cls(tuple(parts))
+
+    def __len__(self) -> int:
+        return self.parts[-1][1].stop
+
+    def places(self) -> Int[Tensor, " path"]:
+        """Of its tokens in the sequence."""
+        return torch.cat([torch.arange(where.start, where.stop) for where, _ in self.parts])
+
+    def seen(self, states: Float[Tensor, "heads tokens width"]) -> Float[Tensor, "heads path width"]:
+        """What belongs to its tokens."""
+        found = [states[:, where] for where, _ in self.parts]
+        return found[0] if len(found) == 1 else torch.cat(found, dim=1)
+
+    def add(
+        self,
+        total: Float[Tensor, "heads tokens width"],
+        shares: Float[Tensor, "heads asking path"],
+        of_each: Float[Tensor, "heads asking width"],
+    ) -> None:
+        """Adds to each of its tokens its shares of what there is of those that ask."""
+        for where, own in self.parts:
+            total[:, where].baddbmm_(shares[:, :, own].mT, of_each)
 
 
 def padded(standing: Standing) -> Standing:
@@ -202,8 +266,9 @@ def _attend(
     query, key, value = _alike(query, key, value)
     if passing.kept is not None:
         passing.kept.append((key[0], value[0]))
-    attend = _by_blocks if _has_kernel(query, value) else _AlongPaths.apply
-    attended: Tensor = attend(query, key, value, rule)
+    attended = (
+        _by_blocks(query, key, value, rule) if _has_kernel(query, value) else _along_paths(query, key, value, rule)
+    )
     return attended.transpose(1, 2), None
 
 
@@ -235,6 +300,10 @@ class _Rule:
     window: int | None
     softcap: float | None
 
+    def scale(self, query: Tensor) -> float:
+        """Of scores."""
+        return query.shape[3] ** -0.5 if self.scaling is None else self.scaling
+
 
 def _by_blocks(query: Tensor, key: Tensor, value: Tensor, rule: _Rule) -> Tensor:
     """Attention of the whole sequence by FlexAttention; what pads it is cut off again."""
@@ -251,6 +320,11 @@ def _by_blocks(query: Tensor, key: Tensor, value: Tensor, rule: _Rule) -> Tensor
     return attended[:, :, : query.shape[2]]
 
 
+def _along_paths(query: Tensor, key: Tensor, value: Tensor, rule: _Rule) -> Tensor:
+    with torch.autocast(query.device.type, enabled=False):
+        return _AlongPaths.apply(query, key, value, rule)
+
+
 class _AlongPaths(torch.autograd.Function):
     """Attention piece by piece, in float32 at least. Queries, keys and values are kept; going backward attends again.
 
@@ -262,62 +336,79 @@ class _AlongPaths(torch.autograd.Function):
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, rule: _Rule) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx.save_for_backward(query, key, value)
         ctx.rule = rule
-        out = query.new_empty(*query.shape[:3], value.shape[3])
-        for own, path in rule.passing.pieces():
-            piece = _Piece.of(query, key, value, own, path, rule)
-            out[0, :, own] = (piece.weights @ piece.values).view(-1, *out[0, 0, own].shape)
-        return out
+        states = _States.of(query, key, value, rule)
+        out = states.queries.new_empty(*states.queries.shape[:3], value.shape[3])
+        for piece in rule.passing.pieces:
+            weights, _ = states.attended(piece, rule)
+            torch.bmm(weights, rule.passing.path_of(piece).seen(states.values), out=_rows(out, piece))
+        return _by_head(out, query.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         query, key, value = ctx.saved_tensors
-        grads = [torch.zeros_like(states, dtype=_at_least_float32(states)) for states in (query, key, value)]
-        for own, path in ctx.rule.passing.pieces():
-            piece = _Piece.of(query, key, value, own, path, ctx.rule)
-            of_out = _grouped(grad_out, own, len(piece.keys))
-            of_weights = of_out @ piece.values.mT
-            of_scores = of_weights.sub_((of_weights * piece.weights).sum(-1, keepdim=True)).mul_(piece.weights)
-            if piece.slope is not None:
-                of_scores *= piece.slope
-            grads[0][0, :, own] = (of_scores @ piece.keys * piece.scaling).view(grads[0][0, :, own].shape)
-            grads[1][0].index_add_(1, path, of_scores.mT @ piece.queries)
-            grads[2][0].index_add_(1, path, piece.weights.mT @ of_out)
-        of_query, of_key, of_value = (grad.to(query.dtype) for grad in grads)
-        return of_query, of_key, of_value, None
+        states, passing = _States.of(query, key, value, ctx.rule), ctx.rule.passing
+        outs, by_query = _by_key(grad_out, key.shape[1]), torch.empty_like(states.queries)
+        by_key, by_value = (torch.zeros_like(one) for one in (states.keys, states.values))
+        for piece in passing.pieces:
+            path, of_out = passing.path_of(piece), _rows(outs, piece)
+            weights, slope = states.attended(piece, ctx.rule)
+            of_weights = of_out @ path.seen(states.values).mT
+            of_scores = of_weights.sub_((of_weights * weights).sum(-1, keepdim=True)).mul_(weights)
+            if slope is not None:
+                of_scores *= slope
+            torch.bmm(of_scores, path.seen(states.keys), out=_rows(by_query, piece))
+            path.add(by_key, of_scores, _rows(states.queries, piece))
+            path.add(by_value, weights, of_out)
+        of_query = _by_head(by_query.mul_(ctx.rule.scale(query)), query.dtype)
+        return of_query, by_key[None].to(key.dtype), by_value[None].to(value.dtype), None
 
 
 @dataclass(frozen=True)
-class _Piece:
-    """What a few tokens of a segment see of their path and take of it; heads that share keys are one."""
+class _States:
+    """What a layer's tokens ask and what they hold; heads that share keys stand together."""
 
-    queries: Float[Tensor, "key_heads asking width"]
+    queries: Float[Tensor, "key_heads tokens sharing width"]
     """Scaled."""
-    keys: Float[Tensor, "key_heads path width"]
-    values: Float[Tensor, "key_heads path value_width"]
-    weights: Float[Tensor, "key_heads asking path"]
-    slope: Float[Tensor, "key_heads asking path"] | None
-    """Of the soft cap, at each score."""
-    scaling: float
+    keys: Float[Tensor, "key_heads tokens width"]
+    values: Float[Tensor, "key_heads tokens value_width"]
 
     @classmethod
-    def of(cls, query: Tensor, key: Tensor, value: Tensor, own: slice, path: Tensor, rule: _Rule) -> "_Piece":
-        """The tokens `own` and their path."""
-        scaling = query.shape[3] ** -0.5 if rule.scaling is None else rule.scaling
-        keys, values = (in_float32(states[0].index_select(1, path)) for states in (key, value))
-        queries = _grouped(query, own, len(keys)) * scaling
-        scores, slope = queries @ keys.mT, None
+    def of(cls, query: Tensor, key: Tensor, value: Tensor, rule: _Rule) -> "_States":
+        """Of a layer, as transformers has them."""
+        queries = _by_key(query, key.shape[1]) * rule.scale(query)
+        return cls(queries.contiguous(), in_float32(key[0]), in_float32(value[0]))
+
+    def attended(self, piece: _Piece, rule: _Rule) -> tuple[Tensor, Tensor | None]:
+        """How much a piece takes of each token of its path, and the slope of the soft cap at each score."""
+        scores = _rows(self.queries, piece) @ rule.passing.path_of(piece).seen(self.keys).mT
+        slope = None
         if rule.softcap is not None:
             capped = torch.tanh(scores / rule.softcap)
             scores, slope = rule.softcap * capped, 1 - capped * capped
-        hidden = rule.passing.hidden(own, path, rule.window)
-        by_head = scores.unflatten(1, (-1, len(hidden)))
-        by_head[..., -hidden.shape[1] :].masked_fill_(hidden, -torch.inf)
-        return cls(queries, keys, values, scores.softmax(-1), slope, scaling)
+        bias = rule.passing.bias(piece, rule.window, scores.dtype)
+        scores.unflatten(1, (len(bias), -1))[..., -bias.shape[2] :].add_(bias)
+        return scores.softmax(-1), slope
 
 
-def _grouped(states: Tensor, own: slice, key_heads: int) -> Tensor:
-    """Of (1, heads, tokens, width) some tokens, as (key_heads, heads that share keys x tokens, width)."""
-    return in_float32(states[0, :, own].reshape(key_heads, -1, states.shape[3]))
+def _rows(
+    states: Float[Tensor, "key_heads tokens sharing width"], piece: _Piece
+) -> Float[Tensor, "key_heads rows width"]:
+    """Those of a piece, a token's heads one behind the other."""
+    return states[:, piece.own].flatten(1, 2)
+
+
+def _by_key(
+    states: Float[Tensor, "1 heads tokens width"], heads: int
+) -> Float[Tensor, "key_heads tokens sharing width"]:
+    """Heads by the keys that they share, behind the tokens."""
+    return in_float32(states[0].unflatten(0, (heads, -1)).transpose(1, 2))
+
+
+def _by_head(
+    states: Float[Tensor, "key_heads tokens sharing width"], dtype: torch.dtype
+) -> Float[Tensor, "1 heads tokens width"]:
+    """As transformers has them."""
+    return states.transpose(0, 1).flatten(1, 2).transpose(0, 1)[None].to(dtype)
 
 
 def in_float32(states: Tensor) -> Tensor:

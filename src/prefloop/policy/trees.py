@@ -112,8 +112,11 @@ class Forest:
 
     def path(self, number: int) -> Int[Tensor, " path"]:
         """Where the tokens stand that lead to the end of a segment."""
-        passed = (self.segments[one] for one in (*self.segments[number].ancestors, number))
-        return torch.cat([torch.arange(one.start, one.end) for one in passed])
+        return torch.cat([torch.arange(one.start, one.end) for one in self.passed(number)])
+
+    def passed(self, number: int) -> list[Segment]:
+        """The segments on the path to the end of one, itself the last."""
+        return [self.segments[one] for one in (*self.segments[number].ancestors, number)]
 
     def standing(self, window: int | None = None) -> Standing:
         """Where every token stands.
