@@ -216,6 +216,35 @@ def test_hidden_states_for_heads_stand_where_heads_read_them() -> None:
     must_be_alike(of_trees, of_rows)
 
 
+@pytest.mark.parametrize("tokens", [1, 3, 4, 8, 11])
+def test_what_is_kept_is_not_computed_again_and_changes_no_number(tokens: int) -> None:
+    """Four at a time: of 11 tokens the last 4 pass once, the 7 before them twice."""
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = (torch.randn(n, 6, generator=generator, dtype=torch.float64) for n in (tokens, 9))
+    targets = torch.arange(tokens) % 9
+    found: dict[bool, list[torch.Tensor]] = {}
+    passed = {False: 0, True: 0}
+    for keep in (False, True):
+        head = nn.Linear(6, 9, bias=False).double()
+        head.weight.data = weight.clone()
+        head.register_forward_hook(
+            lambda _head, given, _made, keep=keep: passed.update({keep: passed[keep] + len(given[0])})
+        )
+        states = hidden.clone().requires_grad_(True)
+        logps = token_logps(head, states, targets, {"at_once": 4, "weights": [head.weight]}, keep=keep)
+        (logps * torch.arange(1, tokens + 1)).sum().backward()
+        assert states.grad is not None
+        assert head.weight.grad is not None
+        found[keep] = [logps.detach(), states.grad, head.weight.grad]
+    assert passed == {False: 2 * tokens, True: 2 * tokens - (tokens % 4 if tokens < 4 else 4)}
+    states, exact = hidden.clone().requires_grad_(True), weight.clone().requires_grad_(True)
+    logps = (states @ exact.T).log_softmax(1)[range(tokens), targets]
+    (logps * torch.arange(1, tokens + 1)).sum().backward()
+    for numbers in found.values():
+        for one, expected in zip(numbers, (logps, states.grad, exact.grad), strict=True):
+            torch.testing.assert_close(one, expected, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("kind", ["weights in bfloat16", "autocast to bfloat16"])
 def test_the_gradient_of_a_head_is_added_up_in_float32(kind: str) -> None:
     """Of 2,000 pieces with gradients of one sign; added up in bfloat16 it would stop growing after some 256."""
@@ -228,7 +257,7 @@ def test_the_gradient_of_a_head_is_added_up_in_float32(kind: str) -> None:
     head.weight.data = (weight.bfloat16() if in_weights else weight.bfloat16().float()).clone()
     hidden = states.bfloat16() if in_weights else states.bfloat16().float()
     with torch.autocast("cpu", torch.bfloat16, enabled=not in_weights):
-        found = token_logps(head, hidden, targets, {"at_once": 1, "weights": [head.weight]})
+        found = token_logps(head, hidden, targets, {"at_once": 1, "weights": [head.weight]}, keep=True)
     found.sum().backward()
     exact = weight.bfloat16().double().requires_grad_(True)
     (states.bfloat16().double() @ exact.T).log_softmax(1)[:, 0].sum().backward()

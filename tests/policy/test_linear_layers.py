@@ -20,7 +20,8 @@ from transformers import (
 
 from prefloop.config import Precision
 from prefloop.loop.needs import sampling_need
-from prefloop.policy import ModelFacts, Part, model_facts
+from prefloop.policy import ModelFacts, Part, added_gradients, model_facts
+from prefloop.policy.head import HeadOptions, head_of, token_logps
 from prefloop.policy.linear_layers import differentiable_products, packed_weights
 from prefloop.policy.precision import layers_in
 
@@ -83,6 +84,39 @@ def test_gradients_are_those_of_torch(model: PreTrainedModel, trained: bool) -> 
         (one - other).abs().max() <= 1e-5 * other.abs().max() for one, other in zip(found, expected, strict=True)
     )
     assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_gradients_added_where_they_stand_are_those_of_torch(model: PreTrainedModel) -> None:
+    """Two passes; the second adds to the first. No gradient of a weight is left to autograd but those of norms."""
+    model.requires_grad_(True)
+    model.get_input_embeddings().padding_idx = 3
+    passes = [torch.tensor([[1, 2, 3, 2, 210]]), torch.tensor([[7, 2, 5]])]
+
+    def learn() -> dict[str, torch.Tensor]:
+        model.zero_grad()
+        for ids in passes:
+            hidden = model.base_model(input_ids=ids).last_hidden_state[0]
+            weights = [model.get_output_embeddings().weight]
+            how: HeadOptions = {"at_once": 2, "weights": weights}
+            token_logps(head_of(model), hidden[:-1], ids[0, 1:], how, keep=True).sum().backward()
+        return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+
+    expected = learn()
+    handed: list[torch.Tensor | None] = []
+    with differentiable_products(model):
+        assert_same(learn(), expected)
+        for weight in (weight for weight in model.parameters() if weight.dim() == 2):
+            weight.register_hook(handed.append)
+        with added_gradients():
+            assert_same(learn(), expected)
+    assert handed
+    assert all(gradient is None for gradient in handed)
+
+
+def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, gradient in found.items():
+        assert (gradient - expected[name]).abs().max() <= 1e-5 * expected[name].abs().max(), name
 
 
 def test_bfloat16_is_that_of_autocast_and_the_head_stays_float32(model: PreTrainedModel) -> None:

@@ -56,7 +56,7 @@ def head_of(model: PreTrainedModel) -> Head:
 
 
 def token_logps(
-    head: Head, hidden: Float[Tensor, "tokens width"], ids: Int[Tensor, " tokens"], how: HeadOptions
+    head: Head, hidden: Float[Tensor, "tokens width"], ids: Int[Tensor, " tokens"], how: HeadOptions, *, keep: bool
 ) -> Float[Tensor, " tokens"]:
     """Log-probability of each token from the hidden state before it: logit minus logsumexp, in float64.
 
@@ -65,12 +65,14 @@ def token_logps(
         hidden: states from which the tokens are predicted.
         ids: of the tokens.
         how: the head runs.
+        keep: as many logits as stand in memory together stay there until their gradient is taken, which takes their
+            place; only those of the tokens before are computed again. For the last that is asked of a pass.
     """
 
     def logps(states: Tensor, targets: Tensor) -> Tensor:
         return _LogpOfToken.apply(precise(head(states)), targets)
 
-    return _in_pieces(logps, hidden, ids, how=how)
+    return _in_pieces(logps, hidden, ids, how=how, keep=keep)
 
 
 def token_concentration(
@@ -137,10 +139,10 @@ Of = Callable[..., Tensor]
 """From rows of one tensor or several to a value of each row."""
 
 
-def _in_pieces(of: Of, hidden: Tensor, *others: Tensor, how: HeadOptions) -> Tensor:
+def _in_pieces(of: Of, hidden: Tensor, *others: Tensor, how: HeadOptions, keep: bool = False) -> Tensor:
     size = how["at_once"]
     if torch.is_grad_enabled() and how["weights"]:
-        return _Again.apply(of, size, 1 + len(others), hidden, *others, *how["weights"])
+        return _Again.apply(of, size, keep, 1 + len(others), hidden, *others, *how["weights"])
     pieces = _pieces((hidden, *others), size)
     if not torch.is_grad_enabled():
         return torch.cat([of(*piece) for piece in pieces])
@@ -148,7 +150,10 @@ def _in_pieces(of: Of, hidden: Tensor, *others: Tensor, how: HeadOptions) -> Ten
 
 
 def _pieces(rows: Sequence[Tensor], size: int) -> list[tuple[Tensor, ...]]:
-    return list(zip(*(tensor.split(size) for tensor in rows), strict=True))
+    """Some rows at a time, the last as many as are allowed."""
+    count = len(rows[0])
+    sizes = [*([count % size] if count % size or not count else []), *[size] * (count // size)]
+    return list(zip(*(tensor.split(sizes) for tensor in rows), strict=True))
 
 
 class _LogpOfToken(torch.autograd.Function):
@@ -194,30 +199,40 @@ class _Again(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, of: Of, size: int, num_rows: int, *tensors: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(ctx: Any, of: Of, size: int, keep: bool, num_rows: int, *tensors: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         kind = tensors[0].device.type
         ctx.of, ctx.size, ctx.num_rows = of, size, num_rows
         ctx.cast = kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
         ctx.save_for_backward(*tensors)
-        return torch.cat([of(*piece) for piece in _pieces(tensors[:num_rows], size)])
+        *before, last = _pieces(tensors[:num_rows], size)
+        values = [of(*piece) for piece in before]
+        ctx.kept = _Again.computed(ctx, last) if keep else None
+        return torch.cat([*values, ctx.kept[1].detach() if keep else of(*last)])
+
+    @staticmethod
+    def computed(ctx: Any, piece: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """The states of a piece and their values, for a gradient."""
+        states, *others = piece
+        with torch.enable_grad(), torch.autocast(*ctx.cast):
+            own = states.detach().requires_grad_(True)
+            return own, ctx.of(own, *others)
 
     @staticmethod
     def backward(ctx: Any, grad_values: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         rows, weights = ctx.saved_tensors[: ctx.num_rows], ctx.saved_tensors[ctx.num_rows :]
         sums: dict[int, Tensor] = {}
         by_states: list[Tensor] = []
-        pieces = _pieces(rows, ctx.size)
-        for (states, *others), grads in zip(pieces, grad_values.split(ctx.size), strict=True):
-            with torch.enable_grad(), torch.autocast(*ctx.cast):
-                own = states.detach().requires_grad_(True)
-                values = ctx.of(own, *others)
+        for *piece, grads in reversed(_pieces((*rows, grad_values), ctx.size)):
+            own, values = ctx.kept or _Again.computed(ctx, tuple(piece))
+            ctx.kept = None
             of_states, *of_weights = torch.autograd.grad(values, (own, *weights), grads, allow_unused=True)
-            by_states.append(of_states)
+            del values
+            by_states.insert(0, of_states)
             for number, of_piece in enumerate(of_weights):
                 if of_piece is not None:  # else it has been added where it stands
                     sums[number] = sums[number].add_(of_piece) if number in sums else precise(of_piece)
         rounded = (sums[number].to(one.dtype) if number in sums else None for number, one in enumerate(weights))
-        return None, None, None, torch.cat(by_states), *(None,) * (ctx.num_rows - 1), *rounded
+        return *(None,) * 4, torch.cat(by_states), *(None,) * (ctx.num_rows - 1), *rounded
 
 
 def trained_weights(head: nn.Module | None) -> list[Tensor]:

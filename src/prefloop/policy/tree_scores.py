@@ -50,7 +50,7 @@ class TreeScores:
     def token_logps(self) -> Float[Tensor, "rows tokens"]:
         """Log-probability of each answer token, padded on the right; 0 where it is not counted."""
         return self._of_answers(
-            self._head(self._before_answers(), [token for row in self.rows for token in row.answer_ids])
+            self._head(self._before_answers(), [token for row in self.rows for token in row.answer_ids], keep=True)
         )
 
     def logps(self) -> Float[Tensor, " rows"]:
@@ -92,12 +92,12 @@ class TreeScores:
         lengths = [len(self.rows[row].prompt_ids) - 1 for row in rows]
         before = [self._before(row, 1)[:length] for row, length in zip(rows, lengths, strict=True)]
         ids = [token for row in rows for token in self.rows[row].prompt_ids[1:]]
-        found = self._head(torch.cat(before), ids)
+        found = self._head(torch.cat(before), ids, keep=False)
         return torch.stack([one.sum() for one in found.split(lengths)])
 
-    def _head(self, before: Tensor, ids: Sequence[int]) -> Tensor:
+    def _head(self, before: Tensor, ids: Sequence[int], *, keep: bool) -> Tensor:
         targets = torch.tensor(ids, dtype=torch.long, device=self.hidden.device)  # also of no tokens
-        return token_logps(head_of(self.model), self.hidden[before], targets, self._how)
+        return token_logps(head_of(self.model), self.hidden[before], targets, self._how, keep=keep)
 
     def _states(self) -> Tensor:
         return self.hidden[self._before_answers()]
