@@ -206,8 +206,9 @@ class _Again(torch.autograd.Function):
         ctx.save_for_backward(*tensors)
         *before, last = _pieces(tensors[:num_rows], size)
         values = [of(*piece) for piece in before]
-        ctx.kept = _Again.computed(ctx, last) if keep else None
-        return torch.cat([*values, ctx.kept[1].detach() if keep else of(*last)])
+        kept = _Again.computed(ctx, last) if keep else None
+        ctx.kept = kept
+        return torch.cat([*values, of(*last) if kept is None else kept[1].detach()])
 
     @staticmethod
     def computed(ctx: Any, piece: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
@@ -228,7 +229,8 @@ class _Again(torch.autograd.Function):
             of_states, *of_weights = torch.autograd.grad(values, (own, *weights), grads, allow_unused=True)
             del values
             by_states.insert(0, of_states)
-            for number, of_piece in enumerate(of_weights):
+            found: Sequence[Tensor | None] = of_weights
+            for number, of_piece in enumerate(found):
                 if of_piece is not None:  # else it has been added where it stands
                     sums[number] = sums[number].add_(of_piece) if number in sums else precise(of_piece)
         rounded = (sums[number].to(one.dtype) if number in sums else None for number, one in enumerate(weights))

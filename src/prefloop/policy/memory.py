@@ -18,6 +18,7 @@ from prefloop.config import LoraConfig
 from prefloop.policy.beginning import can_have_gaps
 from prefloop.policy.checkpointing import layers_of
 from prefloop.policy.head import tokens_at_once
+from prefloop.policy.lean_layers import is_gated, is_norm
 from prefloop.policy.quantized import BITS
 from prefloop.policy.tree_scores import may_take_trees
 from prefloop.policy.trees import Forest
@@ -79,6 +80,9 @@ class ModelFacts:
     """Its layers can be computed again (gradient checkpointing)."""
     tied: bool = False
     """The head shares the weights of the embedding."""
+    lean_norms: bool = False
+    """Its norms keep what they read alone, and so does a gate (`policy/lean_layers.py`)."""
+    lean_gates: bool = False
     on_cuda: bool = False
     """It passes on a GPU, where more logits stand in memory together."""
 
@@ -185,6 +189,8 @@ def model_facts(directory: Path, lora: LoraConfig | None) -> ModelFacts:
         trees=may_take_trees(model),
         recomputable=bool(layers_of(model)),
         tied=_is_tied(model),
+        lean_norms=any(map(is_norm, model.modules())),
+        lean_gates=any(map(is_gated, model.modules())),
     )
 
 
@@ -282,7 +288,7 @@ def layer_inputs(facts: ModelFacts, batch: BatchShape) -> Part:
 
 def before_the_head(facts: ModelFacts, batch: BatchShape) -> Part:
     """What the last norm and the head read."""
-    last = 1 if facts.lora else 3
+    last = _last_norm(facts)
     return Part(
         "last norm",
         FLOAT * facts.hidden * (last * batch.tokens + 2 * batch.answers),
@@ -307,21 +313,43 @@ def _per_layer(facts: ModelFacts, batch: BatchShape) -> int:
 
 
 def _per_token(facts: ModelFacts) -> int:
-    stream, small = 4 if facts.lora else 6, facts.adapter_width + facts.adapter_options + facts.heads + 2
-    return stream * facts.hidden + 2 * facts.heads * facts.head_dim + 4 * facts.intermediate + small
+    return (
+        _stream(facts) * facts.hidden
+        + 2 * facts.heads * facts.head_dim
+        + _feed_forward(facts) * facts.intermediate
+        + _small(facts)
+    )
+
+
+def _stream(facts: ModelFacts) -> int:
+    return 4 if facts.lora or facts.lean_norms else 6
+
+
+def _feed_forward(facts: ModelFacts) -> int:
+    return 3 if facts.lean_gates else 4
+
+
+def _small(facts: ModelFacts) -> int:
+    return facts.adapter_width + facts.adapter_options + facts.heads + 2
+
+
+def _last_norm(facts: ModelFacts) -> int:
+    if facts.lora:
+        return 1
+    return 2 if facts.lean_norms else 3
 
 
 def activations(facts: ModelFacts, batch: BatchShape) -> Part:
     """What autograd keeps of a micro-batch until its gradient is taken.
 
     Of each token and layer: the residual stream before attention and before the feed-forward part and both as the
-    layers read them (4 x hidden; without LoRA also as they were before the norm's weight, 2 x hidden more), queries
-    and attention output, four values a feed-forward channel, the adapters' inner values, and a few a head. Of each
+    layers read them (4 x hidden; without LoRA also as they were before the norm's weight, 2 x hidden more, unless norms
+    are lean), queries and attention output, four values a feed-forward channel (three of a lean gate: both inputs and
+    what comes out), the adapters' inner values, and a few a head. Of each
     row: keys and values repeated for every head, and the mask as numbers. Behind the last layer: its norm.
     """
     attention = facts.heads * facts.head_dim
-    stream, last = (4, 1) if facts.lora else (6, 3)
-    small = facts.adapter_width + facts.adapter_options + facts.heads + 2
+    stream, last, feed_forward = _stream(facts), _last_norm(facts), _feed_forward(facts)
     per_token = _per_token(facts)
     predicted = f" + 2 x {batch.answers:,} x {facts.hidden} before the head" if batch.answers else ""
     per_layer = _per_layer(facts, batch)
@@ -329,8 +357,8 @@ def activations(facts: ModelFacts, batch: BatchShape) -> Part:
         "activations",
         FLOAT * (facts.layers * per_layer + last * batch.tokens * facts.hidden + 2 * batch.answers * facts.hidden),
         f"({facts.layers} layers x [{batch.tokens:,} tokens x {per_token:,} values ({stream} x {facts.hidden} hidden "
-        f"+ 2 x {attention} attention + 4 x {facts.intermediate} feed-forward + {small} adapter and norms) "
-        f"+ 2 x {batch.attended:,} x {attention} keys and values + {batch.mask:,} mask] "
+        f"+ 2 x {attention} attention + {feed_forward} x {facts.intermediate} feed-forward + {_small(facts)} adapter "
+        f"and norms) + 2 x {batch.attended:,} x {attention} keys and values + {batch.mask:,} mask] "
         f"+ {batch.tokens:,} x {last} x {facts.hidden} last norm{predicted}) x {FLOAT} bytes",
     )
 

@@ -1,7 +1,7 @@
 """The owner of every loaded model: who needs one asks here, and gives it back."""
 
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,6 +20,7 @@ from prefloop.policy.checkpointing import recomputed_layers
 from prefloop.policy.export import keep_template_settings
 from prefloop.policy.freed_memory import keep_freed_memory, return_freed_memory
 from prefloop.policy.growing import grows_answers
+from prefloop.policy.lean_layers import lean_layers
 from prefloop.policy.linear_layers import differentiable_products
 from prefloop.policy.live import REFERENCE, TRAINED, LiveReference
 from prefloop.policy.model_files import CONVERSATION_FILES
@@ -307,7 +308,10 @@ class Workbench:
 @contextmanager
 def _computing_in(precision: Precision, model: PreTrainedModel) -> Generator[None]:
     """Layers, and those of adapters in them, compute as in training: scores of the same weights are the same."""
-    with layers_in(model, precision), differentiable_products(model) if precision == "float32" else nullcontext():
+    with layers_in(model, precision), ExitStack() as own:
+        if precision == "float32":
+            own.enter_context(differentiable_products(model))
+            own.enter_context(lean_layers(model))
         yield
 
 
