@@ -7,8 +7,9 @@
 
 Each row of `vocabulary` and `answers` is measured in a process of its own: how far one optimiser step on a random model
 lifts the process's peak above what it holds between steps - weights, gradients, moments. `products` multiplies
-matrices of the shapes that the model's layers have, forward and for both gradients, as often as a step does, and sets
-that time beside the step's; then the profiler says where the rest goes.
+matrices of the shapes that the model's layers have, forward and for both gradients, as training does and as often as a
+step has to (the logits that it computes twice count once), and sets that time beside the step's; then the profiler says
+where the rest goes.
 """
 
 import argparse
@@ -29,7 +30,17 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from prefloop.loop.machine import peak_memory, resident_memory
 from prefloop.objectives import find_objective
-from prefloop.policy import ChatCodec, PolicyFiles, TokenRow, Trainable, Workbench, resolve_model, return_freed_memory
+from prefloop.policy import (
+    ChatCodec,
+    PolicyFiles,
+    TokenRow,
+    Trainable,
+    Workbench,
+    added_gradients,
+    resolve_model,
+    return_freed_memory,
+)
+from prefloop.policy.linear_layers import differentiable_products
 from prefloop.training import Budget, Engine, Layout, LossOfPlan, TokenExample, data_columns, frozen_scores
 from prefloop.training.columns import column
 
@@ -208,8 +219,7 @@ def products_curve(options: argparse.Namespace) -> Iterator[str]:
         alone, operations = 0.0, 0.0
         for name, out, width, count in matrices(engine.trainable.model):
             rows = answer_tokens // sum(passes) if name == "head" else tokens
-            # the head's logits are computed again going backward
-            times = (4 if name == "head" else 3) * sum(passes) * count
+            times = 3 * sum(passes) * count
             one = seconds_of_product(rows, width, out)
             alone += one * times
             operations += 2 * rows * width * out * times
@@ -242,17 +252,18 @@ def matrices(model: Any) -> Iterator[tuple[str, int, int, int]]:
 
 def seconds_of_product(rows: int, width: int, out: int) -> float:
     """Mean over a layer's three products: forward, by its input and by its weights."""
-    states, weights, slopes = torch.randn(rows, width), torch.randn(out, width), torch.randn(rows, out)
-    return (
-        sum(timed(lambda of=of: of[0] @ of[1]) for of in ((states, weights.T), (slopes, weights), (slopes.T, states)))
-        / 3
-    )
+    layer, states = torch.nn.Linear(width, out, bias=False), torch.randn(rows, width, requires_grad=True)
+    layer.weight.grad, slopes = torch.zeros_like(layer.weight), torch.randn(rows, out)
+    with differentiable_products(layer), added_gradients():
+        return timed(lambda: layer(states).backward(slopes)) / 3
 
 
 def square_rate() -> float:
-    """GFLOPS of a large square product."""
-    one, other = torch.randn(2048, 2048), torch.randn(2048, 2048)
-    return 2 * 2048**3 / timed(lambda: one @ other) / 1e9
+    """GFLOPS of a large square product, by whichever library is faster."""
+    one, other = torch.randn(2048, 2048), torch.nn.Linear(2048, 2048, bias=False)
+    with torch.no_grad(), differentiable_products(other):
+        seconds = min(timed(lambda: one @ one), timed(lambda: other(one)))
+    return 2 * 2048**3 / seconds / 1e9
 
 
 def timed(work: Callable[[], object]) -> float:

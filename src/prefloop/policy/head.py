@@ -1,7 +1,7 @@
 """The language-model head on the tokens that are asked for, a few at a time: the logits never stand in memory whole."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -229,8 +229,7 @@ class _Again(torch.autograd.Function):
             of_states, *of_weights = torch.autograd.grad(values, (own, *weights), grads, allow_unused=True)
             del values
             by_states.insert(0, of_states)
-            found: Sequence[Tensor | None] = of_weights
-            for number, of_piece in enumerate(found):
+            for number, of_piece in enumerate(cast("list[Tensor | None]", of_weights)):
                 if of_piece is not None:  # else it has been added where it stands
                     sums[number] = sums[number].add_(of_piece) if number in sums else precise(of_piece)
         rounded = (sums[number].to(one.dtype) if number in sums else None for number, one in enumerate(weights))
