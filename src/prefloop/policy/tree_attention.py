@@ -7,7 +7,7 @@ and grouped heads stay the model's own.
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from itertools import accumulate
 from typing import Any
@@ -24,7 +24,7 @@ NAME = "prefloop_trees"
 BY_BLOCKS = frozenset({"cuda"})
 """Devices that attend to the whole sequence at once, by FlexAttention (arXiv:2412.05496); others segment by segment."""
 PIECE = 128
-"""Tokens of a segment that attend at once there, so that their scores stay few however long it is."""
+"""Tokens that attend at once there, so that their scores stay few however long a segment is."""
 BLOCK = 128
 """Tokens a side of FlexAttention's blocks. Sequences are padded to whole ones; shorter ones have another kernel."""
 BEHIND = 2048
@@ -58,12 +58,18 @@ class _Passing:
 
     @cached_property
     def pieces(self) -> "list[_Piece]":
-        """Every segment in pieces."""
-        return [
-            _Piece(start, min(start + PIECE, segment.end), number)
-            for number, segment in enumerate(self.forest.segments)
-            for start in range(segment.start, segment.end, PIECE)
-        ]
+        """All tokens in pieces: parts of a segment, or short segments that grow side by side from the same one."""
+        found: list[_Piece] = []
+        for number, segment in enumerate(self.forest.segments):
+            last = found[-1] if found else None
+            beside = last is not None and segment.ancestors == self.forest.segments[last.segment].ancestors
+            if last is not None and beside and last.whole and segment.end - last.start <= PIECE:
+                found[-1] = replace(last, end=segment.end)
+                continue
+            whole = segment.length <= PIECE
+            for start in range(segment.start, segment.end, PIECE):
+                found.append(_Piece(start, min(start + PIECE, segment.end), number, whole))
+        return found
 
     def path_of(self, piece: "_Piece") -> "_Path":
         """Where the tokens stand up to the last one of a piece."""
@@ -98,12 +104,15 @@ class _Passing:
 
 @dataclass(frozen=True)
 class _Piece:
-    """Tokens of a segment that attend at once."""
+    """Tokens of a segment, or of several side by side, that attend at once."""
 
     start: int
     end: int
     """Behind the last one."""
     segment: int
+    """Its first one."""
+    whole: bool
+    """Nothing of it is in another piece."""
 
     @property
     def own(self) -> slice:
