@@ -100,25 +100,21 @@ def _drawn(chances: Mapping[str, float], random_numbers: random.Random) -> str:
     return random_numbers.choices([*chances], [*chances.values()])[0]
 
 
-def log_odds(text: str, opinions: Mapping[str, float] = OPINIONS) -> float:
+def log_odds(text: str) -> float:
     """Log-odds, in nats, that a review is positive, of a text or its beginning, under the grammar.
 
     An opinion word counts with the `not` and the degree word right before it; what is no opinion counts nothing.
-
-    Args:
-        text: of the review.
-        opinions: what words are worth to somebody who reads them in another way.
     """
     words = text.split()
     total = 0.0
     for place, word in enumerate(words):
-        if word not in opinions:
+        if word not in OPINIONS:
             continue
         degree = words[place - 1] if place and words[place - 1] in AGREES else ""
         before = place - 1 - bool(degree)
         flipped = before >= 0 and words[before] == "not"
         agrees = AGREES[degree]
-        total += opinions[word] * (-1 if flipped else 1) * math.log(agrees / (1 - agrees))
+        total += OPINIONS[word] * (-1 if flipped else 1) * math.log(agrees / (1 - agrees))
     return total
 
 
