@@ -21,6 +21,7 @@ from transformers import (
 from prefloop.config import Precision
 from prefloop.loop.needs import sampling_need
 from prefloop.policy import ModelFacts, Part, added_gradients, model_facts
+from prefloop.policy.checkpointing import recomputed_layers
 from prefloop.policy.head import HeadOptions, head_of, token_logps
 from prefloop.policy.linear_layers import differentiable_products, packed_weights
 from prefloop.policy.precision import layers_in
@@ -109,6 +110,8 @@ def test_gradients_added_where_they_stand_are_those_of_torch(model: PreTrainedMo
             weight.register_hook(handed.append)
         with added_gradients():
             assert_same(learn(), expected)
+            with recomputed_layers(model):
+                assert_same(learn(), expected)
     assert handed
     assert all(gradient is None for gradient in handed)
 

@@ -130,20 +130,22 @@ def answers_that_can_be(max_new_tokens: int) -> list[tuple[int, ...]]:
     return ended + list(product(words, repeat=max_new_tokens))
 
 
+CUT_NOTHING: list[dict[str, float]] = [{}, {"temperature": 0.6}, {"repetition_penalty": 2.5}]
+CUT: list[dict[str, float]] = [
+    {"temperature": 1.5, "top_p": 0.8},
+    {"temperature": 2.5, "top_p": 0.7},
+    {"temperature": 2.0, "top_k": 2},
+    {"temperature": 2.0, "min_p": 0.12},
+    {"temperature": 1.8, "top_k": 4, "top_p": 0.9, "min_p": 0.15, "repetition_penalty": 1.4},
+]
+"""Settings by which some tokens have no chance. With layers in bfloat16 it may turn on rounding which, and that depends
+on the rows that pass together."""
+
+
 @pytest.mark.long
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
-    "others",
-    [
-        {},
-        {"temperature": 0.6},
-        {"temperature": 1.5, "top_p": 0.8},
-        {"temperature": 2.5, "top_p": 0.7},
-        {"temperature": 2.0, "top_k": 2},
-        {"temperature": 2.0, "min_p": 0.12},
-        {"repetition_penalty": 2.5},
-        {"temperature": 1.8, "top_k": 4, "top_p": 0.9, "min_p": 0.15, "repetition_penalty": 1.4},
-    ],
+    ("others", "precision"),
+    [(one, "float32") for one in (*CUT_NOTHING, *CUT)] + [(one, "bfloat16") for one in CUT_NOTHING],
 )
 def test_draws_have_the_exact_probabilities(others: dict[str, float], precision: Precision) -> None:
     """20,000 draws against all 85 answers that can be. 1e-4: one run in 10,000 would fail, and seeds are fixed."""

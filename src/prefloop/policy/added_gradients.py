@@ -30,11 +30,11 @@ def gradient_of(weight: Tensor, made: Callable[[], Tensor], add_to: Callable[[Te
     """The gradient of a weight for autograd, or None where it has been added already.
 
     Args:
-        weight: a leaf.
+        weight: the leaf itself, no detached one.
         made: makes the gradient.
         add_to: adds it to another one, in place.
     """
-    if not _ADDING.get():
+    if not (_ADDING.get() and weight.is_leaf):
         return made()
     if weight.grad is None:
         weight.grad = made()

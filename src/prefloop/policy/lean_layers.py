@@ -92,7 +92,7 @@ class _Norm(torch.autograd.Function):
         normed = states * inverse
         for_weight = (grad * normed).flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
         weighted = grad * weight
-        along = torch.linalg.vecdot(weighted, normed)[..., None] / states.shape[-1]
+        along = (weighted * normed).mean(-1, keepdim=True)
         return weighted.sub_(normed.mul_(along)).mul_(inverse), for_weight, None
 
 

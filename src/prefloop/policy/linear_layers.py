@@ -126,12 +126,13 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx.save_for_backward(rows, weight)
+        ctx.save_for_backward(rows)
+        ctx.weight = weight  # the leaf itself: what is saved comes back detached where layers are computed again
         return _product(rows, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        rows, weight = ctx.saved_tensors
+        (rows,), weight = ctx.saved_tensors, ctx.weight
         for_rows, for_weight, for_bias = ctx.needs_input_grad
         each = grad.flatten(0, -2)
         return (
@@ -150,13 +151,13 @@ class _Rows(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, ids: Tensor, weight: Tensor, padding: int | None) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx.save_for_backward(ids, weight)
-        ctx.padding = padding
+        ctx.save_for_backward(ids)
+        ctx.weight, ctx.padding = weight, padding
         return embedding(ids, weight)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor | None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        ids, weight = ctx.saved_tensors
+        (ids,), weight = ctx.saved_tensors, ctx.weight
         rows, which = grad.flatten(0, -2), ids.flatten()
         if ctx.padding is not None:
             rows = rows.masked_fill((which == ctx.padding)[:, None], 0)

@@ -297,13 +297,16 @@ def before_the_head(facts: ModelFacts, batch: BatchShape) -> Part:
 
 
 def recomputed_layer(facts: ModelFacts, batch: BatchShape) -> Part:
-    """A layer that is computed again: what autograd keeps of it, and gradients of its stream and its feed-forward."""
-    kept, gradients_inside = _per_layer(facts, batch), facts.hidden + 2 * facts.intermediate
+    """A layer that is computed again: what autograd keeps of it, and gradients of its stream and its feed-forward.
+
+    Of a feed-forward channel six values in all: a lean gate keeps one less, and computes it again.
+    """
+    kept, feed_forward = _per_layer(facts, batch), 6 - _feed_forward(facts)
     return Part(
         "layer that is computed again",
-        FLOAT * (kept + batch.tokens * gradients_inside),
-        f"({kept:,} values + {batch.tokens:,} tokens x ({facts.hidden} hidden + 2 x {facts.intermediate} feed-forward) "
-        f"of gradients) x {FLOAT} bytes",
+        FLOAT * (kept + batch.tokens * (facts.hidden + feed_forward * facts.intermediate)),
+        f"({kept:,} values + {batch.tokens:,} tokens x ({facts.hidden} hidden + {feed_forward} x {facts.intermediate} "
+        f"feed-forward) of gradients) x {FLOAT} bytes",
     )
 
 
