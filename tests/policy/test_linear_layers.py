@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import Linear as AdaptedLinear
 from torch import nn
+from torch.nn.functional import linear
 from transformers import (
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
@@ -20,10 +23,10 @@ from transformers import (
 
 from prefloop.config import Precision
 from prefloop.loop.needs import sampling_need
-from prefloop.policy import ModelFacts, Part, added_gradients, model_facts
+from prefloop.policy import ModelFacts, Part, added_gradients, linear_layers, model_facts
 from prefloop.policy.checkpointing import recomputed_layers
 from prefloop.policy.head import HeadOptions, head_of, token_logps
-from prefloop.policy.linear_layers import differentiable_products, packed_weights
+from prefloop.policy.linear_layers import _AdaptedProduct, differentiable_products, packed_weights
 from prefloop.policy.precision import layers_in
 
 SMALL: dict[str, Any] = {
@@ -85,6 +88,68 @@ def test_gradients_are_those_of_torch(model: PreTrainedModel, trained: bool) -> 
         (one - other).abs().max() <= 1e-5 * other.abs().max() for one, other in zip(found, expected, strict=True)
     )
     assert not any("forward" in vars(module) for module in model.modules())
+
+
+ADAPTERS: dict[str, tuple[dict[str, Any], bool]] = {
+    "plain": ({}, True),
+    "rank-stabilised": ({"use_rslora": True}, True),
+    "DoRA": ({"use_dora": True}, False),
+    "dropout": ({"lora_dropout": 0.5}, False),
+}
+
+
+@pytest.mark.parametrize("settings", ADAPTERS)
+def test_an_adapters_products_are_added_to_those_of_its_layer(model: PreTrainedModel, settings: str) -> None:
+    """Gradients are peft's, also where layers are computed again; what is no plain LoRA stays peft's own to the bit
+    but for the products."""
+    how, plain = ADAPTERS[settings]
+    targets: Any = {"target_modules": "all-linear", "task_type": "CAUSAL_LM"}
+    adapted = get_peft_model(model, LoraConfig(r=4, lora_alpha=6, **targets, **how))
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(parameter, std=0.1)  # peft begins with zeros, which would hide the gradients of the others
+    ids = torch.arange(18).reshape(2, 9)
+
+    def learn() -> dict[str, torch.Tensor]:
+        adapted.zero_grad()
+        torch.manual_seed(3)  # of dropout
+        adapted(input_ids=ids).logits.square().sum().backward()
+        return {name: one.grad.clone() for name, one in adapted.named_parameters() if one.grad is not None}
+
+    adapted.train()
+    expected = learn()
+    with pytest.MonkeyPatch.context() as patched, differentiable_products(adapted):
+        assert_same(learn(), expected)
+        with recomputed_layers(adapted.get_base_model()):
+            assert_same(learn(), expected)
+        with adapted.disable_adapter(), torch.no_grad():
+            off = adapted(input_ids=ids).logits
+        used: list[str] = []
+        original = AdaptedLinear.forward
+        patched.setattr(AdaptedLinear, "forward", lambda *given: used.append("peft's") or original(*given))
+        learn()
+    assert bool(used) == (not plain)
+    assert (off - model(input_ids=ids).logits).abs().max() > 0.1
+    with adapted.disable_adapter():
+        assert (off - adapted(input_ids=ids).logits).abs().max() <= WITHIN * off.abs().max()
+    assert not any("forward" in vars(module) for module in adapted.modules())
+
+
+def test_an_adapters_gradients_are_exact_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the formula itself, by finite differences; oneDNN has no float64."""
+    monkeypatch.setattr(linear_layers, "_product", linear)
+    numbers = torch.Generator().manual_seed(1)
+    rows, weight, bias, inner, outer = (
+        torch.randn(*shape, dtype=torch.float64, generator=numbers)
+        for shape in ((2, 3, 5), (7, 5), (7,), (2, 5), (7, 2))
+    )
+    trained = [one.requires_grad_() for one in (rows, inner, outer)]
+    assert torch.autograd.gradcheck(
+        lambda rows, inner, outer: _AdaptedProduct.apply(rows, weight, bias, inner, outer, 1.5), trained
+    )
+    expected = linear(rows, weight, bias) + 1.5 * linear(linear(rows, inner), outer)
+    found = _AdaptedProduct.apply(rows, weight, bias, inner, outer, 1.5)
+    assert torch.allclose(found, expected, rtol=1e-13, atol=1e-13)
 
 
 def test_gradients_added_where_they_stand_are_those_of_torch(model: PreTrainedModel) -> None:

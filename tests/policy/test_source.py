@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
+from huggingface_hub.constants import is_offline_mode
 
 from prefloop.errors import ModelError
 from prefloop.policy import source
@@ -265,8 +266,8 @@ def test_a_hub_that_cannot_be_reached_is_said(monkeypatch: pytest.MonkeyPatch) -
 def test_only_what_transformers_loads_is_downloaded(monkeypatch: pytest.MonkeyPatch, model: Path) -> None:
     wanted: list[list[str]] = []
 
-    def fake_download(repository: str, *, revision: str, allow_patterns: list[str]) -> str:
-        assert (repository, revision) == ("org/name", "v3")
+    def fake_download(repository: str, *, revision: str, allow_patterns: list[str], local_files_only: bool) -> str:
+        assert (repository, revision, local_files_only) == ("org/name", "v3", is_offline_mode())
         wanted.append(allow_patterns)
         return str(model)
 

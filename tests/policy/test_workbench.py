@@ -58,13 +58,15 @@ def test_the_base_is_loaded_once_in_float32_frozen_and_without_dropout(bench: Wo
 
 
 def test_a_fresh_adapter_changes_nothing_yet(bench: Workbench, start: PolicyFiles) -> None:
-    before = logits(bench.base(start.directory))
+    with bench.for_scoring(start) as model:
+        before = logits(model)
     with bench.for_training(start, LORA, seed=0) as trainable:
         assert torch.equal(logits(trainable.model), before)
 
 
 def test_with_the_adapter_off_the_model_is_its_base(bench: Workbench, start: PolicyFiles) -> None:
-    before = logits(bench.base(start.directory))
+    with bench.for_scoring(start) as model:
+        before = logits(model)
     with bench.for_training(start, LORA, seed=0) as trainable:
         disturb(trainable.parameters(), 0)
         assert not torch.allclose(logits(trainable.model), before, atol=1e-2)
@@ -186,7 +188,8 @@ def test_full_training_has_weights_of_its_own(bench: Workbench, start: PolicyFil
         trainable.save(tmp_path)
         trained = logits(trainable.model)
     assert same(weights(bench.base(start.directory)), before)
-    assert torch.equal(logits(bench.for_sampling(PolicyFiles("full", tmp_path))), trained)
+    with bench.for_scoring(PolicyFiles("full", tmp_path)) as model:
+        assert torch.equal(logits(model), trained)
 
 
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])

@@ -16,6 +16,7 @@ from prefloop.errors import ModelError
 from prefloop.judging.protocol import Ask, Verdict
 from prefloop.judging.sequence_scores import SequenceScorer
 from prefloop.policy import ChatCodec, ModelDescription, describe_model, resolve_model
+from prefloop.policy.capped_attention import attention_of
 from prefloop.policy.model_files import MODEL_FILES
 from prefloop.records import Message, Prompt
 
@@ -123,7 +124,12 @@ def load_reward_model(directory: Path, dtype: torch.dtype, device: torch.device)
     """
     model: PreTrainedModel
     model, found = AutoModelForSequenceClassification.from_pretrained(
-        directory, dtype=dtype, local_files_only=True, trust_remote_code=False, output_loading_info=True
+        directory,
+        dtype=dtype,
+        local_files_only=True,
+        trust_remote_code=False,
+        attn_implementation=attention_of(directory),
+        output_loading_info=True,
     )
     if missing := sorted(found["missing_keys"]):
         raise ModelError(

@@ -11,6 +11,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from prefloop.errors import DataError
+from prefloop.policy.capped_attention import attention_of
 from prefloop.policy.source import ModelSource, resolve_model
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -112,7 +113,12 @@ def whole_policy(spec: str) -> WholePolicy:
 
 
 def _base(source: ModelSource) -> Any:
-    return AutoModelForCausalLM.from_pretrained(source.directory, dtype=torch.float32, local_files_only=True).eval()
+    return AutoModelForCausalLM.from_pretrained(
+        source.directory,
+        dtype=torch.float32,
+        local_files_only=True,
+        attn_implementation=attention_of(source.directory),
+    ).eval()
 
 
 def _with_adapter(source: ModelSource, adapter: Path) -> Any:

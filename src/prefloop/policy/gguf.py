@@ -26,7 +26,7 @@ from prefloop.errors import ModelError
 from prefloop.policy.model_cache import BuiltModel, built_once
 from prefloop.records import file_digest
 
-CONVERTER_VERSION = 1
+CONVERTER_VERSION = 2
 """Part of the cache's key: raise it when the same file must give another directory."""
 
 _GPT2 = Sequence([ByteLevel(add_prefix_space=False, use_regex=True)])
@@ -185,6 +185,8 @@ def _describe(file: Path, out: Path) -> None:
 def _save_tokenizer(file: Path, header: _Header, out: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     _set_pre_tokenizer(tokenizer, file, header)
+    if header.stop_ids:
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(header.stop_ids[0])  # transformers 5.17 reads another one
     tokenizer.save_pretrained(out)
 
 

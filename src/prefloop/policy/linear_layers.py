@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from peft.tuners.lora import Linear as AdaptedLinear
 from torch import Tensor, nn
 from torch.nn.functional import embedding, linear
 from transformers import PreTrainedModel
@@ -69,6 +70,9 @@ def differentiable_products(model: nn.Module) -> AbstractContextManager[Any]:
         if _is_float32(layer.weight):
             replaced.enter_context(replaced_forward(layer, partial(_product_of, layer)))
     for layer in model.modules():
+        if type(layer) is AdaptedLinear and _is_frozen_float32(layer.base_layer):
+            replaced.enter_context(replaced_forward(layer, partial(_adapted_product_of, layer)))
+    for layer in model.modules():
         if type(layer) is nn.Embedding and _is_float32(layer.weight) and not layer.sparse and layer.max_norm is None:
             replaced.enter_context(replaced_forward(layer, partial(_rows_of, layer)))
     return replaced
@@ -81,6 +85,10 @@ def _layers(model: nn.Module) -> list[nn.Linear]:
 def _is_float32(weight: Tensor) -> bool:
     """Where oneDNN multiplies; elsewhere weights stay with torch."""
     return weight.dtype == torch.float32 and _on_x86(weight)
+
+
+def _is_frozen_float32(layer: nn.Module) -> bool:
+    return type(layer) is nn.Linear and _is_float32(layer.weight) and not layer.weight.requires_grad
 
 
 def _on_x86(weight: Tensor) -> bool:
@@ -140,6 +148,48 @@ class _Product(torch.autograd.Function):
             _of_weight(weight, each.t(), rows.flatten(0, -2)) if for_weight else None,
             each.sum(0) if for_bias else None,
         )
+
+
+def _adapted_product_of(layer: AdaptedLinear, rows: Tensor) -> Tensor:
+    """By one plain adapter at once; what peft has besides (several, DoRA, dropout, switched off) stays its own."""
+    (name, *others), base = layer.active_adapters or [""], layer.base_layer
+    plain = name in layer.lora_A and name not in layer.lora_variant and type(layer.lora_dropout[name]) is nn.Identity
+    if others or not plain or layer.merged or layer.disable_adapters:
+        return type(layer).forward(layer, rows)
+    inner, outer = layer.lora_A[name].weight, layer.lora_B[name].weight
+    return _AdaptedProduct.apply(rows, base.weight, base.bias, inner, outer, layer.scaling[name])
+
+
+class _AdaptedProduct(torch.autograd.Function):
+    """rows @ weight.T + bias + scale * rows @ inner.T @ outer.T: LoRA (arXiv:2106.09685, eq. 3) with weight frozen.
+
+    The adapter's products are added where the layer's own stand, forward and back: as operations of their own they are
+    written, scaled and added in passes over memory.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, inner: Tensor, outer: Tensor, scale: float
+    ) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        within = _product(rows, inner, None)
+        ctx.save_for_backward(rows, within, weight, inner, outer)
+        ctx.scale = scale
+        result = _product(rows, weight, bias)
+        result.flatten(0, -2).addmm_(within.flatten(0, -2), outer.t(), alpha=scale)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None, Tensor, Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        rows, within, weight, inner, outer = ctx.saved_tensors
+        each = grad.flatten(0, -2)
+        for_within = (each @ outer).mul_(ctx.scale)
+        for_rows = None
+        if ctx.needs_input_grad[0]:
+            for_rows = _product(grad, weight.t(), None)
+            for_rows.flatten(0, -2).addmm_(for_within, inner)
+        for_inner = for_within.t() @ rows.flatten(0, -2)
+        for_outer = (each.t() @ within.flatten(0, -2)).mul_(ctx.scale)
+        return for_rows, None, None, for_inner, for_outer, None
 
 
 def _of_weight(weight: Tensor, each: Tensor, rows: Tensor) -> Tensor | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
+from huggingface_hub.constants import is_offline_mode
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -170,7 +171,12 @@ def _builtin(spec: str) -> _Builtin:
 def _snapshot(spec: str, hub: re.Match[str], files: Sequence[str]) -> Path:
     """The local copy of a repository's files at the commit that the revision means now."""
     try:
-        found = snapshot_download(hub["repository"], revision=hub["revision"] or "main", allow_patterns=list(files))
+        found = snapshot_download(
+            hub["repository"],
+            revision=hub["revision"] or "main",
+            allow_patterns=list(files),
+            local_files_only=is_offline_mode(),  # huggingface_hub 1 asks the Hub about a commit even then
+        )
     except (HTTPError, OSError, ValueError) as error:
         raise ModelError(f"{spec}: {_why(error, hub)}") from error
     return Path(found)

@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from prefloop.config import LoraConfig, Precision
 from prefloop.errors import ModelError
+from prefloop.policy.capped_attention import attention_of
 from prefloop.policy.checkpointing import recomputed_layers
 from prefloop.policy.export import keep_template_settings
 from prefloop.policy.freed_memory import keep_freed_memory, return_freed_memory
@@ -299,6 +300,7 @@ class Workbench:
             directory,
             dtype=torch.float32,
             local_files_only=True,
+            attn_implementation=attention_of(directory),
             device_map={"": self.device},
             quantization_config=None if nf4 is None else quantization(nf4),
         )
