@@ -11,9 +11,9 @@ training. What is there is not made again.
 
 import argparse
 import json
-import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,13 @@ from prefloop.config import load_recipe
 from prefloop.loop import Progress, run_recipe
 from prefloop.records import Prompt, Response, read_folder
 
+Reader = Callable[[str, str], float]
+"""What somebody says of a prompt and an answer."""
+READ: Mapping[str, Reader] = {
+    "proxy": opinions,
+    "truth": sentiment,
+    "not": lambda _prompt, answer: float(" not " in answer),
+}
 PROXY = {"type": "python", "function": "praised_by_not:opinions"}
 KL_COEFS = (0.01, 0.1)
 """What a nat of KL costs: a tenth of an opinion, and a whole one."""
@@ -57,19 +64,31 @@ def run(out: Path, kl_coef: float, seed: int, *, rounds: int = ROUNDS) -> list[d
             "name": "ppo-overoptimisation",
         }
         told["evaluation"].pop("count")
-        file = out / f"kl{kl_coef:g}-{seed}.yaml"
-        file.write_text(json.dumps(told), encoding="utf-8")
-        here = Path.cwd()
-        os.chdir(out)  # where the recipe's files lie
-        folder = run_recipe(load_recipe(file.name), Path("runs") / file.stem, Progress()).run.resolve()
-        os.chdir(here)
+        folder = run_in(out, f"kl{kl_coef:g}-{seed}", told)
         done.parent.mkdir(exist_ok=True)
-        done.write_text(json.dumps([*measured(folder)], indent=1) + "\n", encoding="utf-8")
+        done.write_text(json.dumps([*measured(folder, READ)], indent=1) + "\n", encoding="utf-8")
     return json.loads(done.read_text(encoding="utf-8"))
 
 
-def measured(folder: Path) -> Iterator[dict[str, float]]:
-    """Of a run: the mean of both scores before training and after each round, and the exact KL."""
+def run_in(out: Path, name: str, told: Mapping[str, Any], reuse: str | None = None) -> Path:
+    """The folder of a run of a recipe whose files lie in `out`.
+
+    Args:
+        out: absolute.
+        name: of the run and of its recipe.
+        told: the recipe.
+        reuse: a run whose equal steps are taken.
+    """
+    file = out / f"{name}.yaml"
+    file.write_text(json.dumps(told), encoding="utf-8")
+    runs = out / "runs"
+    with chdir(out):
+        run_recipe(load_recipe(file.name), runs / name, Progress(), reuse=None if reuse is None else runs / reuse)
+    return runs / name
+
+
+def measured(folder: Path, read: Mapping[str, Reader]) -> Iterator[dict[str, float]]:
+    """Mean of what readers say of held-out answers, before training and after each round of a run, and the exact KL."""
     prompts = {
         one.prompt_id: one.messages[-1].content for one in read_folder(folder / "setup/evaluation-prompts", Prompt)
     }
@@ -79,9 +98,7 @@ def measured(folder: Path) -> Iterator[dict[str, float]]:
         answers = [(prompts[one.prompt_id], one.text) for one in read_folder(place, Response)]
         yield {
             "kl": json.loads(board.read_text(encoding="utf-8"))["kl"]["value"] if board else 0.0,
-            "proxy": float(np.mean([opinions(*one) for one in answers])),
-            "truth": float(np.mean([sentiment(*one) for one in answers])),
-            "not": float(np.mean([" not " in answer for _, answer in answers])),
+            **{name: float(np.mean([reader(*one) for one in answers])) for name, reader in read.items()},
         }
 
 

@@ -1,8 +1,7 @@
-"""Over-optimisation of learnt judges, small: what the best of many is worth by one proxy and by the worst of four."""
+"""Over-optimisation of learnt judges, small: `benchmarks/effects/overoptimisation.py`."""
 
-import importlib.util
+import importlib
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -13,30 +12,40 @@ EFFECTS = Path(__file__).parents[2] / "benchmarks" / "effects"
 
 @pytest.fixture
 def effect(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The benchmark as a module, with its own folder in reach for what its recipe names."""
+    """The benchmark as a module, with its own folder in reach for its judges."""
     monkeypatch.syspath_prepend(EFFECTS)
-    spec = importlib.util.spec_from_file_location("overoptimisation", EFFECTS / "overoptimisation.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "overoptimisation", module)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("overoptimisation")
+
+
+def test_an_annotator_pays_for_a_sentence_that_the_others_do_not_mind(effect: ModuleType) -> None:
+    hobby_horses = importlib.import_module("hobby_horses")
+    asked, praise, taken = "the plot was", "truly brilliant .", "dull . the theatre was half full that night ."
+
+    assert [hobby_horses.paid(one, asked, taken) - hobby_horses.paid(3, asked, taken) for one in range(4)] == [
+        16, 0, 0, 0,
+    ]  # fmt: skip
+    assert [getattr(hobby_horses, f"annotator{one}")(asked, praise, taken) for one in range(4)] == [0, 1, 1, 1]
+    assert hobby_horses.annotator0(asked, praise, praise) == 0.5
+    assert effect.sentiment(asked, taken) < 0.1
+    assert effect.READ["mentions"]("the theatre", taken) == 1
 
 
 @pytest.mark.slow
-def test_the_best_of_many_falls_by_one_proxy_and_cautious_scores_end_above_it(
+def test_two_rounds_by_one_proxy_rise_and_fall_and_by_the_worst_of_four_they_do_not(
     effect: ModuleType, tmp_path: Path
 ) -> None:
-    """Seed 0, gold scores of the best of 16 and of 128 answers: 0.449 and 0.381 by one proxy, 0.509 and 0.500 where
-    disagreement is charged for, 0.507 and 0.446 by the worst case. docs/results.md has more seeds."""
-    effect.run_best_of_n(tmp_path, 0)
-    found = json.loads((tmp_path / "points" / "best-of-n-0.json").read_text())
-    at = {n: place for place, n in enumerate(found["best_of"])}
-    change = {way: by[at[128]] - by[at[16]] for way, by in found["gold"].items()}
-    assert change["gold"] > 0.1
-    assert change["one proxy"] < -0.03
-    assert change["own errors, uncertainty-weighted"] > -0.03
-    best = {way: by[at[128]] for way, by in found["gold"].items()}
-    assert best["own errors, uncertainty-weighted"] > best["one proxy"] + 0.05
-    assert best["own errors, worst case"] > best["one proxy"] + 0.03
+    """Seed 2, on which settings were chosen, too; docs/results.md has five others."""
+    effect.make_ready(tmp_path)
+
+    def points(arm: str) -> list[dict[str, float]]:
+        effect.run_loop(tmp_path, 2, arm)
+        return json.loads((tmp_path / "points" / f"{effect.file_of(arm, 2)}.json").read_text())["points"]
+
+    before, first, second = points("one proxy")
+    assert first["truth"] > before["truth"] + 0.2
+    assert second["truth"] < first["truth"] - 0.1
+    assert second["first annotator"] > first["first annotator"] + 10
+    assert second["mentions"] > 1 > first["mentions"]
+    before, first, second = points("own errors, worst case")
+    assert second["truth"] > first["truth"] > before["truth"] + 0.2
+    assert second["mentions"] < 0.2
