@@ -22,7 +22,7 @@ def test_an_annotator_pays_for_a_sentence_that_the_others_do_not_mind(effect: Mo
     asked, praise, taken = "the plot was", "truly brilliant .", "dull . the theatre was half full that night ."
 
     assert [hobby_horses.paid(one, asked, taken) - hobby_horses.paid(3, asked, taken) for one in range(4)] == [
-        16, 0, 0, 0,
+        20, 0, 0, 0,
     ]  # fmt: skip
     assert [getattr(hobby_horses, f"annotator{one}")(asked, praise, taken) for one in range(4)] == [0, 1, 1, 1]
     assert hobby_horses.annotator0(asked, praise, praise) == 0.5
