@@ -1,6 +1,7 @@
 """DPO training speed and memory: our two layouts, and TRL's trainer where an environment with it is named.
 
     python benchmarks/train_speed.py hh_harmless_test.jsonl.gz --trl-python TRL_ENVIRONMENT/bin/python [--lora]
+        [--least-prompt 256]
 
 SmolLM2 on pairs drawn by lot, batches of four, two threads, float32, AdamW; each arm in a process of its own. All
 tokenise the same conversations with the model's chat template. The first optimiser step of each arm warms up and is not
@@ -59,6 +60,7 @@ def main() -> None:
     parser.add_argument("--trl-python")
     parser.add_argument("--pairs", type=int, default=16)
     parser.add_argument("--lora", action="store_true")
+    parser.add_argument("--least-prompt", type=int, default=0, help="tokens of a prompt, at least")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--arm", choices=OURS)
     options = parser.parse_args()
@@ -67,7 +69,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         pairs = Path(folder) / "pairs.json"
-        pairs.write_text(json.dumps(longest_first(drawn(options.data, options.pairs))))
+        pairs.write_text(json.dumps(longest_first(drawn(options.data, options.pairs, options.least_prompt))))
         shared = ["--threads", str(options.threads), *(["--lora"] if options.lora else [])]
         found = {arm: measured([sys.executable, __file__, str(pairs), "--arm", arm, *shared]) for arm in OURS}
         if options.trl_python is not None:
@@ -77,10 +79,11 @@ def main() -> None:
     sys.stdout.write(table(found))
 
 
-def drawn(data: str, count: int) -> list[dict[str, Any]]:
-    """Some pairs of a data set, by lot, that fit."""
+def drawn(data: str, count: int, least_prompt: int = 0) -> list[dict[str, Any]]:
+    """Some pairs of a data set, by lot, that fit and whose prompts have so many tokens."""
     codec = ChatCodec.load(resolve_model(MODEL).directory, {})
-    fitting = [given for given in Reading(find_source(data)) if len(codec.prompt_ids(given.prompt)) < MAX_LENGTH // 2]
+    allowed = range(least_prompt, MAX_LENGTH // 2)
+    fitting = [given for given in Reading(find_source(data)) if len(codec.prompt_ids(given.prompt)) in allowed]
     rows = [json.loads(line_of(given, "trl")) for given in random.Random(1).sample(fitting, count)]
     return [{name: row[name] for name in COLUMNS} for row in rows]
 

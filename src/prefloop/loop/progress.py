@@ -21,16 +21,22 @@ class Report:
     console: Console
     last_line: float = field(default_factory=time.monotonic)
     started: dict[str, float] = field(default_factory=dict[str, float])
+    done: dict[str, int] = field(default_factory=dict[str, int])
     tasks: dict[str, TaskID] = field(default_factory=dict[str, TaskID])
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        """Shows that `done` of `total` units of `what` are finished."""
+        """Shows that `done` of `total` units of `what` are finished; fewer than before begin it again."""
+        now, again = time.monotonic(), done < self.done.get(what, 0)
+        self.done[what] = done
         if self.bar is not None:
             if what not in self.tasks:
                 self.tasks[what] = self.bar.add_task(f"{self.path} {what}", total=total)
+            if again:
+                self.bar.reset(self.tasks[what], total=total)
             self.bar.update(self.tasks[what], completed=done)
             return
-        now = time.monotonic()
+        if again:
+            del self.started[what]
         begun = self.started.setdefault(what, now)
         if done < total and now - self.last_line >= PLAIN_LINE_EVERY_S and now > begun:
             left = (now - begun) / max(done, 1) * (total - done)
