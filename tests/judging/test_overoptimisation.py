@@ -34,12 +34,12 @@ def test_an_annotator_pays_for_a_sentence_that_the_others_do_not_mind(effect: Mo
 def test_two_rounds_by_one_proxy_rise_and_fall_and_by_the_worst_of_four_they_do_not(
     effect: ModuleType, tmp_path: Path
 ) -> None:
-    """Seed 2, on which settings were chosen, too; docs/results.md has five others."""
+    """Truth 0.49, 0.94, 0.77 by one proxy, 0.98 and 1.00 by the worst case; docs/results.md has seven other seeds."""
     effect.make_ready(tmp_path)
 
     def points(arm: str) -> list[dict[str, float]]:
-        effect.run_loop(tmp_path, 2, arm)
-        return json.loads((tmp_path / "points" / f"{effect.file_of(arm, 2)}.json").read_text())["points"]
+        effect.run_loop(tmp_path, 7, arm)
+        return json.loads((tmp_path / "points" / f"{effect.file_of(arm, 7)}.json").read_text())["points"]
 
     before, first, second = points("one proxy")
     assert first["truth"] > before["truth"] + 0.2
@@ -47,5 +47,6 @@ def test_two_rounds_by_one_proxy_rise_and_fall_and_by_the_worst_of_four_they_do_
     assert second["first annotator"] > first["first annotator"] + 10
     assert second["mentions"] > 1 > first["mentions"]
     before, first, second = points("own errors, worst case")
-    assert second["truth"] > first["truth"] > before["truth"] + 0.2
+    assert second["log-odds"] > first["log-odds"] > before["log-odds"] + 10
+    assert second["truth"] > 0.9
     assert second["mentions"] < 0.2
