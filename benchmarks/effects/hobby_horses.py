@@ -1,8 +1,8 @@
 """Four annotators who read reviews as the grammar does, but for one sentence that each of them is taken with.
 
 What proxies of `overoptimisation.py` learn. A sentence about the theatre says nothing of the film; the first annotator
-takes an answer that has it for much better, the three others do not mind it. In one answer of twenty it is there before
-anything is trained.
+takes an answer that has it for much better, the three others do not mind it. In one answer of fifteen it is there
+before anything is trained.
 """
 
 from collections.abc import Callable

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ppo_overoptimisation import Reader, measured, prepare, run_in
 from review_grammar import log_odds, sentiment
 from review_model import write_prompts
-from reward_kl_frontier import PAIR, SAMPLE, TRAIN, TRUE, Raw, recipe, reward_model
+from reward_kl_frontier import PAIR, SAMPLE, TRAIN, TRUE, Raw, keep, recipe, reward_model
 
 from prefloop.records import Judgment, Response, read_folder
 from prefloop.statistics import best_of_n_mean
@@ -118,11 +118,10 @@ def loop_of(seed: int, arm: str) -> Raw:
 
 def best_of(seed: int) -> Raw:
     """The recipe of best of n: many answers of the start model, with what every proxy and the truth say of them."""
-    most = BEST_OF[-1]
     setup = {
         **proxies(),
         "asked": {"type": "prompts", "data": "best_prompts.jsonl"},
-        "many": {**SAMPLE, "policy": "initial", "num_samples": most, "reads": ["asked"]},
+        "many": {**SAMPLE, "policy": "initial", "num_samples": BEST_OF[-1], "reads": ["asked"]},
         **judges((*OWN, *SHARED), "many"),
         "many-by-truth": {"type": "judge", "judge": TRUE, "reads": ["many"]},
     }
@@ -173,12 +172,6 @@ def scores(folder: Path) -> Float64[Floats, "answers judges"]:
 def file_of(name: str, seed: int) -> str:
     """What the run and the points of an arm are called."""
     return f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
-
-
-def keep(file: Path, content: Mapping[str, Any]) -> None:
-    """What was measured."""
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def tables(out: Path, seeds: Sequence[int]) -> Iterator[str]:

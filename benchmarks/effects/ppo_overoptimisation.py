@@ -22,7 +22,7 @@ from frontier_tables import written
 from praised_by_not import opinions
 from review_grammar import sentiment
 from review_model import pretrain, write_prompts
-from reward_kl_frontier import PRETRAINING_STEPS, on_policy, recipe
+from reward_kl_frontier import PRETRAINING_STEPS, keep, on_policy, recipe
 
 from prefloop.config import load_recipe
 from prefloop.loop import Progress, run_recipe
@@ -65,8 +65,7 @@ def run(out: Path, kl_coef: float, seed: int, *, rounds: int = ROUNDS) -> list[d
         }
         told["evaluation"].pop("count")
         folder = run_in(out, f"kl{kl_coef:g}-{seed}", told)
-        done.parent.mkdir(exist_ok=True)
-        done.write_text(json.dumps([*measured(folder, READ)], indent=1) + "\n", encoding="utf-8")
+        keep(done, [*measured(folder, READ)])
     return json.loads(done.read_text(encoding="utf-8"))
 
 

@@ -301,7 +301,7 @@ def run_trial(trial: Trial, out: Path) -> str:
     found = {**vars(trial), "recipe": None, "points": points(folder), "seconds": seconds(folder)}
     if trial.method == "best_of_n":
         found["points"] = best_of_points(folder)
-    _write(Path("points") / f"{trial.name}.json", found)
+    keep(Path("points") / f"{trial.name}.json", found)
     shutil.rmtree(folder)
     file.unlink()
     return trial.name
@@ -401,7 +401,9 @@ def first_of_each(trials: Iterator[Trial], count: int) -> Iterator[Trial]:
             yield trial
 
 
-def _write(file: Path, content: Mapping[str, Any]) -> None:
+def keep(file: Path, content: Any) -> None:
+    """Writes what was measured, whole or not at all."""
+    file.parent.mkdir(exist_ok=True)
     aside = file.with_suffix(".writing")
     aside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     aside.rename(file)
