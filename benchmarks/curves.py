@@ -8,8 +8,8 @@
 Each row of `vocabulary` and `answers` is measured in a process of its own: how far one optimiser step on a random model
 lifts the process's peak above what it holds between steps - weights, gradients, moments. `products` multiplies
 matrices of the shapes that the model's layers have, forward and for both gradients, as training does and as often as a
-step has to (the logits that it computes twice count once), and sets that time beside the step's; then the profiler says
-where the rest goes.
+step has to (the logits that it computes twice count once), adds what attention has to multiply, and sets that beside
+the step's time; then the profiler says where the rest goes.
 """
 
 import argparse
@@ -41,6 +41,7 @@ from prefloop.policy import (
     return_freed_memory,
 )
 from prefloop.policy.linear_layers import differentiable_products
+from prefloop.policy.tree_scores import forest_of
 from prefloop.training import Budget, Engine, Layout, LossOfPlan, TokenExample, data_columns, frozen_scores
 from prefloop.training.columns import column
 
@@ -224,10 +225,12 @@ def products_curve(options: argparse.Namespace) -> Iterator[str]:
             alone += one * times
             operations += 2 * rows * width * out * times
         rate, best = operations / alone / 1e9, square_rate()
-        least = operations / best / 1e9
+        attending = operations_of_attention(engine, everything)
+        least = (operations + attending) / best / 1e9
         yield f"- {len(examples)} pairs, {said['tokens']:.0f} tokens in {sum(passes)} passes: {seconds:.2f} s a step."
         yield f"- Its layers' products alone: {alone:.2f} s at {rate:.0f} GFLOPS, {alone / seconds:.0%} of the step."
-        yield f"- At the rate of 2,048 cubed, {best:.0f} GFLOPS: {least:.2f} s, {least / seconds:.0%} of the step."
+        yield f"- Attention needs {attending / operations:.1%} of their operations."
+        yield f"- All at the rate of 2,048 cubed, {best:.0f} GFLOPS: {least:.2f} s, {least / seconds:.0%} of the step."
         with profile(activities=[ProfilerActivity.CPU]) as profiled:
             engine.step(everything, RATE)
     yield from ("", "| operation | seconds of its own | share | calls |", "|---|---|---|---|")
@@ -236,6 +239,18 @@ def products_curve(options: argparse.Namespace) -> Iterator[str]:
     for event in events[:16]:
         own = event.self_cpu_time_total
         yield f"| `{event.key}` | {own / 1e6:.2f} | {own / total:.1%} | {event.count} |"
+
+
+def operations_of_attention(engine: Engine, indices: Sequence[int]) -> int:
+    """Of every token with what it sees: scores and values forward, scores once more and four products going back."""
+    config = engine.trainable.model.config.get_text_config()
+    width = config.hidden_size * config.num_hidden_layers
+    seen = 0
+    for part in engine._parts(indices):
+        for places in part.passes:
+            forest = forest_of([part.answers[place].row for place in places], by_blocks=False)
+            seen += int(forest.positions().add(1).sum())
+    return 7 * 2 * seen * width
 
 
 def matrices(model: Any) -> Iterator[tuple[str, int, int, int]]:

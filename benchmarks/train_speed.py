@@ -1,13 +1,14 @@
 """DPO training speed and memory: our two layouts, and TRL's trainer where an environment with it is named.
 
     python benchmarks/train_speed.py hh_harmless_test.jsonl.gz --trl-python TRL_ENVIRONMENT/bin/python [--lora]
-        [--least-prompt 256]
+        [--least-prompt 256] [--tokens 4096]
 
 SmolLM2 on pairs drawn by lot, batches of four, two threads, float32, AdamW; each arm in a process of its own. All
-tokenise the same conversations with the model's chat template. The first optimiser step of each arm warms up and is not
-timed: the longest four, which pass once more later, as a run begins with a dry pass of its largest batch. Of ours the
-reference's scores are computed before (as in a later epoch, or another beta) or timed as well (as in a first epoch);
-TRL as it comes computes them in every step, tuned beforehand. Peak memory is the process's VmHWM.
+tokenise the same conversations with the model's chat template. The first two optimiser steps of each arm warm up and
+are not timed: the longest four twice, which pass once more later. Gradients and moments are made in the first, so that
+a step finds its memory where all later ones do from the second on. Of ours the reference's scores are computed before
+(as in a later epoch, or another beta) or timed as well (as in a first epoch); TRL as it comes computes them in every
+step, tuned beforehand. Peak memory is the process's VmHWM.
 """
 
 import argparse
@@ -47,7 +48,7 @@ from prefloop.training.columns import column
 from prefloop.training.loss import functionals_of
 
 MODEL = "builtin:smollm2-135m-instruct"
-BATCH, MAX_LENGTH, RATE, TOKENS_PER_BATCH = 4, 1024, 1e-6, 1024
+BATCH, WARM_UP, MAX_LENGTH, RATE = 4, 2, 1024, 1e-6
 COLUMNS = ("prompt", "chosen", "rejected")
 OURS = ("trees", "trees, reference timed", "rows")
 TRL = {"TRL": (), "TRL tuned": ("--tuned",)}
@@ -61,6 +62,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=16)
     parser.add_argument("--lora", action="store_true")
     parser.add_argument("--least-prompt", type=int, default=0, help="tokens of a prompt, at least")
+    parser.add_argument("--tokens", type=int, default=1024, help="of a forward pass of ours, at most")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--arm", choices=OURS)
     options = parser.parse_args()
@@ -71,7 +73,8 @@ def main() -> None:
         pairs = Path(folder) / "pairs.json"
         pairs.write_text(json.dumps(longest_first(drawn(options.data, options.pairs, options.least_prompt))))
         shared = ["--threads", str(options.threads), *(["--lora"] if options.lora else [])]
-        found = {arm: measured([sys.executable, __file__, str(pairs), "--arm", arm, *shared]) for arm in OURS}
+        ours = [sys.executable, __file__, str(pairs), *shared, "--tokens", str(options.tokens)]
+        found = {arm: measured([*ours, "--arm", arm]) for arm in OURS}
         if options.trl_python is not None:
             script = str(Path(__file__).with_name("train_speed_trl.py"))
             start = [options.trl_python, script, str(pairs), str(resolve_model(MODEL).directory)]
@@ -89,9 +92,9 @@ def drawn(data: str, count: int, least_prompt: int = 0) -> list[dict[str, Any]]:
 
 
 def longest_first(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The batch with the longest texts, and then all of them."""
+    """The batch with the longest texts for every step that warms up, and then all of them."""
     batches = [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
-    return [*max(batches, key=lambda batch: len(json.dumps(batch))), *rows]
+    return [*max(batches, key=lambda batch: len(json.dumps(batch))) * WARM_UP, *rows]
 
 
 def measured(command: list[str]) -> dict[str, Any]:
@@ -111,26 +114,28 @@ def steps_of(arm: str, options: argparse.Namespace) -> dict[str, Any]:
     examples = token_examples(json.loads(Path(options.data).read_text()), bench.codec)
     layout, dpo = ROWS if arm == "rows" else TREES, find_objective("dpo", "objective")
     plan = [list(range(start, start + BATCH)) for start in range(0, len(examples), BATCH)]
-    policy, timed = PolicyFiles("start", source.directory), len(examples) - BATCH
+    policy, timed = PolicyFiles("start", source.directory), len(examples) - WARM_UP * BATCH
     ref: dict[str, list[float]] = {f"{role}_logps": [0.0] * len(examples) for role in dpo.roles}
     started = 0.0
     with bench.for_scoring(policy) as model:
         wanted = functionals_of(dpo, "ref")
-        for batch, values in frozen_scores(model, examples, dpo.roles, plan, TOKENS_PER_BATCH, wanted, layout):
+        for batch, values in frozen_scores(model, examples, dpo.roles, plan, options.tokens, wanted, layout):
             for name, of_batch in values.items():
                 for index, value in zip(batch, of_batch, strict=True):
                     ref[name][index] = value
-            if max(batch) < BATCH:
+            if max(batch) < WARM_UP * BATCH:
                 started = time.perf_counter()
         reference = time.perf_counter() - started
     frozen = {"ref": {name: column(values) for name, values in ref.items()}}
     loss = LossOfPlan(dpo, {"beta": 0.1}, data_columns(examples, dpo), frozen)
     with bench.for_training(policy, LoraConfig(r=16) if options.lora else None, seed=0) as trainable:
         optimizer = torch.optim.AdamW(trainable.parameters().values(), lr=RATE, fused=True)
-        engine = Engine(trainable, loss, examples, optimizer, 1.0, Budget(TOKENS_PER_BATCH), layout)
-        losses = [engine.step(plan[0], RATE)["loss"]]
-        started = time.perf_counter()
-        losses += [engine.step(step, RATE, number)["loss"] for number, step in enumerate(plan[1:], 1)]
+        engine = Engine(trainable, loss, examples, optimizer, 1.0, Budget(options.tokens), layout)
+        losses: list[float] = []
+        for number, step in enumerate(plan):
+            if number == WARM_UP:
+                started = time.perf_counter()
+            losses.append(engine.step(step, RATE, number)["loss"])
         seconds = time.perf_counter() - started + (reference if arm == OURS[1] else 0.0)
     return {"pairs_per_second": timed / seconds, "peak_gb": peak_memory() / 1e9, "losses": losses}
 
