@@ -11,6 +11,7 @@ import pytest
 
 from prefloop.errors import RecipeError
 from prefloop.loop import RunResult
+from prefloop.loop.gate import MEASURED
 
 from .conftest import stable_files
 
@@ -73,3 +74,16 @@ def test_another_beta_in_a_run_scores_nothing_again_and_gives_what_a_fresh_run_g
 def test_what_was_mixed_is_no_policy_to_go_on_from(small_run: SmallRun) -> None:
     with pytest.raises(RecipeError, match=r"'current.ref' is a mixture of 2 policies. Name one policy."):
         small_run(MIXED.format(0.25, 0.75), "samples.policy={by_round: [current, current.ref]}", "rounds=2")
+
+
+def test_best_is_the_round_that_the_summaries_say(small_run: SmallRun) -> None:
+    run = small_run("policy.references.ref=best", "gate.action=warn", "rounds=4", "seed=2", until="round-03/policy").run
+    best, most = card(run)["base_identity"], 50.0
+    for number in range(4):
+        assert card(run, f"round-0{number}")["references"]["ref"] == best
+        if number < 3:
+            summary = json.loads((run / f"round-0{number}" / "summary.json").read_text(encoding="utf-8"))
+            win_rate = summary["evaluation"][MEASURED]["value"]
+            if summary["decision"] in {"accepted", "warned"} and win_rate > most:
+                best, most = summary["policies"]["current"], win_rate
+    assert most > 50

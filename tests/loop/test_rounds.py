@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from prefloop.config import Recipe, load_recipe
-from prefloop.errors import CheckFailedError
+from prefloop.errors import CheckFailedError, RecipeError
 from prefloop.loop.artifact import Artifact, Place
 from prefloop.loop.gate import Decision
 from prefloop.loop.rounds import rounds
@@ -17,8 +17,9 @@ MODEL = Artifact("model", "model", "the-model", Place(), "", {}, {}, Path)
 class Fake:
     """Remembers what was asked for, and decides rounds as it was told."""
 
-    def __init__(self, decisions: list[str]) -> None:
+    def __init__(self, decisions: list[str], win_rates: list[float] | None = None) -> None:
         self.decisions = list(decisions)
+        self.win_rates = win_rates
         self.done: list[str] = []
         self.starts: list[str] = []
 
@@ -31,7 +32,7 @@ class Fake:
 
     def decision(self, summary: Artifact) -> Decision:
         assert summary.step == "summary"
-        return Decision(self.decisions.pop(0), ("because",))
+        return Decision(self.decisions.pop(0), ("because",), self.win_rates.pop(0) if self.win_rates else None)
 
 
 def loop_recipe(*overrides: str) -> Recipe:
@@ -98,3 +99,26 @@ def test_the_newest_block_is_current_and_the_round_start_stays() -> None:
 
     assert scope.policy("current").identity == "round-00/block-00/policy"
     assert scope.policy("round_start") is MODEL
+
+
+def test_best_is_the_accepted_round_that_was_ahead_of_the_initial_model_most() -> None:
+    recipe = loop_recipe("rounds=7", "policy.references.ref=best")
+    scope = Scope(recipe, MODEL, MODEL)
+    decisions = ["accepted", "accepted", "rolled_back", "warned", "accepted", "accepted", "accepted"]
+    stage = Fake(decisions, [48.0, 61.0, 90.0, 70.0, 70.0, 65.0, 50.0])
+
+    found = [
+        (artifact.path, scope.policy("best").identity)
+        for artifact in rounds(recipe, scope, stage)
+        if artifact.step == "policy"
+    ]
+
+    expected = ["the-model", "the-model", *["round-01/policy"] * 2, *["round-03/policy"] * 3]
+    assert found == [(f"round-0{number}", best) for number, best in enumerate(expected)]
+
+
+def test_nothing_is_best_where_no_round_is_measured() -> None:
+    recipe = load_recipe("loop", ["model=builtin:tiny", "evaluation.suite=null"]).recipe
+
+    with pytest.raises(RecipeError, match="'best' is the policy of the best round, but no round is measured"):
+        Scope(recipe, MODEL, MODEL).policy("best")

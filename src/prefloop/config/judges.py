@@ -288,7 +288,7 @@ class ImplicitRewardJudge(JudgeSettings):
 
     type: Literal["implicit_reward"]
     policy: str = "current"
-    """Whose reward: initial, round_start, current, or the name of a train step."""
+    """Whose reward: initial, round_start, current, best, or the name of a train step."""
     reference: str
     """What it was trained against: `current.ref`, `initial`, a train step's name."""
     tokens: Literal["sum", "avg", "norm"] = "sum"
@@ -306,7 +306,7 @@ class LogLikelihoodJudge(JudgeSettings):
 
     type: Literal["log_likelihood"]
     policy: str = "current"
-    """Whose: initial, round_start, current, or the name of a train step."""
+    """Whose: initial, round_start, current, best, or the name of a train step."""
 
     @property
     def policies(self) -> Mapping[str, str]:

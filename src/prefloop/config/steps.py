@@ -181,8 +181,8 @@ class SampleStep(ReadingStep):
     }
     type: Literal["sample"]
     policy: Sampled = "current"
-    """Whose answers: initial, round_start, current, or the name of a train step; or a mixture of several, of which
-    every next token is drawn: {geometric: {policies: [current, initial], weights: [0.75, 0.25]}}."""
+    """Whose answers: initial, round_start, current, best, or the name of a train step; or a mixture of several, of
+    which every next token is drawn: {geometric: {policies: [current, initial], weights: [0.75, 0.25]}}."""
     contrast: str | None = None
     """A step with other prompts, derived from the same ones as those that this step reads: every next token is drawn
     from the policy behind both, log pi = gap * log pi(. | own prompt) + (1 - gap) * log pi(. | other prompt),
@@ -286,7 +286,7 @@ class SearchStep(ReadingStep):
     main: ClassVar[str | None] = "policy"
     type: Literal["search"]
     policy: str = "current"
-    """Whose steps: initial, round_start, current, or the name of a train step."""
+    """Whose steps: initial, round_start, current, best, or the name of a train step."""
     judge: EndJudge
     """Says of a whole solution whether it is right, by `type`; one that does not end is wrong."""
     simulations: Annotated[int, Field(ge=1)] = 64

@@ -16,6 +16,8 @@ RATES: Mapping[str, tuple[str, str, str]] = {
     "judge": ("win_rate", "interval", "win rate"),
 }
 """What the gate looks at: the rate, its interval, and its name."""
+MEASURED = "against/initial/judge/length_controlled_winrate"
+"""By which a summary tells rounds apart."""
 SEVERITY: Sequence[DecisionName] = ("accepted", "warned", "rolled_back", "stopped")
 
 
@@ -25,6 +27,8 @@ class Decision:
 
     name: DecisionName
     reasons: tuple[str, ...]
+    win_rate: float | None = None
+    """Length-controlled, against the initial model, in percent; None where nothing was measured."""
 
     @property
     def accepted(self) -> bool:
@@ -87,4 +91,5 @@ def refusals_of(gate: GateConfig, evaluation: Mapping[str, Any], earlier: Mappin
 def read_decision(summary: Artifact) -> Decision:
     """The decision that a round's summary holds."""
     content = json.loads(summary.open().read_text(encoding="utf-8"))
-    return Decision(content["decision"], tuple(content["reasons"]))
+    measured = content["evaluation"].get(MEASURED, {})
+    return Decision(content["decision"], tuple(content["reasons"]), measured.get("value"))

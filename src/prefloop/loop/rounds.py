@@ -51,4 +51,4 @@ def rounds(recipe: Recipe, scope: Scope, stage: DoesSteps) -> Iterator[Artifact]
         decision = stage.decision(scope.find("summary")[0])
         if decision.stops:
             raise CheckFailedError(f"round {number} stops the run: {decision.reason}")
-        scope.close_round(accepted=decision.accepted)
+        scope.close_round(decision.win_rate, accepted=decision.accepted)

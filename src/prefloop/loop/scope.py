@@ -10,7 +10,9 @@ from prefloop.objectives import find_objective
 from prefloop.records import AVERAGED
 from prefloop.training import EMA
 
-POLICY_NAMES = ("initial", "round_start", "current")
+EVEN = 50.0
+"""The win rate of the initial model against itself, in percent."""
+POLICY_NAMES = ("initial", "round_start", "current", "best")
 EARLIER = re.compile(r"((?P<all>all)|previous(-(?P<back>[1-9]\d*))?)\.(?P<step>.+)")
 
 
@@ -47,11 +49,15 @@ class Scope:
         self.place = Place()
         self.current = model
         self.round_start = model
+        self.best = model
+        self.best_win_rate = EVEN
 
     def open_round(self, number: int) -> None:
         """A new round begins; its start is what every `round_start` means until it ends."""
         self.place = Place(round=number)
         self.round_start = self.current
+        if number == 0:
+            self.best = self.current
         self.rounds.append(RoundArtifacts(start=self.current))
 
     def open_block(self, number: int) -> None:
@@ -63,11 +69,18 @@ class Scope:
         """The blocks are done; what follows belongs to the round."""
         self.place = Place(self.place.round)
 
-    def close_round(self, *, accepted: bool) -> None:
-        """The gate has decided: go on from this round's policy, or from where the round started."""
+    def close_round(self, win_rate: float | None, *, accepted: bool) -> None:
+        """The gate has decided: go on from this round's policy, or from where the round started.
+
+        Args:
+            win_rate: of this round's policy against the initial model, in percent; None where nothing was measured.
+            accepted: by the gate.
+        """
         self.rounds[-1].accepted = accepted
         if not accepted:
             self.current = self.round_start
+        elif win_rate is not None and win_rate > self.best_win_rate:
+            self.best, self.best_win_rate = self.current, win_rate
 
     def add(self, artifact: Artifact) -> None:
         """A step is done; the loop's policy becomes `current`."""
@@ -147,8 +160,14 @@ class Scope:
             raise RecipeError(f"'{name}': {keeper} keeps no average of its weights. Give it ema_decay, such as 0.99.")
         return _average_of(policy) if is_trained else policy
 
+    def _best(self) -> Artifact:
+        """Of the accepted rounds the one that was ahead of the initial model most; before one was, the loop's start."""
+        if not any(self.recipe.type_of(name) == "evaluate" for name in self.recipe.round):
+            raise RecipeError("'best' is the policy of the best round, but no round is measured. Add an evaluation.")
+        return self.best
+
     def policy(self, name: str) -> Artifact:
-        """The policy that a name means: initial, round_start, current, a train step; its start, reference or average.
+        """The policy that a name means: one of `POLICY_NAMES`, or a train step; its start, reference or average.
 
         Raises:
             RecipeError: there is no such policy here.
@@ -160,6 +179,8 @@ class Scope:
                 return self.round_start
             case "current":
                 return self.current
+            case "best":
+                return self._best()
             case _:
                 stem, dot, origin = name.rpartition(".")
                 if dot and origin == EMA:
