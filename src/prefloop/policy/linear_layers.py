@@ -20,6 +20,9 @@ from prefloop.config import Precision
 from prefloop.policy.added_gradients import gradient_of
 from prefloop.policy.precision import layers_in, replaced_forward
 
+ADDED_IN_A_ROW = 1024
+"""Numbers that a product with gradient adds up by oneDNN, which adds them one behind the other. MKL adds up blocks:
+of 2,048 random ones and more it is 2.5e-7 off in float32, where oneDNN is 5.7e-7 (benchmarks/results/float32.md)."""
 _ROWS = 64
 """Rows of a product that blocks are chosen for. It hardly matters: blocks for 1,024 are as fast with 16."""
 
@@ -63,6 +66,7 @@ def multiplying_in(precision: Precision, layer: nn.Linear, *, alone: bool) -> Ab
 def differentiable_products(model: nn.Module) -> AbstractContextManager[Any]:
     """The same layers multiply by oneDNN, forward and for the gradient of their input, while this lasts.
 
+    Where an output is the sum of more than `ADDED_IN_A_ROW` numbers, it stays torch's own, which is more exact.
     Gradients of their weights, and of embeddings, can be added up where they stand (`added_gradients`).
     """
     replaced = ExitStack()
@@ -136,7 +140,7 @@ class _Product(torch.autograd.Function):
     def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx.save_for_backward(rows)
         ctx.weight = weight  # the leaf itself: what is saved comes back detached where layers are computed again
-        return _product(rows, weight, bias)
+        return _exact_product(rows, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -144,7 +148,7 @@ class _Product(torch.autograd.Function):
         for_rows, for_weight, for_bias = ctx.needs_input_grad
         each = grad.flatten(0, -2)
         return (
-            _product(grad, weight.t(), None) if for_rows else None,
+            _exact_product(grad, weight.t(), None) if for_rows else None,
             _of_weight(weight, each.t(), rows.flatten(0, -2)) if for_weight else None,
             each.sum(0) if for_bias else None,
         )
@@ -171,10 +175,10 @@ class _AdaptedProduct(torch.autograd.Function):
     def forward(
         ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, inner: Tensor, outer: Tensor, scale: float
     ) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        within = _product(rows, inner, None)
+        within = _exact_product(rows, inner, None)
         ctx.save_for_backward(rows, within, weight, inner, outer)
         ctx.scale = scale
-        result = _product(rows, weight, bias)
+        result = _exact_product(rows, weight, bias)
         result.flatten(0, -2).addmm_(within.flatten(0, -2), outer.t(), alpha=scale)
         return result
 
@@ -185,7 +189,7 @@ class _AdaptedProduct(torch.autograd.Function):
         for_within = (each @ outer).mul_(ctx.scale)
         for_rows = None
         if ctx.needs_input_grad[0]:
-            for_rows = _product(grad, weight.t(), None)
+            for_rows = _exact_product(grad, weight.t(), None)
             for_rows.flatten(0, -2).addmm_(for_within, inner)
         for_inner = for_within.t() @ rows.flatten(0, -2)
         for_outer = (each.t() @ within.flatten(0, -2)).mul_(ctx.scale)
@@ -225,6 +229,10 @@ _ONEDNN: Any = torch.ops.mkldnn
 def _product(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     rounded = None if bias is None else bias.to(weight.dtype)
     return _ONEDNN._linear_pointwise(rows.to(weight.dtype), weight, rounded, "none", [], "")
+
+
+def _exact_product(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return _product(rows, weight, bias) if weight.shape[1] <= ADDED_IN_A_ROW else linear(rows, weight, bias)
 
 
 @contextmanager
