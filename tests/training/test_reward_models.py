@@ -344,7 +344,7 @@ def test_a_run_trains_the_reward_models_that_judge_its_answers(tmp_path: Path) -
         (
             ["policy.start=reward"],
             "recipe loop.tiny: policy: 'reward' trains a reward model, which answers nothing. Name initial, "
-            "round_start, current or a train step of a policy.",
+            "round_start, current, best or a train step of a policy.",
         ),
         (
             ["reward.ema_decay=0.9"],
